@@ -1,0 +1,78 @@
+"""From whatever the last life left behind to a node that may start: the boot path is the recovery path.
+
+Each function is idempotent, so that a second power cut during recovery is one more recovery.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from agent.clock import Clock
+from agent.disk import Disk
+from agent.errors import Corrupt, Transient
+from agent.store.store import Store
+from agent.types import Event, Kind, Phase, Priority
+
+STORE_NAME = "wardpost.db"
+QUARANTINE_FILES_MAX = 20
+
+log = logging.getLogger(__name__)
+
+
+def open_store(make: Callable[[], Store], disk: Disk) -> tuple[Store, str | None]:
+    """Opens the node's store; a damaged one is set aside and a new one begun, with a new epoch.
+
+    Returns the store and, when one was set aside, a sentence that says so. Raises InUse, Transient or ConfigError.
+    """
+    store = make()
+    try:
+        store.open()
+    except Corrupt as error:
+        moved = quarantine(disk, STORE_NAME, "-wal", "-shm")
+        log.critical("%s; set aside as %s, the index is rebuilt from the footage", error, moved)
+        store = make()
+        store.open()
+        return store, f"The node's database was damaged and has been set aside as {moved}: {error}"
+    return store, None
+
+
+def quarantine(disk: Disk, name: str, *companions: str) -> str:
+    """Renames a file (and its companions, by suffix) out of the way, keeping it for examination. Returns the new name.
+
+    At most QUARANTINE_FILES_MAX are kept; the oldest go first, so that a card that rots cannot fill itself.
+    """
+    kept = sorted(n for n in _names(disk) if n.startswith(f"{name}.corrupt-") and not n.endswith(companions))
+    for old in kept[: max(len(kept) + 1 - QUARANTINE_FILES_MAX, 0)]:
+        for suffix in ("", *companions):
+            disk.unlink(old + suffix)
+    number = int(kept[-1].rsplit("-", 1)[1]) + 1 if kept else 1
+    new = f"{name}.corrupt-{number:06d}"
+    # The database itself goes last: a cut in between leaves a file that is still recognised as damaged or as new.
+    for suffix in (*companions, ""):
+        if disk.path(name + suffix).exists():
+            disk.rename(name + suffix, new + suffix)
+    return new
+
+
+def _names(disk: Disk) -> list[str]:
+    try:
+        return [entry.name for entry in disk.path("").iterdir()]
+    except OSError as error:
+        raise Transient(f"cannot list {disk.path('')}: {error}; check the disk") from error
+
+
+def end_left_open(store: Store, clock: Clock) -> list[Event]:
+    """The events that end what earlier sessions began: every incident ends, if need be at the next boot."""
+    return [
+        Event(
+            incident=left.data.incident,
+            kind=Kind(left.type.removeprefix("wardpost.")),
+            phase=Phase.ENDED,
+            boot_ns=clock.boot_ns(),
+            priority=Priority.NOTICE,
+            summary="Ended by a restart of the post; nobody watched how it went on.",
+            zones=tuple(left.data.zones),
+        )
+        for left in store.open_incidents()
+    ]

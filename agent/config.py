@@ -1,0 +1,250 @@
+"""Settings: TOML to frozen typed values. `deploy/node.example.toml` documents each one.
+
+Unknown keys are errors that name their path and the nearest right name: a setting nobody reads is a setting that
+somebody relies on. `problems` finds everything that is wrong, not only the first thing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from agent.errors import ConfigError
+
+Id = Annotated[str, Meta(pattern="^[a-z0-9-]{1,32}$")]
+Unit = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+Pin = Annotated[int, Meta(ge=0, le=27)]
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every table of the file."""
+
+
+class NodeSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[node]: who this post is."""
+
+    site: Id
+    id: Id
+    data: str  # folder, on its own partition
+    place: str = ""  # in words, for the people who receive an alert
+
+
+class CameraSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[camera]: where pictures come from."""
+
+    driver: Literal["picamera2", "stream"] = "picamera2"
+    url: str = ""  # stream: rtsp://..., /dev/video0, or a file
+    width: Annotated[int, Meta(ge=160, le=4096)] = 1280
+    height: Annotated[int, Meta(ge=120, le=3072)] = 720
+    fps: Annotated[float, Meta(gt=0, le=120)] = 15
+    bitrate_kbps: Annotated[int, Meta(ge=100, le=50_000)] = 2500
+    loop: bool = False  # a file starts again at its end
+    paced: bool = True  # a file is played at its own speed
+    stall_s: Annotated[float, Meta(ge=1, le=60)] = 4.0  # no frame for so long means that the camera is lost
+    masks: tuple[tuple[tuple[Unit, Unit], ...], ...] = ()  # privacy: polygons, 0..1, blackened before encoding
+
+
+class DetectorSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[vision.detector]: which model looks at what moves."""
+
+    driver: Literal["tflite", "none"] = "tflite"
+    model: str = ""  # path; empty: the pinned default, from `wardpost model fetch`
+    labels: str = ""  # path of a text file, one label a line; empty: the default model's
+    threads: Annotated[int, Meta(ge=1, le=4)] = 1
+
+
+class VisionSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[vision]: what is looked at, and what is worth an alert."""
+
+    analysis_fps: Annotated[float, Meta(gt=0, le=30)] = 5.0
+    luma_px: Annotated[int, Meta(ge=96, le=1280)] = 320  # width of the low-resolution picture
+    motion_area_min: Annotated[float, Meta(gt=0, lt=1)] = 0.0008  # of the picture
+    score_min: Unit = 0.4  # a track needs this once to be confirmed
+    confirm_frames: Annotated[int, Meta(ge=1, le=20)] = 3
+    gone_s: Annotated[float, Meta(gt=0, le=60)] = 3.0  # unseen for so long: the incident has ended
+    update_s: Annotated[float, Meta(ge=1, le=3600)] = 10.0  # at most one `updated` in so long
+    alert_on: tuple[Literal["person", "vehicle", "bicycle", "animal", "motion"], ...] = ("person",)
+    detector: DetectorSettings = DetectorSettings()
+
+
+class ZoneSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[[zones]]: a named polygon, 0..1 of the picture. An object is in the zone in which its foot stands."""
+
+    name: Id
+    polygon: Annotated[tuple[tuple[Unit, Unit], ...], Meta(min_length=3, max_length=64)]
+
+
+class RecordingSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[recording]: how much is kept."""
+
+    segment_s: Annotated[float, Meta(ge=10, le=60)] = 30.0
+    fragment_s: Annotated[float, Meta(ge=0.25, le=2)] = 1.0  # the most that a power cut costs
+    budget_gb: Annotated[float, Meta(gt=0)] = 24.0
+    keep_days_max: Annotated[float, Meta(gt=0, le=3660)] = 30.0
+    free_gb_min: Annotated[float, Meta(ge=0)] = 0.5  # always left free, whatever the budget
+    queue_s_max: Annotated[float, Meta(gt=0, le=60)] = 10.0  # footage in memory while the disk stalls
+    queue_mb_max: Annotated[int, Meta(ge=1, le=512)] = 32
+
+
+class StoreSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[store]: how much is remembered."""
+
+    outbox_rows_max: Annotated[int, Meta(ge=100, le=10_000_000)] = 50_000
+    event_rows_max: Annotated[int, Meta(ge=100, le=10_000_000)] = 200_000
+
+
+class TlsSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[uplink.tls]: paths of PEM files."""
+
+    ca: str
+    cert: str = ""
+    key: str = ""
+
+
+class UplinkSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[uplink]: where headquarters is."""
+
+    brokers: Annotated[tuple[str, ...], Meta(min_length=1, max_length=8)]  # mqtt://host:1883 or mqtts://host:8883
+    username: str = ""
+    password_file: str = ""
+    tls: TlsSettings | None = None
+    keepalive_s: Annotated[int, Meta(ge=5, le=120)] = 20
+    backoff_s_max: Annotated[float, Meta(ge=1, le=60)] = 10.0
+    window_rows_max: Annotated[int, Meta(ge=1, le=1000)] = 100  # sent, not yet acknowledged by the station
+    ack_timeout_s: Annotated[float, Meta(ge=1, le=300)] = 10.0
+    command_key: str = ""  # path of the station's Ed25519 public key (PEM); without one, commands that act are refused
+
+
+class PanelSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[panel]: what is wired to the post. Pins are BCM numbers; hardware/wiring.md draws them."""
+
+    driver: Literal["gpio", "none"] = "none"
+    bell: Pin | None = None  # input, pulled up, closes to ground
+    tamper: Pin | None = None  # input, pulled up, opens when the box is opened
+    mains_lost: Pin | None = None  # input, pulled up, closes to ground when the mains is gone
+    siren: Pin | None = None  # output
+    lamp: Pin | None = None  # output
+    led: Pin | None = None  # output
+    debounce_ms: Annotated[int, Meta(ge=1, le=1000)] = 50
+    siren_s_max: Annotated[float, Meta(gt=0, le=600)] = 60.0
+
+
+class HealthSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[health]: how often the post says that it lives."""
+
+    heartbeat_s: Annotated[float, Meta(ge=1, le=600)] = 30.0
+
+
+class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A node's whole configuration file."""
+
+    node: NodeSettings
+    camera: CameraSettings
+    uplink: UplinkSettings
+    vision: VisionSettings = VisionSettings()
+    zones: Annotated[tuple[ZoneSettings, ...], Meta(max_length=32)] = ()
+    recording: RecordingSettings = RecordingSettings()
+    store: StoreSettings = StoreSettings()
+    panel: PanelSettings = PanelSettings()
+    health: HealthSettings = HealthSettings()
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises ConfigError naming file and line."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; start from deploy/node.example.toml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def load(path: Path, kind: type[S]) -> S:
+    """Reads a file into `kind`. Raises ConfigError with every problem, a line each."""
+    tables = read_toml(path)
+    found = problems(tables, kind)
+    if found:
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in found))
+    return msgspec.convert(tables, kind)
+
+
+def problems(tables: dict[str, Any], kind: type[Settings]) -> list[str]:
+    """Everything in `tables` that `kind` does not take, one line each: path, what is wrong, what would be right."""
+    return list(_problems(tables, kind, ""))
+
+
+def _problems(value: Any, kind: Any, path: str) -> Iterator[str]:
+    """Walks the tables; a leaf is judged by msgspec itself, so that there is one set of rules."""
+    kind = _settings_of(kind)
+    if kind is None:
+        return
+    if not isinstance(value, dict):
+        yield f"{path}: is {_typename(value)}, should be a table"
+        return
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    for key in value:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+            hint = f"did you mean {_join(path, near[0])}?" if near else f"known here: {', '.join(sorted(fields))}"
+            yield f"{_join(path, key)}: unknown key; {hint}"
+    hints = get_type_hints(kind, include_extras=True)
+    for name, field in fields.items():
+        if name in value:
+            yield from _field_problems(value[name], hints[field.name], _join(path, name))
+        elif field.required:
+            yield f"{_join(path, name)}: missing"
+
+
+def _field_problems(value: Any, hint: Any, path: str) -> Iterator[str]:
+    inner = _settings_of(hint)
+    if inner is not None and isinstance(value, dict):
+        yield from _problems(value, inner, path)
+    elif inner is not None and isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _problems(item, inner, f"{path}[{index}]")
+    else:
+        try:
+            msgspec.convert(value, hint)
+        except msgspec.ValidationError as error:
+            yield f"{path}: {_plain(str(error), value)}"
+
+
+def _settings_of(hint: Any) -> type[Settings] | None:
+    """The Settings class inside a type hint: itself, optional, or the items of a tuple."""
+    if isinstance(hint, type) and issubclass(hint, Settings):
+        return hint
+    for part in getattr(hint, "__args__", ()):
+        found = _settings_of(part)
+        if found is not None:
+            return found
+    return None
+
+
+def _plain(text: str, value: Any) -> str:
+    """The message of msgspec in words, with the value that was given."""
+    text = re.sub(r" - at `\$(.*?)`$", lambda m: f" (at {m[1]})", text)
+    return f"{value!r}: {text[0].lower()}{text[1:]}" if not isinstance(value, dict | list) else text
+
+
+def _typename(value: Any) -> str:
+    return {str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list"}.get(
+        type(value), "odd"
+    )
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key

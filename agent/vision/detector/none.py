@@ -1,0 +1,20 @@
+"""No detector: the node lives by motion alone, and says so."""
+
+from __future__ import annotations
+
+from agent.types import Bgr, Detection
+
+
+class NoDetector:
+    """Finds nothing. `blind` tells the worker not to spend a crop on it."""
+
+    name = "none: motion only"
+    input_px = 300
+    blind = True
+
+    def open(self) -> None:
+        """Nothing to load."""
+
+    def detect(self, picture: Bgr, score_min: float) -> list[Detection]:  # noqa: ARG002
+        """Always nothing."""
+        return []

@@ -1,0 +1,175 @@
+"""A TensorFlow Lite model on the CPU, with `ai-edge-litert` or its ancestor `tflite-runtime`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.errors import ConfigError, Transient
+from agent.types import Bgr, Box, Detection
+from agent.vision.detector.decode import Decoder, decoder_for
+from agent.vision.detector.labels import read_names
+from agent.vision.opencv import cv2
+
+_SIDE_PX = range(64, 1281)
+_PAD = 114  # the gray with which YOLOX was trained to fill a letterbox
+
+
+class TfliteDetector:
+    """One SSD or YOLOX model (see `decode`). One inference thread unless told otherwise: with two the old runtime spins."""
+
+    blind = False
+
+    def __init__(self, *, model: Path, labels: Path, threads: int = 1) -> None:
+        """`labels` is the label map made for `model`, one class name a line. Nothing is read before `open`."""
+        self.name = f"tflite: {model.name}"
+        self.input_px = 300  # until `open` knows better
+        self._model, self._labels, self._threads = model, labels, threads
+        self._interpreter: Any = None
+        self._decoder: Decoder | None = None
+        self._input: dict[str, Any] = {}
+        self._outputs: list[dict[str, Any]] = []
+
+    def open(self) -> None:
+        """Loads the model. Raises ConfigError when it can never work here."""
+        names = read_names(self._labels)
+        make = _interpreter_class()
+        try:
+            with self._model.open("rb") as file:
+                head = file.read(8)
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{self._model}: no such model; `wardpost model fetch` gets the default, "
+                "or set vision.detector.model to a .tflite file"
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"{self._model}: the model cannot be read: {error}") from None
+        if head[4:8] != b"TFL3":
+            raise ConfigError(f"{self._model}: not a TensorFlow Lite model (no TFL3 mark); get the file again")
+        try:
+            with _quiet():
+                interpreter = make(model_path=str(self._model), num_threads=self._threads)
+                interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"{self._model}: the interpreter refuses it ({_line(error)}); the file is damaged or needs a newer runtime"
+            ) from None
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        shape = tuple(int(n) for n in inputs[0]["shape"])
+        if len(inputs) != 1 or len(shape) != 4 or shape[0] != 1 or shape[3] != 3 or shape[1] != shape[2]:
+            raise ConfigError(f"{self._model}: its input has the shape {shape}; one square colour picture (1, N, N, 3) is needed")
+        if shape[1] not in _SIDE_PX or inputs[0]["dtype"] not in (np.float32, np.uint8, np.int8):
+            raise ConfigError(f"{self._model}: its input is {shape} of {np.dtype(inputs[0]['dtype'])}; no detector looks so")
+        shapes = [tuple(int(n) for n in output["shape"]) for output in outputs]
+        self._decoder = decoder_for(shapes, shape[1], names, str(self._model))
+        self._interpreter, self._input, self._outputs = interpreter, inputs[0], outputs
+        self.input_px = shape[1]
+
+    def detect(self, picture: Bgr, score_min: float) -> list[Detection]:
+        """See `Detector.detect`."""
+        if self._decoder is None:
+            raise Transient(f"{self.name}: not open")
+        if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+            raise Transient(f"{self.name}: a picture of shape {picture.shape} has no pixels to look at")
+        square, shown = self._square(picture, self._decoder)
+        try:
+            self._interpreter.set_tensor(self._input["index"], self._quantised(square, self._decoder))
+            self._interpreter.invoke()
+            outputs = [_floats(self._interpreter.get_tensor(out["index"]), out["quantization"]) for out in self._outputs]
+        except (RuntimeError, ValueError) as error:
+            raise Transient(f"{self.name}: inference failed: {_line(error)}") from None
+        found = self._decoder.decode(outputs, score_min)
+        if shown == (1.0, 1.0):
+            return found
+        wide, high = shown
+        spread = [
+            Detection(d.label, d.score, Box(d.box.x / wide, d.box.y / high, d.box.w / wide, d.box.h / high).clipped())
+            for d in found
+        ]
+        return [d for d in spread if d.box.area > 0]
+
+    def _square(self, picture: Bgr, decoder: Decoder) -> tuple[Bgr, tuple[float, float]]:
+        """The picture in the model's square and the share of the square, wide and high, that it fills."""
+        side = self.input_px
+        height, width = picture.shape[:2]
+        if not decoder.letterbox:
+            return _resized(picture, side, side), (1.0, 1.0)
+        scale = side / max(height, width)
+        w, h = max(round(width * scale), 1), max(round(height * scale), 1)
+        square = np.full((side, side, 3), _PAD, np.uint8)
+        square[:h, :w] = _resized(picture, w, h)
+        return square, (w / side, h / side)
+
+    def _quantised(self, square: Bgr, decoder: Decoder) -> NDArray[Any]:
+        """The model's input tensor: channels, range and quantisation as it was trained with."""
+        pixels: NDArray[Any] = cv2.cvtColor(square, cv2.COLOR_BGR2RGB) if decoder.rgb else square
+        kind = np.dtype(self._input["dtype"])
+        scale, zero = self._input["quantization"]
+        if kind == np.uint8 and (not scale or (decoder.unit and abs(scale - 1 / 128) < 1e-3 and abs(zero - 128) <= 1)):
+            return pixels[None]  # the quantisation undoes the scaling to -1..1: pixels as they are
+        values = pixels.astype(np.float32)
+        if decoder.unit:
+            values = values * np.float32(1 / 127.5) - np.float32(1)
+        if kind != np.float32:
+            limits = np.iinfo(kind)
+            values = np.clip(np.round(values / (scale or 1) + zero), limits.min, limits.max)
+        return values.astype(kind, copy=False)[None]
+
+
+def _resized(picture: Bgr, width: int, height: int) -> Bgr:
+    """Averages pixels when shrinking to half or less: plain interpolation would skip thin people."""
+    if picture.shape[1] == width and picture.shape[0] == height:
+        return picture
+    shrink = picture.shape[1] >= 2 * width and picture.shape[0] >= 2 * height
+    resized: Bgr = cv2.resize(  # type: ignore[assignment]
+        picture, (width, height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+    )
+    return resized
+
+
+def _floats(tensor: NDArray[Any], quantization: tuple[float, int]) -> NDArray[np.float32]:
+    """A tensor as real numbers."""
+    scale, zero = quantization
+    if tensor.dtype in (np.uint8, np.int8, np.int16) and scale:
+        return (tensor.astype(np.float32) - zero) * np.float32(scale)
+    return tensor.astype(np.float32, copy=False)
+
+
+def _interpreter_class() -> Callable[..., Any]:
+    """The interpreter of whichever runtime is installed, the living one first."""
+    with contextlib.suppress(ImportError):
+        from ai_edge_litert.interpreter import Interpreter
+
+        return Interpreter  # type: ignore[no-any-return]
+    with contextlib.suppress(ImportError):
+        from tflite_runtime.interpreter import Interpreter as OldInterpreter
+
+        return OldInterpreter  # type: ignore[no-any-return]
+    raise ConfigError(
+        "no TensorFlow Lite runtime is installed: `pip install ai-edge-litert` (or tflite-runtime on Python 3.11), "
+        'or set vision.detector.driver = "none" to live by motion alone'
+    )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides the line that the runtime's C++ writes to standard error when a model is loaded; errors come as exceptions."""
+    saved = os.dup(2)
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(sink)

@@ -1,0 +1,291 @@
+"""The contract between node and station: topics and messages, version 1. Both sides import this file, nothing else.
+
+MQTT 3.1.1, JSON in UTF-8, 64 KiB at most. Events are CloudEvents 1.0 in structured mode. The AsyncAPI 3 document in
+agent/asyncapi.json is generated from here (`wardpost contract`), and tests hold real traffic against it.
+
+Readers ignore fields they do not know (a newer peer may send more) and refuse what lacks a field they need.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from agent.errors import Corrupt
+
+PAYLOAD_BYTES_MAX = 64 * 1024
+ACK_RANGES_MAX = 1000
+ROOT = "wardpost/v1"
+
+Id = Annotated[str, Meta(pattern="^[a-z0-9-]{1,32}$", description="lower-case letters, digits and hyphens")]
+Uuid = Annotated[str, Meta(pattern="^[0-9a-f-]{36}$", description="UUIDv7, RFC 9562")]
+BootId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$", description="names one boot of the machine")]
+Utc = Annotated[str, Meta(max_length=40, description="RFC 3339, UTC")]
+Unit = Annotated[float, Meta(ge=0, le=1)]
+Sequence = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """Base of every message."""
+
+
+class Status(Message, frozen=True, kw_only=True):
+    """Retained. `offline` is also the node's last will; it pairs with the `online` of the same session."""
+
+    state: Literal["online", "offline"]
+    node: Id
+    bootid: BootId
+    session: Annotated[int, Meta(ge=0, description="counts the starts of the agent; a will of an older one is stale")]
+    version: Annotated[str, Meta(max_length=64)] = ""
+    place: Annotated[str, Meta(max_length=200)] = ""
+
+
+class ClockState(Message, frozen=True, kw_only=True):
+    """How far the node's wall clock may be wrong."""
+
+    utc: Utc
+    errms: Annotated[int | None, Meta(description="bound of the error in ms; null: nobody can vouch for it")]
+    source: str
+
+
+class CameraState(Message, frozen=True, kw_only=True):
+    """The camera since the agent started."""
+
+    name: str
+    fps: Annotated[float, Meta(ge=0, description="analysed frames per second, over the last seconds")]
+    frameagems: Annotated[int | None, Meta(description="age of the newest frame; null: there was none yet")]
+    frames: int
+    restarts: int
+
+
+class VisionState(Message, frozen=True, kw_only=True):
+    """The detector since the agent started."""
+
+    detector: str
+    healthy: bool
+    detectorruns: int
+    inferencems: float
+
+
+class RecordingState(Message, frozen=True, kw_only=True):
+    """Footage on the card."""
+
+    recording: bool
+    segments: int
+    bytes: int
+    oldest: Annotated[Utc | None, Meta(description="start of the oldest footage still kept")]
+    droppedpackets: int
+
+
+class QueueState(Message, frozen=True, kw_only=True):
+    """What still has to be delivered."""
+
+    outboxrows: int
+    oldestage_s: Annotated[float | None, Meta(description="age of the oldest undelivered event, in seconds")]
+    dropped: Annotated[int, Meta(description="outbox rows given up for lack of room, since installation")]
+
+
+class MachineState(Message, frozen=True, kw_only=True):
+    """The Raspberry Pi itself."""
+
+    uptime_s: float
+    temperature_c: float | None
+    throttled: Annotated[list[str] | None, Meta(description="vcgencmd get_throttled in words; null: not a Pi")]
+    diskfreebytes: int
+    memoryavailablebytes: int
+    rssbytes: int
+    load1: float
+
+
+class Heartbeat(Message, frozen=True, kw_only=True):
+    """QoS 0, every 30 s. Its absence is the truth about a node: a broker that dies publishes no last will."""
+
+    node: Id
+    bootid: BootId
+    session: int
+    monons: Annotated[int, Meta(description="CLOCK_BOOTTIME in ns")]
+    version: str
+    model: str
+    clock: ClockState
+    camera: CameraState
+    vision: VisionState
+    recording: RecordingState
+    queue: QueueState
+    machine: MachineState
+
+
+class EventData(Message, frozen=True, kw_only=True):
+    """One phase of one incident."""
+
+    incident: Annotated[Uuid, Meta(description="the same from started to ended")]
+    phase: Literal["started", "updated", "ended"]
+    severity: Literal["bell", "alert", "notice", "record", "thumbnail"]
+    summary: Annotated[str, Meta(max_length=500, description="one sentence for a person")]
+    place: Annotated[str, Meta(max_length=200)] = ""
+    label: Literal["person", "vehicle", "bicycle", "animal"] | None = None
+    score: Unit | None = None
+    box: Annotated[list[Unit], Meta(min_length=4, max_length=4)] | None = None
+    zones: list[Id] = []
+    since: Annotated[Utc | None, Meta(description="when the incident started")] = None
+    jpeg: Annotated[str | None, Meta(description="type thumbnail only: a small JPEG, base64")] = None
+
+
+class CloudEvent(Message, frozen=True, kw_only=True):
+    """CloudEvents 1.0, structured JSON. `id` is one message's; `data.incident` is one incident's."""
+
+    specversion: Literal["1.0"] = "1.0"
+    id: Uuid
+    source: Annotated[str, Meta(max_length=100, description="wardpost/<site>/<node>")]
+    type: Annotated[str, Meta(pattern="^wardpost\\.[a-z]+$")]
+    subject: Uuid
+    time: Annotated[Utc, Meta(description="when it happened, by the node's clock at the time of recording")]
+    datacontenttype: Literal["application/json"] = "application/json"
+    epoch: Annotated[Uuid, Meta(description="names the node's store; sequence numbers start again with a new one")]
+    sequence: Annotated[Sequence, Meta(description="of this node and epoch, never reused, gaps are explained")]
+    session: int
+    bootid: BootId
+    monons: Annotated[int, Meta(description="CLOCK_BOOTTIME in ns: the canonical time, with bootid")]
+    timeerrms: Annotated[int | None, Meta(description="bound of the error of `time`; null: unknown")]
+    historical: Annotated[bool, Meta(description="delivered late: it happened before the node could reach you")] = False
+    data: EventData
+
+
+class Receipt(Message, frozen=True, kw_only=True):
+    """`ack`: the station has committed these. Only this empties a node's outbox (invariant 1)."""
+
+    station: Id
+    epoch: Uuid
+    stored: Annotated[list[tuple[Sequence, Sequence]], Meta(max_length=ACK_RANGES_MAX, description="ranges, inclusive")]
+    head: Annotated[int, Meta(ge=0, description="everything from 1 to here is stored")]
+    time: Utc
+
+
+class Command(Message, frozen=True, kw_only=True):
+    """`cmd/<verb>`: something the station asks of the node."""
+
+    id: Uuid
+    verb: Id
+    expires: Utc
+    args: dict[str, Any] = {}
+    signature: Annotated[
+        str, Meta(max_length=128, description="Ed25519 over signing_bytes(), base64; empty: unsigned")
+    ] = ""
+
+    def signing_bytes(self, site: str, node: str) -> bytes:
+        """What the signature covers: the command, and for whom, so that it cannot be replayed at another node."""
+        args = msgspec.json.encode(self.args, order="deterministic")
+        return b"\n".join(
+            [b"wardpost-command-v1", f"{site}/{node}/{self.id}/{self.verb}/{self.expires}".encode(), args]
+        )
+
+
+class Reply(Message, frozen=True, kw_only=True):
+    """`reply/<id>`: what became of a command."""
+
+    id: Uuid
+    state: Literal["accepted", "done", "refused", "failed"]
+    detail: Annotated[str, Meta(max_length=500)] = ""
+    result: dict[str, Any] = {}
+
+
+M = TypeVar("M", bound=Message)
+
+
+def encode(message: Message) -> bytes:
+    """JSON. Raises ValueError when it is larger than the contract allows: that is a bug of the caller."""
+    payload = msgspec.json.encode(message)
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise ValueError(f"{type(message).__name__} of {len(payload)} bytes; the limit is {PAYLOAD_BYTES_MAX}")
+    return payload
+
+
+def decode(payload: bytes, kind: type[M]) -> M:
+    """Raises Corrupt with what is wrong, in one line; never anything else, whatever the bytes."""
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise Corrupt(f"{kind.__name__}: {len(payload)} bytes; the limit is {PAYLOAD_BYTES_MAX}")
+    try:
+        return msgspec.json.decode(payload, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Corrupt(f"{kind.__name__}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics of one node."""
+
+    site: str
+    node: str
+
+    @property
+    def base(self) -> str:
+        return f"{ROOT}/{self.site}/{self.node}"
+
+    @property
+    def status(self) -> str:
+        return f"{self.base}/status"
+
+    @property
+    def heartbeat(self) -> str:
+        return f"{self.base}/heartbeat"
+
+    @property
+    def ack(self) -> str:
+        return f"{self.base}/ack"
+
+    @property
+    def commands(self) -> str:
+        """The filter a node subscribes to."""
+        return f"{self.base}/cmd/+"
+
+    def event(self, kind: str) -> str:
+        return f"{self.base}/event/{kind}"
+
+    def command(self, verb: str) -> str:
+        return f"{self.base}/cmd/{verb}"
+
+    def reply(self, command_id: str) -> str:
+        return f"{self.base}/reply/{command_id}"
+
+
+_TOPIC = re.compile(
+    rf"{ROOT}/(?P<site>[a-z0-9-]{{1,32}})/(?P<node>[a-z0-9-]{{1,32}})"
+    r"/(?P<channel>status|heartbeat|ack|event|cmd|reply)(?:/(?P<leaf>[a-z0-9-]{1,36}))?"
+)
+_WITH_LEAF = frozenset({"event", "cmd", "reply"})
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A topic taken apart."""
+
+    site: str
+    node: str
+    channel: str  # status, heartbeat, event, ack, cmd, reply
+    leaf: str  # the kind of event, the verb, the command's id; empty for the others
+
+    @property
+    def topics(self) -> Topics:
+        return Topics(self.site, self.node)
+
+
+def parse_topic(topic: str) -> Address:
+    """Raises Corrupt for a topic that is not of this contract."""
+    match = _TOPIC.fullmatch(topic)
+    if match is None or (match["leaf"] is not None) != (match["channel"] in _WITH_LEAF):
+        raise Corrupt(f"topic {topic[:200]!r} is not part of {ROOT}")
+    return Address(match["site"], match["node"], match["channel"], match["leaf"] or "")
+
+
+def ranges(sequences: list[int]) -> list[tuple[int, int]]:
+    """Whole numbers as sorted inclusive ranges: [1, 2, 3, 7] -> [(1, 3), (7, 7)]."""
+    found: list[tuple[int, int]] = []
+    for sequence in sorted(set(sequences)):
+        if found and found[-1][1] == sequence - 1:
+            found[-1] = (found[-1][0], sequence)
+        else:
+            found.append((sequence, sequence))
+    return found
