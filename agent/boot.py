@@ -11,8 +11,9 @@ from collections.abc import Callable
 from agent.clock import Clock
 from agent.disk import Disk
 from agent.errors import Corrupt, Transient
-from agent.store.store import Store
-from agent.types import Event, Kind, Phase, Priority
+from agent.recording.recover import Recovery
+from agent.store.store import SessionRow, Store
+from agent.types import NS, Event, Kind, NewId, Phase, Priority
 
 STORE_NAME = "wardpost.db"
 QUARANTINE_FILES_MAX = 20
@@ -60,6 +61,39 @@ def _names(disk: Disk) -> list[str]:
         return [entry.name for entry in disk.path("").iterdir()]
     except OSError as error:
         raise Transient(f"cannot list {disk.path('')}: {error}; check the disk") from error
+
+
+def notices(before: SessionRow | None, found: Recovery, damage: str | None, clock: Clock, new_id: NewId) -> list[Event]:
+    """What headquarters should hear about this start: how the last life ended, and what recovery had to mend."""
+    sentences = [_how_it_ended(before, clock)]
+    if found.sealed:
+        seconds = sum(segment.end_ns - segment.start_ns for segment in found.sealed) / NS
+        torn = f", {found.cut_bytes} torn bytes cut off" if found.cut_bytes else ""
+        sentences.append(f"Recovered {len(found.sealed)} unfinished recording(s) of {seconds:.0f} s{torn}.")
+    told = [("node", Priority.NOTICE, " ".join(sentences))]
+    if damage is not None:
+        told.append(("storage", Priority.ALERT, damage))
+    harmed = [*(name for name, _ in found.quarantined), *found.missing, *found.resealed, *(n for n, _ in found.failed)]
+    if harmed:
+        told.append(("storage", Priority.ALERT, f"Footage was found damaged or missing: {', '.join(harmed[:5])}"))
+    return [
+        Event(
+            incident=new_id(), kind=Kind(kind), phase=Phase.ENDED, boot_ns=clock.boot_ns(), priority=priority,
+            summary=sentence, since_ns=clock.boot_ns(),
+        )
+        for kind, priority, sentence in told
+    ]  # fmt: skip
+
+
+def _how_it_ended(before: SessionRow | None, clock: Clock) -> str:
+    if before is None:
+        return "First start of this post."
+    if before.stop is not None:
+        return f"Started again after a stop ({before.stop})."
+    if before.boot_id == clock.boot_id:
+        silent_s = (clock.boot_ns() - before.alive_ns) / NS
+        return f"Started again: the agent had died, at most {silent_s:.0f} s ago."
+    return "Started again after a power cut or a restart of the machine."
 
 
 def end_left_open(store: Store, clock: Clock) -> list[Event]:

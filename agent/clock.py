@@ -10,11 +10,13 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import datetime as dt
+import resource
 import secrets
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -79,6 +81,33 @@ class SystemClock:
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
         return event.wait(max(timeout_s, 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Processor and elapsed time, in seconds."""
+
+    cpu_s: float
+    wall_s: float
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(self.cpu_s - other.cpu_s, self.wall_s - other.wall_s)
+
+
+class Usage:
+    """What this process has cost so far. For figures, never for decisions."""
+
+    def now(self) -> Spent:
+        """All threads' processor time, and a monotonic clock."""
+        return Spent(time.process_time(), time.monotonic())
+
+    def cpu_ns(self) -> int:
+        """Processor time of all threads in nanoseconds."""
+        return time.process_time_ns()
+
+    def rss_mb_max(self) -> float:
+        """The most memory that was ever resident, in MB (getrusage(2) counts KiB on Linux)."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 class MediaClock:

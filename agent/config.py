@@ -68,6 +68,7 @@ class VisionSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     analysis_fps: Annotated[float, Meta(gt=0, le=30)] = 5.0
     luma_px: Annotated[int, Meta(ge=96, le=1280)] = 320  # width of the low-resolution picture
     motion_area_min: Annotated[float, Meta(gt=0, lt=1)] = 0.0008  # of the picture
+    motion_s: Annotated[float, Meta(gt=0, le=60)] = 2.0  # motion that no object explains must last so long
     score_min: Unit = 0.4  # a track needs this once to be confirmed
     confirm_frames: Annotated[int, Meta(ge=1, le=20)] = 3
     gone_s: Annotated[float, Meta(gt=0, le=60)] = 3.0  # unseen for so long: the incident has ended
@@ -142,6 +143,7 @@ class HealthSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     """[health]: how often the post says that it lives."""
 
     heartbeat_s: Annotated[float, Meta(ge=1, le=600)] = 30.0
+    free_mb_min: Annotated[int, Meta(ge=0, le=1_000_000)] = 100  # less than this left on the data partition: an alert
 
 
 class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -52,7 +52,7 @@ class Disk(Protocol):
         """Writes a whole small file so that a power cut leaves the old content or the new one."""
 
     def rename(self, name: str, new: str) -> None:
-        """Renames within one folder, durably."""
+        """Renames, durably; the new folder must exist (see `list`). A cut may leave both names, never none."""
 
     def unlink(self, name: str) -> None:
         """Removes a file, durably. One that is not there is fine: the procedure may be a repetition."""
@@ -179,7 +179,9 @@ class PosixDisk:
             path.rename(self.path(new))
         except OSError as error:
             raise _transient(error, "rename", path) from error
-        self._sync_folder(path.parent)
+        self._sync_folder(self.path(new).parent)  # the new name first: a cut in between shows both, never none
+        if self.path(new).parent != path.parent:
+            self._sync_folder(path.parent)
 
     def unlink(self, name: str) -> None:
         path = self.path(name)

@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 class Reporter:
     """Commits events for every worker. Any thread; blocks for one transaction; never raises for lack of disk."""
 
-    def __init__(self, store: Store, *, committed: Callable[[], None]) -> None:
-        """`committed` is called after each commit, to wake the uplink."""
+    def __init__(self, store: Store, *, committed: Callable[[], None] | None = None) -> None:
+        """`committed` is called after each commit, to wake the uplink; the uplink is made later and sets it itself."""
         self._store = store
-        self._committed = committed
+        self.committed = committed
         self._pending: deque[Event] = deque()
         self._lock = threading.Lock()
         self.refused = 0  # events lost because the disk refused them and memory was full
@@ -46,7 +46,8 @@ class Reporter:
                 log.error("%d events wait in memory: %s", len(self._pending), error)  # noqa: TRY400
                 return
             self._pending.clear()
-        self._committed()
+        if self.committed is not None:
+            self.committed()
 
     def retry(self) -> None:
         """Tries again what the disk refused; the heartbeat calls this."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     Luma = NDArray[np.uint8]  # (height, width), 0..255
     Bgr = NDArray[np.uint8]  # (height, width, 3), 0..255, the channel order of OpenCV
+else:  # names that annotations can import without loading numpy
+    Luma = Bgr = object
 
 NS = 1_000_000_000
 MS = 1_000_000

@@ -17,6 +17,10 @@ class CameraLost(Transient):  # noqa: N818
     """The camera stalled, vanished or sent rubbish. The worker reports it and opens the camera again."""
 
 
+class CameraStuck(CameraLost):
+    """The camera's library hangs inside this process. Opening again cannot help: only a new process does."""
+
+
 class EndOfFootage(CameraLost):
     """A file has been read to its end. Replay stops here."""
 

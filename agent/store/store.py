@@ -77,6 +77,15 @@ class Tombstone:
 
 
 @dataclass(frozen=True, slots=True)
+class Footage:
+    """How much is kept."""
+
+    segments: int
+    bytes: int
+    oldest_utc_ns: int | None  # by the best time anchor of that boot
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Who this node is, as stamped on every event."""
 
@@ -284,6 +293,49 @@ class Store:
                 ),
             )
 
+    def reseal(self, segment: Segment, gap: Gap) -> None:
+        """Replaces the row of a segment of which only a part is left, and says why the rest is missing."""
+        with self._transaction("reseal segment") as db:
+            db.execute(
+                "update segment set end_ns = ?, bytes = ?, fragments = ?, sha256 = ?, end_reason = ? where name = ?",
+                (
+                    segment.end_ns,
+                    segment.bytes,
+                    segment.fragments,
+                    segment.sha256,
+                    segment.end_reason.value,
+                    segment.name,
+                ),
+            )
+            db.execute(
+                "insert or replace into gap values (?, ?, ?, ?, ?)",
+                (gap.boot_id, gap.start_ns, max(gap.end_ns, gap.start_ns), gap.cause.value, gap.detail),
+            )
+
+    def adopt(self, session: SessionRow, anchor: TimeAnchor) -> None:
+        """Adds a session and a time anchor that a footage file tells of and this store has lost.
+
+        Without it a new store would number its sessions from 1 again and reuse the names of files that exist.
+        """
+        with self._transaction("adopt session") as db:
+            db.execute(
+                "insert into session values (?, ?, ?, ?, ?) on conflict (session) do update set"
+                " start_ns = min(start_ns, excluded.start_ns), alive_ns = max(alive_ns, excluded.alive_ns)"
+                " where boot_id = excluded.boot_id and session <> ?",
+                (
+                    session.session,
+                    session.boot_id,
+                    session.start_ns,
+                    max(session.start_ns, session.alive_ns),
+                    session.stop,
+                    self.session,
+                ),
+            )
+            db.execute(
+                "insert or ignore into anchor values (?, ?, ?, ?, ?)",
+                (anchor.boot_id, anchor.boot_ns, anchor.utc_ns, anchor.unc_ns, anchor.source),
+            )
+
     def segments(self, *, garbage: bool = False) -> list[Segment]:
         """Sealed segments, oldest first; or those marked for deletion."""
         rows = self._query(
@@ -292,6 +344,16 @@ class Store:
             "garbage" if garbage else "sealed",
         )
         return [Segment(*(*row[:8], EndReason(row[8]), *row[9:])) for row in rows]
+
+    def footage(self) -> Footage:
+        """Count, size and age of the sealed segments."""
+        ((count, size),) = self._query("select count(*), coalesce(sum(bytes), 0) from segment where state = 'sealed'")
+        oldest = self._query(
+            "select a.utc_ns + (s.start_ns - a.boot_ns) from"
+            " (select boot_id, start_ns from segment where state = 'sealed' order by session, start_ns limit 1) s"
+            " join anchor a using (boot_id) order by a.unc_ns is null, a.unc_ns, a.boot_ns limit 1"
+        )
+        return Footage(count, size, oldest[0][0] if oldest else None)
 
     def condemn(self, names: Sequence[str], reason: str) -> None:
         """First half of a deletion: marks segments as garbage and leaves tombstones. Then unlink, then `forget`."""

@@ -70,7 +70,7 @@ class MotionGate:
         self._before = None
 
     def look(self, luma: Luma, boot_ns: int) -> Motion:
-        """What moves in `luma` (height, width; uint8). Times may come at any interval; one that goes back counts as none."""
+        """What moves in `luma` (height, width; uint8). Times may come at any interval; one step back counts as none."""
         if luma.ndim != 2 or luma.shape[0] < 8 or luma.shape[1] < 8:
             return _NOTHING_EMPTY
         sample = luma[::4, ::4]
@@ -78,12 +78,8 @@ class MotionGate:
         if high - low < _FLAT_SPREAD:
             self.forget()  # what comes after the dark is a new scene
             return _NOTHING_FLAT
-        picture = cv2.blur(luma, (3, 3))
-        if (
-            self._before is None
-            or self._before.shape != luma.shape
-            or (boot_ns - self._before_ns) > _GAP_S_MAX * NS
-        ):
+        picture: Luma = cv2.blur(luma, (3, 3))  # type: ignore[assignment]
+        if self._before is None or self._before.shape != luma.shape or (boot_ns - self._before_ns) > _GAP_S_MAX * NS:
             return self._learn(picture, boot_ns, Scene.LEARNING)
         gain = _gain(self._before[::4, ::4], picture[::4, ::4])
         if abs(math.log(gain)) > _GAIN_STEP:
@@ -103,7 +99,7 @@ class MotionGate:
         return Motion((), 1.0 if scene is Scene.CHANGED else 0.0, scene)
 
     def _differs(self, picture: Luma, boot_ns: int) -> Luma:
-        """Pixels (255) that the background does not explain; the background learns in proportion to time, not frames."""
+        """Pixels (255) that the background does not explain; the background learns by time, not by frames."""
         assert self._model is not None  # noqa: S101  (`look` has learned before)
         passed_s = max(boot_ns - self._before_ns, 0) / NS
         self._learned_frames = min(self._learned_frames + 1, _MEMORY_FRAMES_MIN)
@@ -133,13 +129,15 @@ class MotionGate:
             x, y, w, h = (int(value) for value in stats[index][:4])
             left, top = x + margin, y + margin
             boxes.append(
-                Box(left / width, top / height, max(w - 2 * margin, 1) / width, max(h - 2 * margin, 1) / height).clipped()
+                Box(
+                    left / width, top / height, max(w - 2 * margin, 1) / width, max(h - 2 * margin, 1) / height
+                ).clipped()
             )
         return tuple(boxes)
 
 
 def _gain(before: NDArray[np.uint8], now: NDArray[np.uint8]) -> float:
-    """Ratio of brightness of two pictures: the median over pixels, which a visitor cannot move but the exposure does."""
+    """Ratio of brightness of two pictures: the median over pixels, which the exposure moves and a visitor cannot."""
     return float(np.median((now.astype(np.float32) + 16.0) / (before.astype(np.float32) + 16.0)))
 
 
@@ -148,6 +146,8 @@ def _moving(before: Luma, now: Luma, gain: float) -> Luma:
     if abs(gain - 1.0) > 0.01:
         before = cv2.convertScaleAbs(before, alpha=gain, beta=16.0 * (gain - 1.0))  # type: ignore[assignment]
     change = cv2.absdiff(before, now)
-    noise = float(np.mean(np.partition(change[::4, ::4].ravel(), change[::4, ::4].size // 2)[: change[::4, ::4].size // 2]))
+    noise = float(
+        np.mean(np.partition(change[::4, ::4].ravel(), change[::4, ::4].size // 2)[: change[::4, ::4].size // 2])
+    )
     _, mask = cv2.threshold(change, max(_STEP_MIN, 6.0 * noise), 255, cv2.THRESH_BINARY)
     return mask  # type: ignore[return-value]

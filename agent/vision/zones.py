@@ -50,6 +50,4 @@ def _contains(polygon: Sequence[Point], x: float, y: float) -> bool:
 
 def _doubled_area(polygon: Sequence[Point]) -> float:
     """The shoelace formula, without sign taken off: self-crossing outlines may cancel, and are rare and visible."""
-    return sum(
-        x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(polygon, (*polygon[1:], polygon[0]), strict=True)
-    )
+    return sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(polygon, (*polygon[1:], polygon[0]), strict=True))

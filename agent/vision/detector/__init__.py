@@ -11,7 +11,9 @@ class Detector(Protocol):
     """One model. Called from the vision worker's thread only (two inference threads spin on a Pi)."""
 
     name: str  # driver and model, for the heartbeat
-    input_px: int  # side of the square that the model sees: crops much larger than this lose small objects
+    # Side of the square that the model sees: crops much larger than this lose small objects. Final after `open`.
+    # 0 means that it looks at nothing, and need not be given crops.
+    input_px: int
 
     def open(self) -> None:
         """Loads the model. Blocks for seconds. Raises ConfigError when the model can never work here."""

@@ -11,6 +11,7 @@ Three families are understood; `decoder_for` tells them apart by the shapes of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -50,11 +51,11 @@ def decoder_for(shapes: Sequence[tuple[int, ...]], side_px: int, names: Sequence
         anchors = ssd_anchors(side_px)
         if shapes[boxes][2] == 4 and shapes[boxes][1] == shapes[scores][1] == len(anchors):
             return RawSsd(anchors, boxes, scores, _columns(names, shapes[scores][2], model, background=True))
-    if len(shapes) == 4 and len(by_rank) == 1 and by_rank[0][2] == 4:
+    if sorted(len(shape) for shape in shapes) == [1, 2, 2, 3] and len(by_rank) == 1 and by_rank[0][2] == 4:
         return BuiltInSsd(names)
     raise ConfigError(
         f"{model}: its outputs have the shapes {list(shapes)}, which no known detector has; "
-        "use an SSD (raw or with post-processing) or a YOLOX model, or driver = \"none\""
+        'use an SSD (raw or with post-processing) or a YOLOX model, or driver = "none"'
     )
 
 
@@ -101,7 +102,7 @@ class RawSsd:
 
     def decode(self, outputs: Sequence[Floats], score_min: float) -> list[Detection]:
         logits = self._columns.best(outputs[self._scores][0])
-        cut = np.log(max(score_min, 1e-6) / max(1 - score_min, 1e-6))
+        cut = math.log(max(score_min, 1e-6) / max(1 - score_min, 1e-6))
         rows = np.flatnonzero(logits.max(axis=1) >= cut)
         if not rows.size:
             return []
@@ -111,7 +112,8 @@ class RawSsd:
         h = np.exp(np.minimum(code[:, 2] / 5, 4)) * anchor[:, 2]
         w = np.exp(np.minimum(code[:, 3] / 5, 4)) * anchor[:, 3]
         corners = np.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], axis=1)
-        return pick(corners, 1 / (1 + np.exp(-logits[rows])), self._columns.labels, score_min)
+        scores = (1 / (1 + np.exp(-logits[rows]))).astype(np.float32)
+        return pick(corners, scores, self._columns.labels, score_min)
 
 
 class BuiltInSsd:
@@ -127,13 +129,11 @@ class BuiltInSsd:
 
     def decode(self, outputs: Sequence[Floats], score_min: float) -> list[Detection]:
         boxes = next(output[0] for output in outputs if output.ndim == 3)
-        count = int(next(output for output in outputs if output.size == 1 and output.ndim < 3).ravel()[0])
-        lists = [output[0] for output in outputs if output.ndim == 2 and output.shape[1] == len(boxes)]
-        # Scores lie in 0..1 and fall; classes are whole numbers. With all classes 0 and 1 the order decides.
-        first_is_classes = bool(np.all(lists[0] == np.round(lists[0]))) and not bool(np.all(lists[1] == np.round(lists[1])))
-        classes, scores = (lists[0], lists[1]) if first_is_classes else (lists[1], lists[0])
-        if bool(np.all(lists[0] == np.round(lists[0]))) and bool(np.all(lists[1] == np.round(lists[1]))):
-            classes, scores = lists[0], lists[1]
+        count = int(next(output for output in outputs if output.ndim == 1)[0])
+        lists = [output[0] for output in outputs if output.ndim == 2]
+        # Classes are whole numbers, scores rarely; where both are whole the order of TensorFlow 1 decides.
+        whole = [bool(np.all(values == np.round(values))) for values in lists]
+        classes, scores = (lists[1], lists[0]) if whole == [False, True] else (lists[0], lists[1])
         found = []
         for row in range(min(max(count, 0), len(boxes))):
             index, score = int(classes[row]), float(scores[row])

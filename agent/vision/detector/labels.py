@@ -11,7 +11,7 @@ NAMES_MAX = 10_000  # a longer list is not a label map
 
 _LABELS = {
     Label.PERSON: ("person", "man", "woman", "boy", "girl", "pedestrian", "people"),
-    Label.VEHICLE: ("car", "vehicle", "truck", "bus", "van", "motorcycle", "motorbike", "train", "land vehicle", "taxi"),
+    Label.VEHICLE: ("car", "vehicle", "truck", "bus", "van", "motorcycle", "motorbike", "train", "taxi"),
     Label.BICYCLE: ("bicycle", "bike"),
     Label.ANIMAL: (
         "animal", "dog", "cat", "cattle", "cow", "bull", "horse", "sheep", "goat", "pig", "bear", "elephant", "zebra",
@@ -36,7 +36,9 @@ def read_names(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such label map; set vision.detector.labels to the one made for the model") from None
+        raise ConfigError(
+            f"{path}: no such label map; set vision.detector.labels to the one made for the model"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the label map cannot be read: {error}") from None
     while lines and not lines[-1].strip():
@@ -44,5 +46,7 @@ def read_names(path: Path) -> list[str]:
     if not lines or len(lines) > NAMES_MAX:
         raise ConfigError(f"{path}: holds {len(lines)} names; a label map has one class name on each line")
     if not any(label_of(name) for name in lines):
-        raise ConfigError(f"{path}: none of its {len(lines)} names is a person, vehicle, bicycle or animal: wrong file?")
+        raise ConfigError(
+            f"{path}: none of its {len(lines)} names is a person, vehicle, bicycle or animal: wrong file?"
+        )
     return lines

@@ -6,11 +6,10 @@ from agent.types import Bgr, Detection
 
 
 class NoDetector:
-    """Finds nothing. `blind` tells the worker not to spend a crop on it."""
+    """Finds nothing. An input of 0 pixels tells the worker not to spend a crop on it."""
 
     name = "none: motion only"
-    input_px = 300
-    blind = True
+    input_px = 0
 
     def open(self) -> None:
         """Nothing to load."""

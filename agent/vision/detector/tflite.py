@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,7 @@ _PAD = 114  # the gray with which YOLOX was trained to fill a letterbox
 
 
 class TfliteDetector:
-    """One SSD or YOLOX model (see `decode`). One inference thread unless told otherwise: with two the old runtime spins."""
-
-    blind = False
+    """One SSD or YOLOX model (see `decode`), by default on one thread: with two the old runtime spins."""
 
     def __init__(self, *, model: Path, labels: Path, threads: int = 1) -> None:
         """`labels` is the label map made for `model`, one class name a line. Nothing is read before `open`."""
@@ -53,19 +50,22 @@ class TfliteDetector:
         if head[4:8] != b"TFL3":
             raise ConfigError(f"{self._model}: not a TensorFlow Lite model (no TFL3 mark); get the file again")
         try:
-            with _quiet():
-                interpreter = make(model_path=str(self._model), num_threads=self._threads)
-                interpreter.allocate_tensors()
+            interpreter = make(model_path=str(self._model), num_threads=self._threads)
+            interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise ConfigError(
-                f"{self._model}: the interpreter refuses it ({_line(error)}); the file is damaged or needs a newer runtime"
+                f"{self._model}: the interpreter refuses it ({_line(error)}); damaged, or made for a newer runtime"
             ) from None
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         shape = tuple(int(n) for n in inputs[0]["shape"])
         if len(inputs) != 1 or len(shape) != 4 or shape[0] != 1 or shape[3] != 3 or shape[1] != shape[2]:
-            raise ConfigError(f"{self._model}: its input has the shape {shape}; one square colour picture (1, N, N, 3) is needed")
+            raise ConfigError(
+                f"{self._model}: its input has the shape {shape}; one square colour picture (1, N, N, 3) is needed"
+            )
         if shape[1] not in _SIDE_PX or inputs[0]["dtype"] not in (np.float32, np.uint8, np.int8):
-            raise ConfigError(f"{self._model}: its input is {shape} of {np.dtype(inputs[0]['dtype'])}; no detector looks so")
+            raise ConfigError(
+                f"{self._model}: its input is {shape} of {np.dtype(inputs[0]['dtype'])}; no detector looks so"
+            )
         shapes = [tuple(int(n) for n in output["shape"]) for output in outputs]
         self._decoder = decoder_for(shapes, shape[1], names, str(self._model))
         self._interpreter, self._input, self._outputs = interpreter, inputs[0], outputs
@@ -81,7 +81,9 @@ class TfliteDetector:
         try:
             self._interpreter.set_tensor(self._input["index"], self._quantised(square, self._decoder))
             self._interpreter.invoke()
-            outputs = [_floats(self._interpreter.get_tensor(out["index"]), out["quantization"]) for out in self._outputs]
+            outputs = [
+                _floats(self._interpreter.get_tensor(out["index"]), out["quantization"]) for out in self._outputs
+            ]
         except (RuntimeError, ValueError) as error:
             raise Transient(f"{self.name}: inference failed: {_line(error)}") from None
         found = self._decoder.decode(outputs, score_min)
@@ -159,17 +161,3 @@ def _interpreter_class() -> Callable[..., Any]:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides the line that the runtime's C++ writes to standard error when a model is loaded; errors come as exceptions."""
-    saved = os.dup(2)
-    sink = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(sink)

@@ -1,0 +1,106 @@
+# Wardpost from a checkout. `make help` lists what there is; everything is made inside this folder.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?=
+VENV := .venv
+BIN := $(VENV)/bin
+export WARDPOST_CACHE ?= $(CURDIR)/.cache/assets
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# picamera2 for the tests that need no camera: on a Raspberry Pi it comes from apt, here from a pinned list.
+CAMERA_REQUIREMENTS ?= $(wildcard tests/requirements-camera.txt)
+# What `make test-system` takes from Debian, and the program that shows that a package is there already.
+SYSTEM_PACKAGES := mosquitto:mosquitto motion:motion debootstrap:debootstrap ffprobe:ffmpeg
+PYTEST := $(BIN)/python -m pytest
+ARGS ?=
+
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(VENV)/.ready ## .venv with .venv/bin/wardpost, from the pinned list; once, then it needs no network
+
+$(VENV)/.ready: requirements.lock pyproject.toml $(CAMERA_REQUIREMENTS)
+	@set -e; python='$(PYTHON)'; \
+	for candidate in $${python:-$(CURDIR)/$(BIN)/python python3 python3.13 python3.12 python3.11}; do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; \
+	  python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "make setup: no Python 3.11 or newer here (python3 is $$(python3 --version 2>&1 || true));" \
+	       "install one (Debian 12 or newer: apt install python3 python3-venv) or name it: make setup PYTHON=/path/to/python" >&2; \
+	  exit 1; \
+	fi; \
+	if ! "$$python" -c 'import venv, ensurepip' 2>/dev/null; then \
+	  echo "make setup: $$python cannot make virtual environments; install the package" \
+	       "$$("$$python" -c 'import sys; print("python3.%d-venv" % sys.version_info[1])') (as root: apt install python3-venv)" >&2; \
+	  exit 1; \
+	fi; \
+	if ! $(BIN)/python -c 'import pip' 2>/dev/null || [ "$$("$$python" -V)" != "$$($(BIN)/python -V)" ]; then \
+	  rm -rf $(VENV); "$$python" -m venv $(VENV); \
+	fi; \
+	echo "setting up $(VENV) with $$("$$python" -V), about a minute if nothing is there yet"; \
+	retry='make setup: the Python packages could not be installed; the lines above say why. Is the network there? Then say it again.'; \
+	if ! cmp -s requirements.lock $(VENV)/.installed; then \
+	  $(BIN)/python -m pip install -qq --require-hashes --only-binary :all: -r requirements.lock || { echo "$$retry" >&2; exit 1; }; \
+	  cp requirements.lock $(VENV)/.installed; \
+	fi; \
+	if [ -n '$(CAMERA_REQUIREMENTS)' ] && ! cmp -s '$(CAMERA_REQUIREMENTS)' $(VENV)/.installed-camera; then \
+	  $(BIN)/python -m pip install -qq --require-hashes --no-deps -r '$(CAMERA_REQUIREMENTS)' || { echo "$$retry" >&2; exit 1; }; \
+	  cp '$(CAMERA_REQUIREMENTS)' $(VENV)/.installed-camera; \
+	fi; \
+	$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .; \
+	touch $@
+
+.PHONY: assets
+assets: setup ## the pinned model and the sample footage, into .cache/assets
+	@$(BIN)/python -m agent.assets >/dev/null
+
+.PHONY: demo
+demo: assets ## the whole product on this machine, in about 90 s (CAMERA=URL: on your own camera)
+	@$(BIN)/wardpost demo $(if $(CAMERA),--camera '$(CAMERA)')
+
+.PHONY: test
+test: assets ## every test that needs no root (ARGS="-k name" picks some)
+	@$(PYTEST) -m 'not system' $(ARGS)
+
+.PHONY: test-system
+test-system: assets ## tests that need root, Debian packages or minutes; installs those packages
+	@if [ "$$(id -u)" != 0 ]; then echo "make test-system: needs root: it installs packages and uses chroot; sudo make test-system" >&2; exit 1; fi
+	@missing=; for pair in $(SYSTEM_PACKAGES); do \
+	  command -v "$${pair%%:*}" >/dev/null || [ -x "/usr/sbin/$${pair%%:*}" ] || missing="$$missing $${pair##*:}"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  echo "installing from Debian:$$missing"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+	@PATH="$$PATH:/usr/sbin:/sbin" $(PYTEST) -m system $(ARGS)
+
+.PHONY: lint
+lint: setup ## ruff and mypy, without changing anything
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+.PHONY: format
+format: setup ## ruff's formatter and its safe repairs
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: bench
+bench: assets ## the figures of the README, measured here (bench-out/)
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: lock
+lock: setup ## requirements.lock anew from pyproject.toml
+	@$(BIN)/python -m pip install --quiet 'uv>=0.9,<1'
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --all-extras --upgrade --output-file requirements.lock pyproject.toml
+
+.PHONY: clean
+clean: ## removes what these commands have made, the cache of fetched files excepted
+	@rm -rf $(VENV) build dist *.egg-info demo-out test-out bench-out .hypothesis
+	@find agent tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,167 @@
+"""The `wardpost` command. Each subcommand imports what it needs when it runs, so that `--help` is quick anywhere.
+
+Exit codes: 0 done; 1 the world was in the way; 2 the command line is wrong; 70 a bug; 78 settings or machine are wrong
+(sysexits.h: EX_SOFTWARE, EX_CONFIG); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent import __version__
+from agent.errors import ConfigError, WardpostError
+
+EX_CONFIG = 78
+NODE_CONFIG = Path("/etc/wardpost/node.toml")
+STATION_CONFIG = Path("/etc/wardpost/station.toml")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Whatever the input, the answer is a line that a person can act on, never a traceback."""
+    args = parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+    except ConfigError as error:
+        print(f"wardpost: {error}", file=sys.stderr)
+        return EX_CONFIG
+    except WardpostError as error:
+        print(f"wardpost: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone (`wardpost watch | head`): not an error, and not worth a traceback at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and options. tests/unit/test_docs.py holds the README against it."""
+    top = argparse.ArgumentParser(prog="wardpost", description="An unattended security-camera post, and its station.")
+    top.add_argument("--version", action="version", version=f"wardpost {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="run the node: record, watch, report")
+    _config(run, NODE_CONFIG)
+    run.set_defaults(run=_run)
+
+    check = commands.add_parser("check", help="list everything that is wrong with a configuration and its machine")
+    _config(check, NODE_CONFIG)
+    check.set_defaults(run=_check)
+
+    selftest = commands.add_parser("selftest", help="prove each part of the node by using it once")
+    _config(selftest, NODE_CONFIG)
+    selftest.set_defaults(run=_selftest)
+
+    status = commands.add_parser("status", help="what the running node says of itself, as JSON")
+    _config(status, NODE_CONFIG)
+    status.set_defaults(run=_status)
+
+    footage = commands.add_parser("footage", help="extract a playable MP4 by time range, without re-encoding")
+    _config(footage, NODE_CONFIG)
+    footage.add_argument("--from", dest="start", required=True, metavar="TIME", help="2026-11-21T14:00, or with +07:00")
+    footage.add_argument("--to", dest="end", required=True, metavar="TIME")
+    footage.add_argument("-o", dest="output", required=True, type=Path, metavar="FILE")
+    footage.add_argument("--json", action="store_true", help="print the coverage as JSON")
+    footage.set_defaults(run=_footage)
+
+    replay = commands.add_parser("replay", help="run the node's eyes over a file, offline, as fast as possible")
+    replay.add_argument("file", type=Path, metavar="FILE")
+    replay.add_argument("--config", type=Path, metavar="F", help="take [vision], [[zones]] and masks from this node.toml")
+    replay.add_argument("--store", type=Path, metavar="DIR", help="record and store events as a node would, in DIR")
+    replay.add_argument("--detections", type=Path, metavar="OUT.jsonl", help="write every analysed frame's detections")
+    replay.add_argument("--every-frame", action="store_true", help="run the detector on every frame, scores from 0.1")
+    replay.set_defaults(run=_replay)
+
+    station = commands.add_parser("station", help="run the station: receive, store, acknowledge")
+    _config(station, STATION_CONFIG)
+    station.set_defaults(run=_station)
+
+    watch = commands.add_parser("watch", help="print alerts as they arrive at the station's broker")
+    _config(watch, STATION_CONFIG)
+    watch.add_argument("--json", action="store_true", help="one JSON object per event")
+    watch.set_defaults(run=_watch)
+
+    model = commands.add_parser("model", help="get the detector's pinned model, or say where it is")
+    model.add_argument("action", choices=["fetch", "list"])
+    model.set_defaults(run=_model)
+
+    contract = commands.add_parser("contract", help="print the wire contract as AsyncAPI 3")
+    contract.set_defaults(run=_contract)
+
+    demo = commands.add_parser("demo", help="a node, a broker and a station on real footage, with a cut and a crash")
+    demo.add_argument("--camera", metavar="URL", help="your own camera: rtsp://..., /dev/video0, or a file")
+    demo.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR", help="where everything is left")
+    demo.set_defaults(run=_demo)
+    return top
+
+
+def _config(command: argparse.ArgumentParser, default: Path) -> None:
+    command.add_argument("--config", type=Path, default=default, metavar="F", help=f"default: {default}")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from agent.main import run
+
+    return run(args.config)
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from agent.clock import Usage
+    from agent.config import Config, load
+    from agent.replay import ReplaySettings, replay
+
+    settings = ReplaySettings() if args.config is None else ReplaySettings.of(load(args.config, Config))
+    return replay(
+        args.file,
+        settings=settings,
+        store_dir=args.store,
+        detections=args.detections,
+        every_frame=args.every_frame,
+        usage=Usage(),
+    )
+
+
+def _check(args: argparse.Namespace) -> int:
+    raise WardpostError("not yet")
+
+
+def _selftest(args: argparse.Namespace) -> int:
+    raise WardpostError("not yet")
+
+
+def _status(args: argparse.Namespace) -> int:
+    raise WardpostError("not yet")
+
+
+def _footage(args: argparse.Namespace) -> int:
+    raise WardpostError("not yet")
+
+
+def _station(args: argparse.Namespace) -> int:
+    raise WardpostError("not yet")
+
+
+def _watch(args: argparse.Namespace) -> int:
+    raise WardpostError("not yet")
+
+
+def _model(args: argparse.Namespace) -> int:
+    raise WardpostError("not yet")
+
+
+def _contract(args: argparse.Namespace) -> int:
+    raise WardpostError("not yet")
+
+
+def _demo(args: argparse.Namespace) -> int:
+    raise WardpostError("not yet")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

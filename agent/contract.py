@@ -1,0 +1,108 @@
+"""The wire contract as an AsyncAPI 3 document with JSON Schemas, generated from `agent.wire`: `wardpost contract`.
+
+agent/asyncapi.json is the committed copy; tests/unit/test_contract.py fails when it is stale, and
+tests/e2e/test_contract_traffic.py holds real traffic against it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from agent import wire
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One kind of topic."""
+
+    name: str
+    topic: str
+    message: type[wire.Message]
+    node_sends: bool
+    qos: int
+    retain: bool
+    what: str
+
+
+CHANNELS = (
+    Channel("status", "status", wire.Status, True, 1, True, "Birth and last will of a node."),  # noqa: FBT003
+    Channel("heartbeat", "heartbeat", wire.Heartbeat, True, 0, False, "A sign of life, every 30 s."),  # noqa: FBT003
+    Channel("event", "event/{kind}", wire.CloudEvent, True, 1, False, "Something happened."),  # noqa: FBT003
+    Channel("ack", "ack", wire.Receipt, False, 1, False, "The station has committed events."),  # noqa: FBT003
+    Channel("cmd", "cmd/{verb}", wire.Command, False, 1, False, "The station asks for something."),  # noqa: FBT003
+    Channel("reply", "reply/{id}", wire.Reply, True, 1, False, "What became of a command."),  # noqa: FBT003
+)
+_PARAMETERS = {
+    "site": "the site, [a-z0-9-]{1,32}",
+    "node": "the node, [a-z0-9-]{1,32}",
+    "kind": "what the event is about: the last part of its CloudEvents type, or `thumbnail`",
+    "verb": "what is asked for",
+    "id": "the command's id",
+}
+
+
+def document() -> dict[str, Any]:
+    """The whole contract. The action of each operation is the node's."""
+    kinds = [channel.message for channel in CHANNELS]
+    _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Wardpost, node and station",
+            "version": wire.ROOT.rpartition("v")[2] + ".0.0",
+            "description": (wire.__doc__ or "").strip(),
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": {channel.name: _channel(channel) for channel in CHANNELS},
+        "operations": {channel.name: _operation(channel) for channel in CHANNELS},
+        "components": {
+            "messages": {
+                kind.__name__: {
+                    "name": kind.__name__,
+                    "contentType": "application/cloudevents+json" if kind is wire.CloudEvent else "application/json",
+                    "payload": {"$ref": f"#/components/schemas/{kind.__name__}"},
+                }
+                for kind in kinds
+            },
+            "schemas": schemas,
+        },
+    }
+
+
+def text() -> str:
+    """The document as it is committed."""
+    return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
+
+
+def schema_of(channel: str) -> dict[str, Any]:
+    """A self-contained JSON Schema (2020-12) of one channel's messages."""
+    whole = document()
+    name = next(c.message.__name__ for c in CHANNELS if c.name == channel)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$ref": f"#/components/schemas/{name}",
+        "components": {"schemas": whole["components"]["schemas"]},
+    }
+
+
+def _channel(channel: Channel) -> dict[str, Any]:
+    address = f"{wire.ROOT}/{{site}}/{{node}}/{channel.topic}"
+    return {
+        "address": address,
+        "description": channel.what,
+        "parameters": {name: {"description": what} for name, what in _PARAMETERS.items() if f"{{{name}}}" in address},
+        "messages": {channel.message.__name__: {"$ref": f"#/components/messages/{channel.message.__name__}"}},
+    }
+
+
+def _operation(channel: Channel) -> dict[str, Any]:
+    return {
+        "action": "send" if channel.node_sends else "receive",
+        "channel": {"$ref": f"#/channels/{channel.name}"},
+        "bindings": {"mqtt": {"qos": channel.qos, "retain": channel.retain}},
+    }

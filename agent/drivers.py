@@ -1,0 +1,99 @@
+"""From settings to drivers: the only place that turns a `driver = "..."` into the class behind it.
+
+Each import stands in its branch, so that a node loads only the libraries of the drivers that it has.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from agent.assets import Assets, default_cache
+from agent.camera import Camera
+from agent.clock import Clock
+from agent.config import CameraSettings, DetectorSettings, PanelSettings, UplinkSettings
+from agent.errors import ConfigError
+from agent.panel import Panel
+from agent.uplink import Transport
+from agent.vision.detector import Detector
+
+
+def make_camera(settings: CameraSettings, *, analysis_fps: float, luma_px: int, clock: Clock) -> Camera:
+    """The camera of `camera.driver`. Opens nothing. Raises ConfigError."""
+    if settings.driver == "picamera2":
+        from agent.camera.picamera2 import Picamera2Camera
+
+        return Picamera2Camera(
+            clock=clock,
+            width=settings.width,
+            height=settings.height,
+            fps=settings.fps,
+            bitrate_kbps=settings.bitrate_kbps,
+            analysis_fps=analysis_fps,
+            luma_px=luma_px,
+            masks=settings.masks,
+        )
+    if not settings.url:
+        raise ConfigError("camera.url: missing; the stream driver needs rtsp://..., /dev/video0 or a file")
+    from agent.camera.stream import StreamCamera
+
+    return StreamCamera(
+        url=settings.url,
+        clock=clock,
+        analysis_fps=analysis_fps,
+        luma_px=luma_px,
+        masks=settings.masks,
+        paced=settings.paced,
+        loop=settings.loop,
+        stall_s=settings.stall_s,
+        width=settings.width,
+        height=settings.height,
+        fps=settings.fps,
+        bitrate_kbps=settings.bitrate_kbps,
+    )
+
+
+def make_detector(settings: DetectorSettings) -> Detector:
+    """The detector of `vision.detector.driver`. Loads nothing. Raises ConfigError."""
+    if settings.driver == "none":
+        from agent.vision.detector.none import NoDetector
+
+        return NoDetector()
+    from agent.vision.detector.tflite import TfliteDetector
+
+    model, labels = model_paths(settings)
+    return TfliteDetector(model=model, labels=labels, threads=settings.threads)
+
+
+def model_paths(settings: DetectorSettings) -> tuple[Path, Path]:
+    """Model and label map: the configured ones, or the pinned default where `wardpost model fetch` puts it.
+
+    Raises ConfigError when a model is named without its labels: the default's labels would be wrong names.
+    """
+    if settings.model and not settings.labels:
+        raise ConfigError("vision.detector.labels: missing; a model of your own needs its own label map")
+    from agent.assets import LABELS, MODEL
+
+    assets = Assets(default_cache(os.environ))
+    model = Path(settings.model) if settings.model else assets.path(MODEL)
+    labels = Path(settings.labels) if settings.labels else assets.path(LABELS)
+    return model, labels
+
+
+def make_panel(settings: PanelSettings, clock: Clock) -> Panel:
+    """The panel of `panel.driver`. Takes no pin."""
+    if settings.driver == "none":
+        from agent.panel.none import NoPanel
+
+        return NoPanel()
+    from agent.panel.gpio import GpioPanel
+
+    return GpioPanel(settings, clock=clock)
+
+
+def make_transport(settings: UplinkSettings, clock: Clock) -> Transport:
+    """The MQTT client. Connects to nothing."""
+    from agent.uplink.mqtt import Credentials, PahoTransport
+
+    credentials = Credentials(username=settings.username, password_file=settings.password_file, tls=settings.tls)
+    return PahoTransport(clock=clock, credentials=credentials, keepalive_s=settings.keepalive_s)

@@ -1,0 +1,248 @@
+"""The composition root: the whole node on one screen. Nothing else wires things together.
+
+boot    lock the folder, open the store, recover footage, end what the last life left open
+build   workers, each handed exactly what it needs
+run     one thread a worker, until a signal, a bug too many or a stuck call
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent import __version__, boot, drivers, logs
+from agent.camera import Camera
+from agent.camera.worker import CameraWorker
+from agent.clock import Clock, SystemClock, Usage, uuid7_maker
+from agent.config import Config, load
+from agent.disk import Disk, PosixDisk
+from agent.folder import DataLock
+from agent.health import HealthWorker, Heartbeats
+from agent.local import LocalWorker
+from agent.machine import Machine
+from agent.notify import Notifier
+from agent.panel import Panel
+from agent.panel.worker import PanelWorker
+from agent.recording.recorder import RecorderWorker
+from agent.recording.recover import recover
+from agent.recording.retention import Limits as RetentionLimits
+from agent.recording.retention import RetentionWorker
+from agent.reporter import Reporter
+from agent.state import NodeState, verbs
+from agent.store.store import Origin, Store, ignore_step
+from agent.supervisor import Limits, Supervisor
+from agent.types import Event, Frame, NewId
+from agent.uplink import Transport, parse_broker
+from agent.uplink.commands import load_key
+from agent.uplink.worker import UplinkWorker
+from agent.vision.detector import Detector
+from agent.vision.worker import VisionWorker
+from agent.worker import Inbox, WhenFull, Worker
+
+GB = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything through which a node touches the world. The simulator brings its own."""
+
+    clock: Clock
+    disk: Disk
+    camera: Camera
+    detector: Detector
+    panel: Panel
+    transport: Transport
+    machine: Machine
+    rng: random.Random
+    stopwatch_ns: Callable[[], int]
+    crash_point: Callable[[str], None] = ignore_step
+    wait_s_max: float = 1.0  # how long a worker may block in a step; 0 where the simulator owns the time
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node that has booted. `workers` are in the order of their start: consumers before producers."""
+
+    store: Store
+    workers: tuple[Worker, ...]
+    state: NodeState
+    wakers: Mapping[str, Callable[[Callable[[], None]], None]]  # worker -> how to tell it whom to wake
+
+
+def run(config_path: Path) -> int:
+    """`wardpost run`: blocks until the node stops; returns the exit code. Raises ConfigError before anything starts."""
+    logs.set_up()
+    config = load(config_path, Config)
+    disk = PosixDisk(Path(config.node.data))
+    clock = SystemClock()
+    with DataLock(Path(config.node.data)).take(clock, patience_s=5.0):
+        node = build(config, real_world(config, disk, clock))
+        machine = Machine()
+        supervisor = Supervisor(
+            node.workers,
+            clock=clock,
+            notify=Notifier.from_environment(os.environ),
+            limits=Limits(),
+            rss_bytes=machine.rss_bytes,
+        )
+        for name, tell in node.wakers.items():
+            tell(supervisor.waker(name))
+        node.state.watch(supervisor)
+        code = supervisor.run()
+        if supervisor.left_running:  # a thread is stuck in a library: Python would wait for it for ever
+            os._exit(code or 71)
+        node.store.stop_session("stopped" if code == 0 else f"exit {code}")
+        node.store.close()
+    return code
+
+
+def real_world(config: Config, disk: Disk, clock: Clock) -> World:
+    """The machine's own camera, model, pins and network, by the settings. Opens none of them."""
+    return World(
+        clock=clock,
+        disk=disk,
+        camera=drivers.make_camera(
+            config.camera, analysis_fps=config.vision.analysis_fps, luma_px=config.vision.luma_px, clock=clock
+        ),
+        detector=drivers.make_detector(config.vision.detector),
+        panel=drivers.make_panel(config.panel, clock),
+        transport=drivers.make_transport(config.uplink, clock),
+        machine=Machine(),
+        rng=random.Random(),  # noqa: S311  (jitter)
+        stopwatch_ns=Usage().cpu_ns,
+    )
+
+
+def build(config: Config, world: World) -> Node:
+    """Boots from whatever the last life left on the disk, and makes the workers. Starts no thread.
+
+    Raises ConfigError, Transient (the disk refuses) or InUse.
+    """
+    clock, disk = world.clock, world.disk
+    new_id: NewId = uuid7_maker(clock, world.rng.getrandbits)
+    origin = Origin(config.node.site, config.node.id, config.node.place)
+
+    def make_store() -> Store:
+        return Store(
+            disk.path(boot.STORE_NAME),
+            clock=clock,
+            new_id=new_id,
+            origin=origin,
+            outbox_rows_max=config.store.outbox_rows_max,
+            event_rows_max=config.store.event_rows_max,
+            crash_point=world.crash_point,
+        )
+
+    store, damage = boot.open_store(make_store, disk)
+    found = recover(disk=disk, index=store, clock=clock, source=origin.source)
+    before = store.start_session()
+    reporter = Reporter(store)
+    reporter([*boot.end_left_open(store, clock), *boot.notices(before, found, damage, clock, new_id)])
+
+    frames: Inbox[Frame] = Inbox(1, WhenFull.LATEST)
+    recorder = RecorderWorker(
+        settings=config.recording,
+        disk=disk,
+        ledger=store,
+        clock=clock,
+        source=origin.source,
+        session=store.session,
+        report=reporter,
+        new_id=new_id,
+        stall_s=config.camera.stall_s,
+    )
+
+    def report_one(event: Event) -> None:
+        reporter([event])
+
+    camera = CameraWorker(
+        camera=world.camera,
+        clock=clock,
+        packets=recorder.offer,
+        frames=frames.put,
+        report=report_one,
+        lost=recorder.lost,
+        new_id=new_id,
+        rng=world.rng,
+        stall_s=config.camera.stall_s,
+        read_s=min(0.5, world.wait_s_max),
+        idle_s=0.0 if world.wait_s_max else 0.05,
+    )
+    vision = VisionWorker(
+        frames=frames,
+        settings=config.vision,
+        zones=config.zones,
+        place=config.node.place,
+        detector=world.detector,
+        new_id=new_id,
+        report=reporter,
+        stopwatch_ns=world.stopwatch_ns,
+    )
+    state = NodeState(
+        camera_name=world.camera.name,
+        config=config,
+        clock=clock,
+        disk=disk,
+        store=store,
+        camera=camera,
+        vision=vision,
+        recorder=recorder,
+    )
+    panel = PanelWorker(
+        world.panel,
+        clock=clock,
+        new_id=new_id,
+        report=reporter,
+        state=state.post,
+        siren_s_max=config.panel.siren_s_max,
+    )
+    heartbeat = Heartbeats(
+        node=config.node.id, session=store.session, clock=clock, machine=world.machine, probes=state.probes()
+    )
+    uplink = UplinkWorker(
+        store=store,
+        transport=world.transport,
+        clock=clock,
+        rng=world.rng,
+        site=config.node.site,
+        node=config.node.id,
+        place=config.node.place,
+        version=__version__,
+        brokers=[parse_broker(url) for url in config.uplink.brokers],
+        heartbeat=heartbeat,
+        heartbeat_s=config.health.heartbeat_s,
+        backoff_s_max=config.uplink.backoff_s_max,
+        window_rows_max=config.uplink.window_rows_max,
+        ack_timeout_s=config.uplink.ack_timeout_s,
+        command_key=load_key(config.uplink.command_key),
+        verbs=verbs(heartbeat=heartbeat, panel=panel, state=state),
+        wait_s_max=world.wait_s_max,
+    )
+    state.uplink = uplink
+    reporter.committed = uplink.notify
+    health = HealthWorker(
+        clock=clock,
+        ledger=store,
+        new_id=new_id,
+        report=reporter,
+        retry_reports=reporter.retry,
+        free_bytes=disk.free_bytes,
+        free_bytes_min=int(config.recording.free_gb_min * GB / 2),
+    )
+    retention = RetentionWorker(
+        limits=RetentionLimits.of(config.recording), disk=disk, index=store, clock=clock, report=reporter, new_id=new_id
+    )
+    local = LocalWorker(folder=disk.path(""), catalog=store, status=state.status)
+    return Node(
+        store=store,
+        workers=(panel, health, local, uplink, retention, recorder, vision, camera),
+        state=state,
+        wakers={
+            "panel": panel.set_wake,
+            "recorder": recorder.set_wake,
+            "vision": lambda wake: setattr(frames, "wake", wake),
+        },
+    )

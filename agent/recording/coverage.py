@@ -1,0 +1,274 @@
+"""What happened to every second of a range of UTC: recorded, or why not. Pure. (Invariant 4.)
+
+Each source of knowledge lays claims on stretches of UTC; where several overlap, the most direct one wins. What nobody
+claims is `unknown`. The result is cut to the range, without holes or overlaps, neighbours with the same label joined.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import pairwise
+
+from agent.recording.timeline import Moment, Timeline
+from agent.store.store import SessionRow, Tombstone
+from agent.types import NS, Cause, EndReason, Gap, Segment
+
+RECORDED = "recorded"
+ROLL_NS_MAX = NS  # between two files of which the first was rolled, nothing is missing: frame times jitter
+TAIL_S_MAX = 15.0  # footage in memory, and gaps not yet on record, when a process dies
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """One labelled part of the range, `[start, end)`."""
+
+    start_utc_ns: int
+    end_utc_ns: int
+    what: str  # "recorded" or a types.Cause
+    detail: str
+    unc_s: float | None  # how far the ends may be off; None: nobody can vouch for the wall clock
+
+    @property
+    def seconds(self) -> float:
+        return (self.end_utc_ns - self.start_utc_ns) / NS
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The moment of asking, when it is a running node that answers."""
+
+    boot_id: str
+    boot_ns: int
+
+
+class _Rank(IntEnum):
+    """How direct a claim is. Smaller wins."""
+
+    RECORDED = 0
+    GAP = 1
+    TOMBSTONE = 2
+    SESSION = 3  # inside of a session: start-up, what was in memory when it died
+    BETWEEN = 4  # between two sessions
+    OUTSIDE = 5  # before the first, after now
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    start: int
+    end: int
+    rank: _Rank
+    what: str
+    detail: str
+    unc_s: float | None
+
+
+def coverage(
+    start_utc_ns: int,
+    end_utc_ns: int,
+    *,
+    sessions: Sequence[SessionRow],
+    segments: Sequence[Segment],
+    gaps: Sequence[Gap],
+    tombstones: Sequence[Tombstone],
+    timeline: Timeline,
+    now: Now | None = None,
+) -> list[Stretch]:
+    """The range, in order. `segments` may include the file in progress (its sha256 is empty).
+
+    `now` is given when the node runs: then its last session has not ended. Boots without any time anchor cannot be
+    placed and claim nothing.
+    """
+    claims = [
+        *_recorded(segments, timeline),
+        *_explained(gaps, tombstones, timeline),
+        *_lives(_survey(sessions, segments, gaps, tombstones), timeline, now),
+    ]
+    return _join(_sweep(start_utc_ns, end_utc_ns, claims))
+
+
+def _claim(
+    timeline: Timeline, boot_id: str, start_ns: int, end_ns: int, rank: _Rank, what: str, detail: str
+) -> Iterator[_Claim]:
+    """A claim on a stretch of one boot, if that boot can be placed."""
+    start, end = timeline.utc(boot_id, start_ns), timeline.utc(boot_id, end_ns)
+    if start is not None and end is not None and end.utc_ns > start.utc_ns:
+        yield _Claim(start.utc_ns, end.utc_ns, rank, what, detail, _worse(start, end))
+
+
+def _worse(one: Moment, other: Moment) -> float | None:
+    if one.unc_s is None or other.unc_s is None:
+        return None
+    return max(one.unc_s, other.unc_s)
+
+
+def _recorded(segments: Sequence[Segment], timeline: Timeline) -> Iterator[_Claim]:
+    ordered = sorted(segments, key=lambda segment: (segment.session, segment.start_ns))
+    for segment in ordered:
+        yield from _claim(timeline, segment.boot_id, segment.start_ns, segment.end_ns, _Rank.RECORDED, RECORDED, "")
+    for one, following in pairwise(ordered):
+        joined = one.session == following.session and one.boot_id == following.boot_id
+        hole_ns = following.start_ns - one.end_ns
+        if joined and one.end_reason is EndReason.ROLLED and 0 < hole_ns <= ROLL_NS_MAX:
+            yield from _claim(timeline, one.boot_id, one.end_ns, following.start_ns, _Rank.RECORDED, RECORDED, "")
+
+
+def _explained(gaps: Sequence[Gap], tombstones: Sequence[Tombstone], timeline: Timeline) -> Iterator[_Claim]:
+    for gap in gaps:
+        yield from _claim(timeline, gap.boot_id, gap.start_ns, gap.end_ns, _Rank.GAP, gap.cause, gap.detail)
+    for stone in tombstones:
+        # "budget", "age", "disk full" are policy; "file missing" and "file damaged" are what the disk did.
+        cause = Cause.STORAGE_FAULT if stone.reason.startswith("file ") else Cause.DELETED
+        yield from _claim(timeline, stone.boot_id, stone.start_ns, stone.end_ns, _Rank.TOMBSTONE, cause, stone.reason)
+
+
+@dataclass(slots=True)
+class _Life:
+    """One session, with what is known of its end."""
+
+    row: SessionRow
+    first_ns: int | None = None  # first footage or gap
+    last_ns: int = 0  # last footage or gap
+    end_ns: int = 0
+
+    def note(self, start_ns: int, end_ns: int) -> None:
+        """The session was alive from `start_ns` to `end_ns`, and what it did then is on record."""
+        self.first_ns = start_ns if self.first_ns is None else min(self.first_ns, start_ns)
+        self.last_ns = max(self.last_ns, end_ns)
+        self.end_ns = max(self.end_ns, end_ns)
+
+
+def _lives(lives: Sequence[_Life], timeline: Timeline, now: Now | None) -> Iterator[_Claim]:
+    """What the sessions themselves tell."""
+    if not lives:
+        return
+    running = lives[-1] if now is not None and lives[-1].row.boot_id == now.boot_id else None
+    for life, following in zip(lives, [*lives[1:], None], strict=True):
+        row = life.row
+        if life is running and now is not None:
+            life.end_ns = now.boot_ns
+        if life.first_ns is not None:
+            yield from _claim(
+                timeline, row.boot_id, row.start_ns, life.first_ns, _Rank.SESSION, Cause.AGENT_STOPPED, "starting"
+            )
+        tail_ns = min(life.end_ns, life.last_ns + round(TAIL_S_MAX * NS))
+        if life is running:
+            what, detail = Cause.UNKNOWN.value, "being recorded, not yet on the disk"
+            if life.first_ns is None:
+                what, detail = Cause.AGENT_STOPPED.value, "starting"
+                tail_ns = life.end_ns
+        elif row.stop is not None:
+            what, detail = Cause.AGENT_STOPPED.value, f"stopping: {row.stop}"
+        else:
+            what, detail = _death(life, following)
+        yield from _claim(timeline, row.boot_id, life.last_ns, tail_ns, _Rank.SESSION, what, detail)
+    for one, following in pairwise(lives):
+        yield from _between(one, following, timeline)
+    yield from _outside(lives, running, timeline)
+
+
+def _survey(
+    sessions: Sequence[SessionRow], segments: Sequence[Segment], gaps: Sequence[Gap], tombstones: Sequence[Tombstone]
+) -> list[_Life]:
+    """Sessions in order, each with what is on record from it. Gaps and tombstones belong to whoever lived when they began."""
+    lives = [_Life(row, last_ns=row.start_ns, end_ns=row.alive_ns) for row in sorted(sessions, key=lambda s: s.session)]
+    by_session = {life.row.session: life for life in lives}
+    by_boot: dict[str, list[_Life]] = {}
+    for life in lives:
+        by_boot.setdefault(life.row.boot_id, []).append(life)
+    for segment in segments:
+        owner = by_session.get(segment.session)
+        if owner is not None and owner.row.boot_id == segment.boot_id:
+            owner.note(segment.start_ns, segment.end_ns)
+    for item in (*gaps, *tombstones):
+        boot = by_boot.get(item.boot_id, [])
+        at = bisect_right(boot, item.start_ns, key=lambda life: life.row.start_ns) - 1
+        if at >= 0:
+            limit_ns = boot[at + 1].row.start_ns if at + 1 < len(boot) else item.end_ns
+            boot[at].note(item.start_ns, min(item.end_ns, limit_ns))
+    return lives
+
+
+def _death(life: _Life, following: _Life | None) -> tuple[str, str]:
+    """Why a session ended that nobody stopped, as its successor tells."""
+    if following is None:
+        return Cause.AGENT_STOPPED, "the agent does not run, and nobody stopped it"
+    if following.row.boot_id != life.row.boot_id:
+        return Cause.POWER_OFF, "the machine lost power or restarted"
+    return Cause.AGENT_STOPPED, "the agent was killed"
+
+
+def _between(one: _Life, following: _Life, timeline: Timeline) -> Iterator[_Claim]:
+    start = timeline.utc(one.row.boot_id, one.end_ns)
+    end = timeline.utc(following.row.boot_id, following.row.start_ns)
+    if start is None or end is None or end.utc_ns <= start.utc_ns:
+        return
+    what, detail = _death(one, following)
+    if one.row.stop is not None:
+        what, detail = Cause.AGENT_STOPPED, f"stopped: {one.row.stop}"
+        if one.row.boot_id != following.row.boot_id:
+            detail += "; the machine was restarted meanwhile"
+    yield _Claim(start.utc_ns, end.utc_ns, _Rank.BETWEEN, what, detail, _worse(start, end))
+
+
+_FOREVER_NS = 1 << 62
+
+
+def _outside(lives: Sequence[_Life], running: _Life | None, timeline: Timeline) -> Iterator[_Claim]:
+    first, last = lives[0], lives[-1]
+    begin = timeline.utc(first.row.boot_id, first.row.start_ns)
+    if begin is not None:
+        yield _Claim(-_FOREVER_NS, begin.utc_ns, _Rank.OUTSIDE, Cause.BEFORE_INSTALL, "", begin.unc_s)
+    end = timeline.utc(last.row.boot_id, last.end_ns)
+    if end is not None:
+        what, detail = Cause.UNKNOWN.value, "in the future"
+        if running is None:
+            what, detail = Cause.AGENT_STOPPED.value, "the agent does not run"
+            if last.row.stop is not None:
+                detail += f": {last.row.stop}"
+        yield _Claim(end.utc_ns, _FOREVER_NS, _Rank.OUTSIDE, what, detail, end.unc_s)
+
+
+def _sweep(start: int, end: int, claims: Iterable[_Claim]) -> Iterator[Stretch]:
+    """Walks from boundary to boundary; the best claim that is open there labels the stretch."""
+    ordered = sorted((claim for claim in claims if claim.end > start and claim.start < end), key=lambda c: c.start)
+    edges = {start, end}
+    for claim in ordered:
+        edges |= {min(max(claim.start, start), end), min(max(claim.end, start), end)}
+    waiting = iter(ordered)
+    upcoming = next(waiting, None)
+    active: list[tuple[int, int, _Claim]] = []
+    count = 0
+    for here, there in pairwise(sorted(edges)):
+        while upcoming is not None and upcoming.start <= here:
+            count += 1
+            heapq.heappush(active, (upcoming.rank, count, upcoming))
+            upcoming = next(waiting, None)
+        while active and active[0][2].end <= here:
+            heapq.heappop(active)
+        if active:
+            best = active[0][2]
+            yield Stretch(here, there, str(best.what), best.detail, best.unc_s)
+        else:
+            yield Stretch(here, there, str(Cause.UNKNOWN), "nothing on record explains it", None)
+
+
+def _join(stretches: Iterable[Stretch]) -> list[Stretch]:
+    """Neighbours with the same label are one; the error is the larger."""
+    joined: list[Stretch] = []
+    for stretch in stretches:
+        before = joined[-1] if joined else None
+        if before is not None and (before.what, before.detail) == (stretch.what, stretch.detail):
+            unc = None if before.unc_s is None or stretch.unc_s is None else max(before.unc_s, stretch.unc_s)
+            joined[-1] = Stretch(before.start_utc_ns, stretch.end_utc_ns, stretch.what, stretch.detail, unc)
+        else:
+            joined.append(stretch)
+    return joined
+
+
+def recorded_s(stretches: Iterable[Stretch]) -> float:
+    """Seconds of footage in a coverage."""
+    return sum(stretch.seconds for stretch in stretches if stretch.what == RECORDED)

@@ -1,0 +1,110 @@
+"""Access units on their way from the camera's thread to the recorder's: bounded in seconds and in bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from agent.types import NS, Cause, EndReason, Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """A hole in the stream of packets: what comes after it does not continue what was before."""
+
+    boot_ns: int  # the first moment that is missing, as far as is known
+    cause: Cause
+    detail: str
+    end_reason: EndReason  # of the segment before
+
+
+class PacketQueue:
+    """Packets and breaks in order. `offer` and `lost` never block on the disk and never raise; any thread.
+
+    When full, what arrives is dropped up to a key frame that finds the queue half empty, so that footage has few long
+    holes rather than many short ones; a Break stands for what was dropped.
+    """
+
+    def __init__(self, *, s_max: float, bytes_max: int, poll_s: float) -> None:
+        """`poll_s` of footage at most arrive between two calls of `wake`."""
+        self._s_max_ns = round(s_max * NS)
+        self._bytes_max = bytes_max
+        self._poll_ns = round(poll_s * NS)
+        self._lock = threading.Lock()
+        self._items: deque[Packet | Break] = deque()
+        self._bytes = 0
+        self._newest_ns = 0
+        self._wake_ns = 0
+        self._dropping = False
+        self.wake: Callable[[], None] | None = None
+        self.dropped = 0  # packets, since the start
+
+    def offer(self, packet: Packet) -> bool:
+        """Adds a packet; False when it was dropped."""
+        with self._lock:
+            if self._dropping and not (packet.keyframe and self._has_room(packet, 0.5)):
+                self.dropped += 1
+                return False
+            self._dropping = False
+            if not self._has_room(packet, 1.0):
+                self._dropping = True
+                self.dropped += 1
+                detail = "the disk was too slow: the queue in memory was full"
+                self._append_break(Break(packet.boot_ns, Cause.STORAGE_FAULT, detail, EndReason.OVERRUN))
+                return False
+            self._items.append(packet)
+            self._bytes += len(packet.data)
+            self._newest_ns = packet.dts_ns
+            wake = packet.keyframe or abs(packet.dts_ns - self._wake_ns) >= self._poll_ns
+            if wake:
+                self._wake_ns = packet.dts_ns
+        if wake and self.wake is not None:
+            self.wake()
+        return True
+
+    def lost(self, boot_ns: int, reason: str) -> None:
+        """The camera gives nothing any more, and why."""
+        with self._lock:
+            self._append_break(Break(boot_ns, Cause.CAMERA_FAULT, reason, EndReason.CAMERA))
+        if self.wake is not None:
+            self.wake()
+
+    def _append_break(self, item: Break) -> None:
+        """Two breaks in a row are one: a camera that fails for hours must not fill the queue with its failures."""
+        if not (self._items and isinstance(self._items[-1], Break)):
+            self._items.append(item)
+
+    def _has_room(self, packet: Packet, share: float) -> bool:
+        if self._bytes + len(packet.data) > self._bytes_max * share:
+            return not self._items  # a single huge packet is taken all the same
+        oldest = next((item for item in self._items if isinstance(item, Packet)), None)
+        return oldest is None or packet.dts_ns - oldest.dts_ns <= self._s_max_ns * share
+
+    def take(self) -> Packet | Break | None:
+        """The oldest item. The recorder's thread only."""
+        with self._lock:
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            if isinstance(item, Packet):
+                self._bytes -= len(item.data)
+            return item
+
+    def put_back(self, items: Iterable[Packet]) -> None:
+        """Returns packets to the front: what a failing disk did not take. One fragment at most, so it has no bound."""
+        with self._lock:
+            for item in reversed(list(items)):
+                self._items.appendleft(item)
+                self._bytes += len(item.data)
+
+    @property
+    def seconds(self) -> float:
+        """Footage that waits."""
+        with self._lock:
+            oldest = next((item for item in self._items if isinstance(item, Packet)), None)
+            return 0.0 if oldest is None else max(self._newest_ns - oldest.dts_ns, 0) / NS
+
+    def __len__(self) -> int:
+        return len(self._items)

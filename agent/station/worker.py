@@ -1,0 +1,194 @@
+"""The receiving desk: take in, commit, and only then acknowledge, to the broker and to the node (invariant 1).
+
+The order is the whole point: decode, one transaction for the batch, PUBACK each message, one receipt per node and
+epoch. When the commit fails, nothing is acknowledged: the station leaves the broker and comes back after a while, and
+the nodes, which still hold everything, send again.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+
+from agent import wire
+from agent.clock import Clock, rfc3339
+from agent.errors import Corrupt, Transient
+from agent.station.intake import take
+from agent.station.states import age_s, judge
+from agent.station.store import Batch, Reject, StationStore, Stored
+from agent.types import NS
+from agent.uplink import Broker, Connected, Disconnected, Hello, Received, Refused, Transport
+
+STATES_EVERY_S = 2.0
+STABLE_S = 30.0
+COMPLAIN_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class StationWorker:
+    """`agent.worker.Worker`. It waits inside `step`, on the socket."""
+
+    name = "station"
+    step_s_max = 60.0
+
+    def __init__(
+        self,
+        *,
+        store: StationStore,
+        transport: Transport,
+        clock: Clock,
+        rng: random.Random,
+        site: str,
+        station: str,
+        brokers: Sequence[Broker],
+        backoff_s_max: float = 10.0,
+        late_s: float = 75.0,
+        dark_s: float = 180.0,
+        wait_s_max: float = 1.0,
+    ) -> None:
+        """`wait_s_max`: how long a step may wait for the socket; 0 for a simulator that owns the time."""
+        self._store = store
+        self._transport = transport
+        self._clock = clock
+        self._rng = rng
+        self._site = site
+        self._station = station
+        self._brokers = tuple(brokers)
+        self._backoff_s_max = backoff_s_max
+        self._late_s = late_s
+        self._dark_s = dark_s
+        self._wait_s_max = wait_s_max
+        self._turn = 0
+        self._failures = 0
+        self._connecting = False
+        self._connect_at = 0.0
+        self._connected_at = 0.0
+        self._states_at = 0.0
+        self._complained_at = -COMPLAIN_S
+        self.broker: Broker | None = None
+
+    def open(self) -> None:
+        self._store.open()
+        self._connecting, self._connect_at = False, 0.0
+
+    def close(self) -> None:
+        self._transport.disconnect()
+        self.broker = None
+        self._store.close()
+
+    def step(self, now: float) -> float:
+        if self.broker is None and not self._connecting and now >= self._connect_at:
+            self._connecting = True
+            self._transport.connect(self._brokers[self._turn % len(self._brokers)], self._hello())
+        messages: list[Received] = []
+        for happening in self._transport.poll(max(min(self._due() - now, self._wait_s_max), 0.0)):
+            match happening:
+                case Received():
+                    messages.append(happening)
+                case Connected():
+                    log.info("connected to %s", happening.broker)
+                    self.broker, self._connecting, self._connected_at = happening.broker, False, self._now()
+                case Refused() | Disconnected():
+                    self._on_lost(happening.broker, happening.reason)
+                case _:
+                    pass
+        if messages:
+            self._desk(messages)
+        if self._now() >= self._states_at:
+            self._states_at = self._now() + STATES_EVERY_S
+            self._watch_nodes()
+        return self._now() if self._wait_s_max > 0 else min(self._due(), now + 0.05)
+
+    def _due(self) -> float:
+        if self.broker is None and not self._connecting:
+            return min(self._connect_at, self._states_at)
+        return self._states_at
+
+    def _hello(self) -> Hello:
+        base = f"{wire.ROOT}/{self._site}/+"
+        return Hello(
+            client_id=f"wardpost_{self._site}_station_{self._station}",
+            subscriptions=((f"{base}/event/+", 1), (f"{base}/status", 1), (f"{base}/heartbeat", 0)),
+        )
+
+    def _on_lost(self, broker: Broker, reason: str) -> None:
+        now = self._now()
+        if self.broker is not None and now - self._connected_at >= STABLE_S:
+            self._failures = self._turn = 0
+        else:
+            self._failures += 1
+            self._turn += 1
+        wait_s = self._rng.uniform(0.2, 1.0) * min(self._backoff_s_max, 2.0 ** min(self._failures, 16))
+        log.warning("broker %s: %s; next attempt in %.1f s", broker, reason, wait_s)
+        self.broker, self._connecting, self._connect_at = None, False, now + wait_s
+
+    def _desk(self, messages: list[Received]) -> None:
+        """One batch: decode, commit, acknowledge. In this order."""
+        batch = Batch()
+        for message in messages:
+            try:
+                batch.taken.append(take(message.topic, message.payload, site=self._site, retained=message.retained))
+            except Corrupt as error:
+                batch.rejects.append(Reject(message.topic, str(error), message.payload))
+        try:
+            stored = self._store.commit(batch)
+        except Transient as error:
+            self._retreat(str(error))
+            return
+        for message in messages:
+            message.ack()
+        self._receipt(stored)
+        if batch.rejects:
+            self._complain(f"{len(batch.rejects)} messages refused, the first: {batch.rejects[0].reason}")
+
+    def _receipt(self, stored: Sequence[Stored]) -> None:
+        time = rfc3339(self._clock.utc().utc_ns)
+        for part in stored:
+            found = wire.ranges(part.sequences)
+            for start in range(0, len(found), wire.ACK_RANGES_MAX):
+                receipt = wire.Receipt(
+                    station=self._station,
+                    epoch=part.epoch,
+                    stored=found[start : start + wire.ACK_RANGES_MAX],
+                    head=part.head,
+                    time=time,
+                )
+                try:
+                    self._transport.publish(wire.Topics(self._site, part.node).ack, wire.encode(receipt), qos=1)
+                except Transient as error:
+                    log.debug("%s", error)  # it is stored; the node asks again by sending again
+                    return
+
+    def _retreat(self, reason: str) -> None:
+        """Nothing can be stored: leave the broker, so that it does not keep giving, and try again later."""
+        log.error("cannot store, so nothing is acknowledged: %s", reason)
+        broker = self.broker
+        self._transport.disconnect()
+        if broker is not None:
+            self._on_lost(broker, "left on purpose until the disk takes data again")
+
+    def _watch_nodes(self) -> None:
+        """Notes nodes that fell silent, and those that came back."""
+        boot_id, boot_ns, utc_ns = self._clock.boot_id, self._clock.boot_ns(), self._clock.utc().utc_ns
+        changes = []
+        try:
+            for seen in self._store.nodes():
+                age = age_s(seen, boot_id=boot_id, boot_ns=boot_ns, utc_ns=utc_ns)
+                state = judge(seen, age, late_s=self._late_s, dark_s=self._dark_s)
+                if state != seen.state:
+                    changes.append((seen.node, state.value, seen.seen_utc_ns))
+            if changes:
+                self._store.change(changes)
+        except Transient as error:
+            self._complain(str(error))
+
+    def _complain(self, text: str) -> None:
+        now = self._now()
+        if now - self._complained_at >= COMPLAIN_S:
+            self._complained_at = now
+            log.warning("%s", text)
+
+    def _now(self) -> float:
+        return self._clock.boot_ns() / NS

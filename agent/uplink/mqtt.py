@@ -1,0 +1,362 @@
+"""The MQTT 3.1.1 driver: paho-mqtt, driven from one thread by our own select loop (paho's external event loop).
+
+What paho does not give, and this file adds (field notes, "MQTT"):
+- Its threads, queues and reconnects are not used: each connection is a new client, so nothing is sent twice behind our
+  back. Callbacks only append to a list.
+- `Connected` comes after SUBACK: in 3.1.1 a denied subscription is otherwise silent.
+- A broker that accepts and then hangs is noticed: TCP, TLS, CONNACK and SUBACK are bounded by `connect_s_max` each.
+- A half-open connection is noticed in `stall_s_max` when something was published, by keep-alive when nothing was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import os
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.reasoncodes import ReasonCode
+
+from agent.clock import Clock
+from agent.config import TlsSettings
+from agent.errors import ConfigError, Transient
+from agent.types import NS
+from agent.uplink import Broker, Connected, Delivered, Disconnected, Happening, Hello, Received, Refused
+from agent.wire import PAYLOAD_BYTES_MAX
+
+HAPPENINGS_MAX = 500
+"""How much one `poll` takes in before it returns; the rest waits in the socket."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How a client proves who it is. Files are read at each connection, so that they may be renewed in place."""
+
+    username: str = ""
+    password_file: str = ""
+    tls: TlsSettings | None = None
+
+
+def tls_context(tls: TlsSettings | None) -> ssl.SSLContext:
+    """A client context that checks the broker's certificate and name. Raises ConfigError naming the bad file."""
+    for name in ("ca", "cert", "key"):
+        path = getattr(tls, name, "")
+        if path and not os.access(path, os.R_OK):
+            raise ConfigError(f"tls.{name}: {path} cannot be read; check the path and its permissions")
+    try:
+        context = ssl.create_default_context(cafile=tls.ca if tls and tls.ca else None)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"tls.ca: {tls.ca if tls else ''} is not a PEM certificate ({error})") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls and tls.cert:
+        try:
+            context.load_cert_chain(tls.cert, tls.key or None)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"tls.cert: {tls.cert} and its key do not work together ({error})") from None
+    return context
+
+
+def read_password(credentials: Credentials) -> str | None:
+    """The first line of the password file, or None. Raises ConfigError."""
+    if not credentials.password_file:
+        return None
+    try:
+        return Path(credentials.password_file).read_text(encoding="utf-8").splitlines()[0]
+    except (OSError, UnicodeDecodeError, IndexError) as error:
+        raise ConfigError(f"password_file: {credentials.password_file} cannot be read ({error})") from None
+
+
+class PahoTransport:
+    """`agent.uplink.Transport` on paho-mqtt."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        credentials: Credentials,
+        keepalive_s: int = 20,
+        connect_s_max: float = 5.0,
+        stall_s_max: float = 15.0,
+    ) -> None:
+        """`stall_s_max`: something is published and nothing at all comes back for so long: the line is dead."""
+        self._clock = clock
+        self._credentials = credentials
+        self._keepalive_s = keepalive_s
+        self._connect_s_max = connect_s_max
+        self._stall_s_max = stall_s_max
+        self._client: paho.Client | None = None
+        self._broker = Broker("", 0, tls=False)
+        self._hello = Hello("")
+        self._happenings: list[Happening] = []
+        self._connected = False
+        self._connack_by_s: float | None = None  # while connecting: when patience ends
+        self._unacked: set[int] = set()
+        self._heard_s = 0.0  # the last sign of life, or the start of waiting for one
+        self._lookup: threading.Thread | None = None
+        self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    @property
+    def connected(self) -> bool:
+        return self._connected
+
+    def close(self) -> None:
+        """Drops the connection and the wake pipe. The transport is of no use afterwards."""
+        self.disconnect()
+        for fd in (self._wake_r, self._wake_w):
+            if fd >= 0:
+                os.close(fd)
+        self._wake_r = self._wake_w = -1
+
+    # -- connecting ---------------------------------------------------------------------------------------------------
+
+    def connect(self, broker: Broker, hello: Hello) -> None:
+        self._drop()
+        self._broker, self._hello = broker, hello
+        self._happenings.clear()
+        client = self._make_client(broker, hello)
+        reason = self._look_up(broker)
+        if reason is None:
+            try:
+                client.connect(broker.host, broker.port, keepalive=self._keepalive_s)
+            except (OSError, ValueError) as error:  # ssl errors are OSErrors; an odd host name is a ValueError
+                reason = _plain(error)
+        if reason is not None:
+            self._happenings.append(Refused(broker, reason))
+            return
+        self._client = client
+        self._connack_by_s = self._now() + self._connect_s_max
+
+    def _make_client(self, broker: Broker, hello: Hello) -> paho.Client:
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=hello.client_id,
+            clean_session=True,
+            protocol=paho.MQTTv311,
+            reconnect_on_failure=False,  # also: no silent downgrade to MQTT 3.1
+            manual_ack=True,
+        )
+        client.connect_timeout = self._connect_s_max
+        client.max_inflight_messages_set(0)  # no limit here: the sender's window is the limit
+        if self._credentials.username:
+            client.username_pw_set(self._credentials.username, read_password(self._credentials))
+        if broker.tls:
+            client.tls_set_context(tls_context(self._credentials.tls))
+        if hello.will is not None:
+            client.will_set(hello.will.topic, hello.will.payload, qos=1, retain=True)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        return client
+
+    def _look_up(self, broker: Broker) -> str | None:
+        """Resolves the name with a bound: getaddrinfo has none and can hang for a minute. Returns what is wrong."""
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(broker.host)
+            return None
+        if self._lookup is not None and self._lookup.is_alive():
+            return f"the name {broker.host} is still being looked up; is the network's DNS server reachable?"
+        failure: list[str] = []
+
+        def look_up() -> None:
+            try:
+                socket.getaddrinfo(broker.host, broker.port, type=socket.SOCK_STREAM)
+            except (OSError, UnicodeError) as error:
+                failure.append(f"the name {broker.host} cannot be looked up: {_plain(error)}")
+
+        self._lookup = threading.Thread(target=look_up, name="lookup", daemon=True)
+        self._lookup.start()
+        self._lookup.join(self._connect_s_max)
+        if self._lookup.is_alive():
+            return f"looking up the name {broker.host} takes longer than {self._connect_s_max:g} s"
+        self._lookup = None
+        return failure[0] if failure else None
+
+    # -- callbacks: they run inside poll, publish or disconnect, on the owner's thread --------------------------------
+
+    def _on_connect(self, client: paho.Client, _u: object, _f: object, code: ReasonCode, _p: object) -> None:
+        if client is not self._client:
+            return
+        if code.is_failure:
+            self._end(f"the broker refuses: {code}")
+        elif self._hello.subscriptions:
+            client.subscribe(list(self._hello.subscriptions))
+            self._connack_by_s = self._now() + self._connect_s_max
+        else:
+            self._up()
+
+    def _on_subscribe(self, client: paho.Client, _u: object, _m: int, codes: list[ReasonCode], _p: object) -> None:
+        if client is not self._client or self._connected:
+            return
+        denied = [topic for (topic, _), code in zip(self._hello.subscriptions, codes, strict=False) if code.is_failure]
+        if denied:
+            self._end(f"the broker denies {', '.join(denied)}; check the access list for {self._hello.client_id}")
+        else:
+            self._up()
+
+    def _on_disconnect(self, client: paho.Client, _u: object, _f: object, code: ReasonCode, _p: object) -> None:
+        if client is self._client:
+            self._end("the connection was lost" if self._connected else f"closed before it was up ({code})")
+
+    def _on_publish(self, client: paho.Client, _u: object, mid: int, _c: object, _p: object) -> None:
+        if client is self._client and mid in self._unacked:
+            self._unacked.discard(mid)
+            self._heard_s = self._now()
+            self._happenings.append(Delivered(mid))
+
+    def _on_message(self, client: paho.Client, _u: object, message: paho.MQTTMessage) -> None:
+        if client is not self._client:
+            return
+        self._heard_s = self._now()
+        ack = self._acknowledger(client, message.mid) if message.qos else _nothing
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = "?"
+        if len(message.payload) > PAYLOAD_BYTES_MAX:
+            # Cut one byte over the limit: the reader refuses it for its size, and memory stays bounded.
+            self._happenings.append(Received(topic, bytes(message.payload[: PAYLOAD_BYTES_MAX + 1]), ack=ack))
+            return
+        self._happenings.append(Received(topic, bytes(message.payload), bool(message.retain), ack))
+
+    def _acknowledger(self, client: paho.Client, mid: int) -> Callable[[], None]:
+        def ack() -> None:
+            if client is self._client:
+                client.ack(mid, 1)
+
+        return ack
+
+    def _up(self) -> None:
+        self._connected, self._connack_by_s = True, None
+        self._unacked.clear()
+        self._heard_s = self._now()
+        self._happenings.append(Connected(self._broker))
+
+    def _end(self, reason: str) -> None:
+        """The connection is over, or never came up."""
+        was_up = self._connected
+        self._drop()
+        self._happenings.append((Disconnected if was_up else Refused)(self._broker, reason))
+
+    def _drop(self) -> None:
+        """Closes the socket without a goodbye."""
+        client, self._client = self._client, None
+        self._connected, self._connack_by_s = False, None
+        self._unacked.clear()
+        if client is not None and (sock := client.socket()) is not None:
+            with contextlib.suppress(OSError):
+                sock.close()  # not through paho: we may be inside one of its callbacks, under its mutex
+
+    # -- working ------------------------------------------------------------------------------------------------------
+
+    def disconnect(self) -> None:
+        client = self._client
+        if client is not None and self._connected:
+            self._client = None  # what paho reports from here on is no news
+            self._connected = False
+            self._unacked.clear()
+            client.disconnect()
+            by_s = self._now() + 1.0
+            while (sock := client.socket()) is not None and client.want_write() and self._now() < by_s:
+                if select.select([], [sock], [], 0.1)[1]:
+                    client.loop_write()
+            self._client = client
+        self._drop()
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> int:
+        client = self._client
+        if client is None or not self._connected:
+            raise Transient(f"not connected to {self._broker}; the message to {topic} waits")
+        info = client.publish(topic, payload, qos=qos, retain=retain)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS or client is not self._client:
+            if client is self._client:
+                self._end(f"cannot send: {paho.error_string(info.rc)}")
+            raise Transient(f"the connection to {self._broker} broke while sending to {topic}")
+        if qos:
+            if not self._unacked:
+                self._heard_s = self._now()
+            self._unacked.add(info.mid)
+        return info.mid
+
+    def poll(self, timeout_s: float) -> list[Happening]:
+        if not self._happenings:
+            self._wait(timeout_s)
+        happenings, self._happenings = self._happenings, []
+        return happenings
+
+    def _wait(self, timeout_s: float) -> None:
+        """Waits for the first thing to happen, then takes in what is there."""
+        first = True
+        while len(self._happenings) < HAPPENINGS_MAX:
+            client = self._client
+            sock: Any = None if client is None else client.socket()
+            if client is not None and sock is None:
+                self._end("the connection was lost")
+                return
+            readers = [self._wake_r] if sock is None else [self._wake_r, sock]
+            writers = [sock] if client is not None and client.want_write() else []
+            buffered = sock is not None and hasattr(sock, "pending") and sock.pending() > 0
+            wait_s = min(timeout_s, 1.0 if client is not None else timeout_s) if first and not buffered else 0.0
+            readable, writable, _ = select.select(readers, writers, [], max(wait_s, 0.0))
+            woken = self._wake_r in readable
+            if woken:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_r, 4096)
+            if client is not None and client is self._client and writable:
+                client.loop_write()
+            if client is not None and client is self._client and (buffered or sock in readable):
+                client.loop_read()
+            elif woken or not readable:
+                break
+            first = False
+        self._check_deadlines()
+
+    def _check_deadlines(self) -> None:
+        client, now = self._client, self._now()
+        if client is None:
+            return
+        if self._connack_by_s is not None and now >= self._connack_by_s:
+            self._end(f"it accepts connections but did not answer within {self._connect_s_max:g} s")
+        elif self._unacked and now - self._heard_s >= self._stall_s_max:
+            self._end(f"nothing came back for {self._stall_s_max:g} s: the line is dead")
+        else:
+            client.loop_misc()  # keep-alive
+
+    def wake(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._wake_w, b"w")
+
+    def _now(self) -> float:
+        return self._clock.boot_ns() / NS
+
+
+def _nothing() -> None:
+    """Acknowledges a QoS 0 message."""
+
+
+def _plain(error: Exception) -> str:
+    """An error of the socket or of TLS in words that say what to look at."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the broker's certificate is not trusted: {error.verify_message}; check tls.ca and the name"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS with the broker: {error.reason or error}; is it the TLS port?"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused; is the broker running, and is the port right?"
+    if isinstance(error, TimeoutError):
+        return "no answer; is the broker reachable?"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

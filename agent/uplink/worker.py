@@ -1,0 +1,305 @@
+"""The uplink: what the outbox holds goes to the station, and leaves the outbox when the station says so (invariant 1).
+
+One thread owns the transport and does everything; `notify` is the only call for others. What to send is decided in
+window.py, what to obey in commands.py.
+
+`historical` is decided when a row is sent: the event is of an earlier session, or happened more than `HISTORICAL_S`
+before this moment. A row sent again keeps the mark that the station stored first.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from agent import wire
+from agent.clock import Clock
+from agent.errors import Corrupt, Transient, WardpostError
+from agent.store.store import OutboxRow, Store
+from agent.types import NS
+from agent.uplink import Broker, Connected, Disconnected, Hello, Received, Refused, Transport, Will
+from agent.uplink.commands import Drop, Judge, Refuse, Run, Verb
+from agent.uplink.window import Window
+
+HISTORICAL_S = 10.0
+STABLE_S = 30.0
+"""A connection that lived for so long was a good one: the back-off starts again."""
+STORE_RETRY_S = 1.0
+COMPLAIN_S = 60.0
+RANGES_MAX = 2000
+
+log = logging.getLogger(__name__)
+
+
+def backoff_s(failures: int, cap_s: float, rng: random.Random) -> float:
+    """How long to wait before the next attempt: doubling from a second, capped, with jitter over 80 % of it."""
+    return rng.uniform(0.2, 1.0) * min(cap_s, 2.0 ** min(failures, 16))
+
+
+class UplinkWorker:
+    """`agent.worker.Worker`. It waits inside `step`, on the socket, and `notify` ends the wait."""
+
+    name = "uplink"
+    step_s_max = 60.0  # name lookup, TCP and TLS of one attempt, each bounded in the transport
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        transport: Transport,
+        clock: Clock,
+        rng: random.Random,
+        site: str,
+        node: str,
+        place: str,
+        version: str,
+        brokers: Sequence[Broker],
+        heartbeat: Callable[[], wire.Heartbeat],
+        heartbeat_s: float,
+        backoff_s_max: float = 10.0,
+        window_rows_max: int = 100,
+        window_bytes_max: int = 256 * 1024,
+        ack_timeout_s: float = 10.0,
+        command_key: Ed25519PublicKey | None = None,
+        verbs: Mapping[str, Verb] | None = None,
+        wait_s_max: float = 1.0,
+    ) -> None:
+        """`wait_s_max`: how long a step may wait for the socket; 0 for a simulator that owns the time."""
+        self._store = store
+        self._transport = transport
+        self._clock = clock
+        self._rng = rng
+        self._node = node
+        self._place = place
+        self._version = version
+        self._brokers = tuple(brokers)
+        self._heartbeat = heartbeat
+        self._heartbeat_s = heartbeat_s
+        self._backoff_s_max = backoff_s_max
+        self._wait_s_max = wait_s_max
+        self._topics = wire.Topics(site, node)
+        self._window = Window(rows_max=window_rows_max, bytes_max=window_bytes_max, ack_timeout_s=ack_timeout_s)
+        self._judge = Judge(site=site, node=node, key=command_key, verbs=verbs or {})
+        self._turn = 0  # which broker is next
+        self._failures = 0
+        self._connecting = False
+        self._connect_at = 0.0
+        self._connected_at = 0.0
+        self._heartbeat_at = 0.0
+        self._store_retry_at = 0.0
+        self._complained: dict[str, float] = {}
+        self._receipts: list[tuple[int, int]] = []
+        self._new_rows = True
+        self._started_boot_ns = 0
+        self.broker: Broker | None = None  # where we are connected; for the heartbeat, the panel and `status`
+        self.dropped_commands = 0
+
+    @property
+    def station_silent(self) -> bool:
+        """Connected to a broker, and yet no station acknowledges."""
+        return self._window.silent
+
+    def notify(self) -> None:
+        """There is something new in the outbox. From any thread."""
+        self._new_rows = True
+        self._transport.wake()
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        self._started_boot_ns = self._started_boot_ns or self._clock.boot_ns()
+        self._connecting, self._connect_at = False, 0.0
+        self._receipts.clear()
+
+    def close(self) -> None:
+        self._send(self._topics.status, wire.encode(self._status("offline")), retain=True)
+        self._transport.disconnect()
+        self.broker = None
+
+    def step(self, now: float) -> float:
+        if self.broker is None and not self._connecting and now >= self._connect_at:
+            self._connect()
+        for happening in self._transport.poll(max(min(self._due() - now, self._wait_s_max), 0.0)):
+            match happening:
+                case Connected():
+                    self._on_connected(happening.broker)
+                case Refused() | Disconnected():
+                    self._on_lost(happening.broker, happening.reason)
+                case Received():
+                    self._on_received(happening)
+                case _:
+                    pass  # a PUBACK empties nothing (invariant 1)
+        now = self._now()
+        self._settle_receipts(now)
+        if self.broker is not None:
+            self._fill(now)
+        if self.broker is not None and now >= self._heartbeat_at:
+            self._heartbeat_at = now + self._heartbeat_s
+            self._send(self._topics.heartbeat, wire.encode(self._heartbeat()), qos=0)
+        return now if self._wait_s_max > 0 else min(self._due(), now + 0.05)
+
+    def _due(self) -> float:
+        if self.broker is None:
+            return self._now() + self._wait_s_max if self._connecting else self._connect_at
+        return max(min(self._heartbeat_at, self._window.due()), self._store_retry_at)
+
+    # -- the connection -----------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        self._connecting = True
+        client_id = f"wardpost_{self._topics.site}_{self._topics.node}"
+        hello = Hello(
+            client_id=client_id,
+            subscriptions=((self._topics.ack, 1), (self._topics.commands, 1)),
+            will=Will(self._topics.status, wire.encode(self._status("offline"))),
+        )
+        self._transport.connect(self._brokers[self._turn % len(self._brokers)], hello)
+
+    def _on_connected(self, broker: Broker) -> None:
+        now = self._now()
+        log.info("connected to %s; %d rows wait", broker, self._store.outbox_rows)
+        self.broker, self._connecting, self._connected_at = broker, False, now
+        self._window.reset(now)
+        self._heartbeat_at = now
+        self._new_rows = True
+        self._send(self._topics.status, wire.encode(self._status("online")), retain=True)
+
+    def _on_lost(self, broker: Broker, reason: str) -> None:
+        now = self._now()
+        if self.broker is not None and now - self._connected_at >= STABLE_S:
+            self._failures = self._turn = 0
+        else:
+            self._failures += 1
+            self._turn += 1
+        wait_s = backoff_s(self._failures, self._backoff_s_max, self._rng)
+        rows = self._store.outbox_rows
+        log.warning("broker %s: %s; next attempt in %.1f s, %d rows wait", broker, reason, wait_s, rows)
+        self.broker, self._connecting, self._connect_at = None, False, now + wait_s
+
+    def _status(self, state: str) -> wire.Status:
+        return wire.Status(
+            state="online" if state == "online" else "offline",
+            node=self._node,
+            bootid=self._clock.boot_id,
+            session=self._store.session,
+            version=self._version,
+            place=self._place[:200],
+        )
+
+    # -- the outbox ---------------------------------------------------------------------------------------------------
+
+    def _fill(self, now: float) -> None:
+        """Sends what may be sent now."""
+        self._window.expire(now)
+        waiting = self._store.outbox_rows > self._window.unacknowledged
+        if now < self._store_retry_at or not (self._new_rows or (waiting and self._window.has_room)):
+            return
+        self._new_rows = False  # before reading: what is committed from here on sets it again
+        try:
+            rows = self._store.pending(self._window.look_ahead)
+        except Transient as error:
+            self._new_rows = True
+            self._complain(str(error))
+            self._store_retry_at = now + STORE_RETRY_S
+            return
+        for row in self._window.select(rows, now):
+            if not self._send(self._topics.event(row.kind), self._body(row)):
+                return
+
+    def _body(self, row: OutboxRow) -> bytes:
+        late = row.session != self._store.session or self._clock.boot_ns() - row.boot_ns > HISTORICAL_S * NS
+        body = bytes(row.body)
+        return wire.mark_historical(body) if late else body
+
+    def _settle_receipts(self, now: float) -> None:
+        """Deletes what the station has; one transaction for all receipts of this step."""
+        if not self._receipts or now < self._store_retry_at:
+            return
+        try:
+            self._store.acknowledge(self._receipts)
+        except Transient as error:
+            self._complain(str(error))
+            self._store_retry_at = now + STORE_RETRY_S
+            return
+        self._window.receipt(self._receipts, now)
+        self._receipts.clear()
+
+    # -- what comes in ------------------------------------------------------------------------------------------------
+
+    def _on_received(self, message: Received) -> None:
+        if message.topic == self._topics.ack:
+            self._on_receipt(message.payload)
+        elif not message.retained:  # a command is for now; a broker that keeps one for later is wrong
+            self._on_command(message)
+        message.ack()
+
+    def _on_receipt(self, payload: bytes) -> None:
+        try:
+            receipt = wire.decode(payload, wire.Receipt)
+        except Corrupt as error:
+            self._complain(f"receipt dropped: {error}")
+            return
+        if receipt.epoch != self._store.epoch:
+            return  # of an earlier store of this node: its rows are no longer here
+        found = [(low, high) for low, high in receipt.stored if low <= high]
+        if receipt.head:
+            found.append((1, receipt.head))
+        if len(self._receipts) + len(found) <= RANGES_MAX:  # else: they will be sent again
+            self._receipts += found
+
+    def _on_command(self, message: Received) -> None:
+        utc, now_ns = self._clock.utc(), self._clock.boot_ns()
+        decision = self._judge.judge(
+            message.topic,
+            message.payload,
+            utc=utc,
+            started_utc_ns=utc.utc_ns - (now_ns - self._started_boot_ns),
+        )
+        match decision:
+            case Drop():
+                self.dropped_commands += 1
+                self._complain(f"command dropped: {decision.reason}")
+            case Refuse():
+                self._complain(f"command refused: {decision.reply.detail}")
+                self._reply(decision.reply)
+            case Run():
+                self._reply(self._run(decision))
+
+    def _run(self, decision: Run) -> wire.Reply:
+        command = decision.command
+        try:
+            reply = wire.Reply(id=command.id, state="done", result=decision.verb.handler(command.args))
+            wire.encode(reply)
+        except WardpostError as error:
+            return wire.Reply(id=command.id, state="failed", detail=str(error)[:500])
+        except Exception as error:
+            # A command from outside must not be able to take the uplink down, and the alerts with it.
+            log.exception("command %s failed", command.verb)
+            return wire.Reply(id=command.id, state="failed", detail=f"{type(error).__name__}: {error}"[:500])
+        log.info("command %s %s done", command.verb, command.id)
+        return reply
+
+    def _reply(self, reply: wire.Reply) -> None:
+        self._send(self._topics.reply(reply.id), wire.encode(reply))
+
+    def _send(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
+        """False when the connection is gone; then Disconnected follows, and the outbox still has what matters."""
+        try:
+            self._transport.publish(topic, payload, qos=qos, retain=retain)
+        except Transient as error:
+            log.debug("%s", error)
+            return False
+        return True
+
+    def _complain(self, text: str) -> None:
+        """Logs a complaint of each kind once a minute."""
+        now, kind = self._now(), text.partition(":")[0]
+        if now - self._complained.get(kind, -COMPLAIN_S) >= COMPLAIN_S:
+            self._complained[kind] = now
+            log.warning("%s", text)
+
+    def _now(self) -> float:
+        return self._clock.boot_ns() / NS

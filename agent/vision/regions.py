@@ -1,0 +1,233 @@
+"""Where to point the detector: which crops of the picture are worth an inference, and when. Pure.
+
+A model sees a square of some 300 pixels: in the whole picture a person far away is a few of them. A crop around what
+moves shows the same person larger. The plan spends inferences where they can change what is known:
+
+- a track not yet confirmed, or just lost sight of: again after LOOK_S;
+- motion that no track explains: after LOOK_S, and each look that finds nothing doubles the wait, up to BARREN_S_MAX
+  (a flag in the wind must not cost what a visitor costs);
+- a confirmed track in sight: after RELOOK_S;
+- the whole picture: after FULL_S while anything of the above lives, and at once when the scene has changed.
+
+So one thing costs at most 1 / LOOK_S inferences per second, all together at most RUNS_PER_S_MAX, an idle scene none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.types import FULL, NS, Box, Detection
+from agent.vision.tracker import Track
+
+LOOK_S = 0.18
+RELOOK_S = 0.45
+FULL_S = 4.0
+BARREN_S_MAX = 3.0
+RUNS_PER_S_MAX = 15.0
+REGIONS_MAX = 3  # in one picture
+_SPOTS_MAX = 32
+_SPOT_S_MAX = 10.0  # a spot where nothing moved for so long is forgotten
+_SIDE_MIN = 0.42  # of the picture's shorter side: smaller crops are blurred enlargements
+_PAD = 1.7  # a region is so many times as wide as what it is about
+_MERGE_GAIN = 1.25  # two regions become one when that covers at most so many times their area
+_CUT = 0.01  # closer to the edge of its crop, a box is taken as cut off by it (share of the crop)
+
+
+@dataclass(slots=True)
+class _Spot:
+    """A place where something unexplained moves."""
+
+    box: Box
+    looked_ns: int
+    moved_ns: int
+    barren: int = 0  # looks in a row that found nothing here
+
+
+class Planner:
+    """Decides from one picture to the next. Holds at most _SPOTS_MAX spots and the live tracks' ids."""
+
+    def __init__(self) -> None:
+        self._spots: list[_Spot] = []
+        self._track_looks: dict[int, int] = {}
+        self._full_ns: int | None = None
+        self._tokens = float(REGIONS_MAX)
+        self._last_ns: int | None = None
+
+    def forget(self) -> None:
+        """Starts over, as after a jump in time."""
+        self.__init__()  # type: ignore[misc]
+
+    def plan(
+        self, *, boot_ns: int, aspect: float, motion: Sequence[Box], tracks: Sequence[Track], changed: bool
+    ) -> list[Box]:
+        """Regions of this picture to look at, REGIONS_MAX at most; none when there is nothing to learn.
+
+        `aspect` is the picture's width over its height. `changed` asks for the whole picture.
+        """
+        passed_s = 0.0 if self._last_ns is None else max(boot_ns - self._last_ns, 0) / NS
+        self._last_ns = boot_ns
+        self._tokens = min(self._tokens + passed_s * RUNS_PER_S_MAX, REGIONS_MAX)
+        if not motion and not tracks and not changed:
+            return []
+        subjects = self._due_tracks(boot_ns, tracks) + self._due_spots(boot_ns, motion, tracks)
+        alive = bool(tracks) or bool(subjects)
+        full = changed or (alive and self._full_ns is not None and boot_ns - self._full_ns >= FULL_S * NS)
+        if alive and self._full_ns is None:
+            self._full_ns = boot_ns  # the first whole look comes FULL_S after the first cause
+        room = min(REGIONS_MAX, int(self._tokens))
+        if room <= 0:
+            return []
+        if full:
+            self._full_ns = boot_ns
+        regions = [FULL] if full else []
+        if subjects and room > len(regions):
+            regions += merged([region_about(box, aspect) for box in subjects], room - len(regions))
+        self._tokens -= len(regions)
+        for track in tracks:
+            if any(_covers(region, track.box) for region in regions):
+                self._track_looks[track.id] = boot_ns
+        for spot in self._spots:
+            if any(_covers(region, spot.box) for region in regions):
+                spot.looked_ns = boot_ns
+        return regions
+
+    def learn(self, *, boot_ns: int, regions: Sequence[Box], found: Sequence[Detection]) -> None:
+        """Tells what the looks planned for `boot_ns` have found, so that barren spots wait longer."""
+        for spot in self._spots:
+            if spot.looked_ns == boot_ns and regions:
+                hit = any(
+                    overlap(detection.box, spot.box) > 0.2 or _holds(detection.box, spot.box) for detection in found
+                )
+                spot.barren = 0 if hit else min(spot.barren + 1, 8)
+
+    def _due_tracks(self, boot_ns: int, tracks: Sequence[Track]) -> list[Box]:
+        self._track_looks = {track.id: self._track_looks[track.id] for track in tracks if track.id in self._track_looks}
+        due = []
+        for track in tracks:
+            if not track.confirmed and not track.moved:
+                continue  # furniture that looks like a person is worth no look of its own
+            settled = track.confirmed and not track.missed
+            last_ns = self._track_looks.get(track.id, track.last_ns)
+            if boot_ns - last_ns >= (RELOOK_S if settled else LOOK_S) * NS:
+                due.append(track.box)
+        return due
+
+    def _due_spots(self, boot_ns: int, motion: Sequence[Box], tracks: Sequence[Track]) -> list[Box]:
+        self._spots = [spot for spot in self._spots if boot_ns - spot.moved_ns <= _SPOT_S_MAX * NS]
+        due = []
+        for box in motion:
+            if any(_holds(_grown(track.box, 1.4), box) for track in tracks):
+                continue  # the track's own motion: the track decides when to look
+            spot = next((s for s in self._spots if overlap(s.box, box) > 0.2 or _near(s.box, box)), None)
+            if spot is None:
+                if len(self._spots) >= _SPOTS_MAX:
+                    continue
+                spot = _Spot(box, boot_ns - NS, boot_ns)
+                self._spots.append(spot)
+            elif box.area > 4 * spot.box.area:
+                spot.barren = 0  # something much larger than the flag that waved here
+            spot.box, spot.moved_ns = box, boot_ns
+            wait_s = min(LOOK_S * 2**spot.barren, BARREN_S_MAX)
+            if boot_ns - spot.looked_ns >= wait_s * NS:
+                due.append(box)
+        return due
+
+
+def region_about(box: Box, aspect: float) -> Box:
+    """A region around `box`, square in pixels where the picture allows, padded, inside the picture."""
+    shorter = min(1.0, aspect)  # in units of the picture's height
+    w, h = box.w * aspect * _PAD, box.h * _PAD
+    side = max(w, h, _SIDE_MIN * shorter)
+    width, height = min(side / aspect, 1.0), min(side, 1.0)
+    x = min(max(box.x + box.w / 2 - width / 2, 0.0), 1.0 - width)
+    y = min(max(box.y + box.h / 2 - height / 2, 0.0), 1.0 - height)
+    return Box(x, y, width, height)
+
+
+def merged(regions: Sequence[Box], count_max: int) -> list[Box]:
+    """`regions` joined where they overlap so much that one look is cheaper, and on until `count_max` are left."""
+    rest = list(regions[:_SPOTS_MAX])
+    while len(rest) > 1:
+        cost, i, j = min(
+            (_joined(rest[i], rest[j]).area / (rest[i].area + rest[j].area - _shared(rest[i], rest[j])), i, j)
+            for i in range(len(rest))
+            for j in range(i + 1, len(rest))
+        )
+        if cost > _MERGE_GAIN and len(rest) <= count_max:
+            break
+        rest[i] = _joined(rest[i], rest[j])
+        del rest[j]
+    return rest
+
+
+def tiles() -> list[Box]:
+    """The whole picture and 2x2 overlapping parts of it: everything a detector can find, for measuring it."""
+    side = 0.6
+    return [FULL, *(Box(x, y, side, side) for y in (0.0, 1.0 - side) for x in (0.0, 1.0 - side))]
+
+
+def placed(detections: Sequence[Detection], region: Box) -> list[tuple[Detection, bool]]:
+    """Detections in 0..1 of `region` as ones in 0..1 of the picture, each with whether the region cuts it off."""
+    out = []
+    for one in detections:
+        box = one.box
+        cut = (
+            (box.x < _CUT and region.x > 0)
+            or (box.y < _CUT and region.y > 0)
+            or (box.x2 > 1 - _CUT and region.x2 < 1 - 1e-9)
+            or (box.y2 > 1 - _CUT and region.y2 < 1 - 1e-9)
+        )
+        whole = Box(region.x + box.x * region.w, region.y + box.y * region.h, box.w * region.w, box.h * region.h)
+        out.append((Detection(one.label, one.score, whole.clipped()), cut))
+    return out
+
+
+def united(found: Sequence[tuple[Detection, bool]]) -> list[Detection]:
+    """One detection per object out of several regions' finds, best first.
+
+    Whole boxes are settled before cut-off ones, whatever their scores: half a person is often the surer find.
+    """
+    kept: list[Detection] = []
+    for one, cut in sorted(found, key=lambda item: (item[1], -item[0].score)):
+        rivals = (other for other in kept if other.label is one.label)
+        if not any(one.box.iou(other.box) > 0.5 or (cut and overlap(other.box, one.box) > 0.6) for other in rivals):
+            kept.append(one)
+    kept.sort(key=lambda detection: -detection.score)
+    return kept
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Shared area over the smaller area, 0..1."""
+    smaller = min(one.area, other.area)
+    return _shared(one, other) / smaller if smaller > 0 else 0.0
+
+
+def _shared(one: Box, other: Box) -> float:
+    w = min(one.x2, other.x2) - max(one.x, other.x)
+    h = min(one.y2, other.y2) - max(one.y, other.y)
+    return w * h if w > 0 and h > 0 else 0.0
+
+
+def _joined(one: Box, other: Box) -> Box:
+    x, y = min(one.x, other.x), min(one.y, other.y)
+    return Box(x, y, max(one.x2, other.x2) - x, max(one.y2, other.y2) - y)
+
+
+def _grown(box: Box, factor: float) -> Box:
+    return Box(box.x - box.w * (factor - 1) / 2, box.y - box.h * (factor - 1) / 2, box.w * factor, box.h * factor)
+
+
+def _holds(outer: Box, inner: Box) -> bool:
+    """Whether most of `inner` lies in `outer`."""
+    return inner.area > 0 and _shared(outer, inner) >= 0.7 * inner.area
+
+
+def _covers(region: Box, box: Box) -> bool:
+    return box.area > 0 and _shared(region, box) >= 0.8 * box.area
+
+
+def _near(one: Box, other: Box) -> bool:
+    dx = abs(one.x + one.w / 2 - other.x - other.w / 2)
+    dy = abs(one.y + one.h / 2 - other.y - other.h / 2)
+    return dx < (one.w + other.w) / 2 and dy < (one.h + other.h) / 2

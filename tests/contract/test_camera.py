@@ -1,0 +1,288 @@
+"""What every camera promises, held against every driver and against the fake that other tests rely on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from agent.camera import Camera, CameraLost, h264
+from agent.camera.picamera2 import Picamera2Camera
+from agent.camera.stream import StreamCamera
+from agent.clock import Clock, SystemClock
+from agent.errors import Transient
+from agent.types import FULL, NS, Box, Frame, Packet
+from tests.fakes.camera import FakeCamera, access_units
+from tests.fakes.clock import FakeClock
+from tests.fakes.footage import make_video
+from tests.fakes.picamera2 import make_rig
+from tests.fakes.rtsp import Fault, RtspServer
+
+pytestmark = pytest.mark.filterwarnings("ignore:setDaemon:DeprecationWarning")  # picamera2 on Python 3.13
+
+LUMA_PX = 160
+ANALYSIS_FPS = 5.0
+MASK = (((0.0, 0.0), (0.5, 0.0), (0.5, 0.5), (0.0, 0.5)),)
+
+
+@dataclass
+class Rig:
+    """A camera, its clock, and how to take it away."""
+
+    camera: Camera
+    clock: Clock
+    take_away: Callable[[], None]
+    masked: bool = False
+    ends: list[Callable[[], None]] = field(default_factory=list)
+
+
+def stream_rig(url: str, clock: Clock, **options: Any) -> StreamCamera:
+    return StreamCamera(url=url, clock=clock, analysis_fps=ANALYSIS_FPS, luma_px=LUMA_PX, stall_s=2.0, **options)
+
+
+def make(kind: str, tmp_path: Path) -> Rig:
+    fake_clock = FakeClock()
+    if kind == "fake":
+        fake = FakeCamera(clock=fake_clock, luma_px=LUMA_PX, analysis_fps=ANALYSIS_FPS)
+        return Rig(fake, fake_clock, fake.vanish)
+    if kind.startswith("file"):
+        path = tmp_path / "footage.mp4"
+        codec = "mpeg4" if kind == "file-transcoded" else "libx264"
+        make_video(path, codec=codec, seconds=3, options={"bf": "2"} if kind == "file-b-frames" else None)
+        masks = MASK if kind == "file-masked" else ()
+        camera = stream_rig(str(path), fake_clock, loop=True, masks=masks)
+        return Rig(camera, fake_clock, path.unlink, masked=bool(masks))
+    if kind == "rtsp":
+        server = RtspServer(access_units(320, 240, 10), fps=10)
+        return Rig(stream_rig(server.url(), SystemClock()), SystemClock(), server.close, ends=[server.close])
+    sensor, factory = make_rig(kind="NV12" if kind == "picamera2-nv12" else "YUV420")
+    masks = MASK if kind == "picamera2-masked" else ()
+    picamera = Picamera2Camera(
+        clock=SystemClock(),
+        width=320,
+        height=240,
+        fps=15,
+        bitrate_kbps=1000,
+        analysis_fps=ANALYSIS_FPS,
+        luma_px=LUMA_PX,
+        masks=masks,
+        make_picamera2=factory,
+    )
+    return Rig(picamera, SystemClock(), lambda: setattr(sensor, "unplugged", True), masked=bool(masks))
+
+
+KINDS = [
+    "fake",
+    "file",
+    "file-b-frames",
+    "file-transcoded",
+    "file-masked",
+    "rtsp",
+    "picamera2",
+    "picamera2-nv12",
+    "picamera2-masked",
+]
+
+
+@pytest.fixture(params=KINDS)
+def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    made = make(request.param, tmp_path)
+    yield made
+    made.camera.close()
+    for end in made.ends:
+        end()
+
+
+def watch(rig: Rig, seconds: float) -> list[Frame | Packet]:
+    """Everything that the camera gives in `seconds` of its clock."""
+    items: list[Frame | Packet] = []
+    end = rig.clock.boot_ns() + round(seconds * NS)
+    while rig.clock.boot_ns() < end:
+        items += rig.camera.read(0.2)
+    return items
+
+
+def test_a_session_is_whole(rig: Rig) -> None:
+    """The world shows a moving box for some seconds; packets and frames keep every promise of the protocol."""
+    rig.camera.open()
+    items = watch(rig, 2.6)
+    packets = [item for item in items if isinstance(item, Packet)]
+    frames = [item for item in items if isinstance(item, Frame)]
+    now_ns = rig.clock.boot_ns()
+
+    assert packets[0].keyframe, "recording can begin at the first packet"
+    assert sum(packet.keyframe for packet in packets) >= 2, "a key frame each second"
+    for packet in packets:
+        assert packet.dts_ns <= packet.boot_ns
+        assert packet.data.startswith((b"\x00\x00\x01", b"\x00\x00\x00\x01")), "Annex B"
+        if packet.keyframe:
+            assert h264.parameter_sets(packet.data), "a clip may start at any key frame"
+            assert packet.video.extradata == h264.parameter_sets(packet.data)
+    steps = np.diff([packet.dts_ns for packet in packets])
+    assert (steps > 0).all(), "decoding time never goes back, nor stands"
+    assert all(abs(now_ns - item.boot_ns) < 5 * NS for item in items), "stamps are CLOCK_BOOTTIME"
+
+    assert 8 <= len(frames) <= 16, "5 a second in 2.6 s"
+    assert (np.diff([frame.seq for frame in frames]) > 0).all()
+    assert frames[0].seq >= 1
+    assert (np.diff([frame.boot_ns for frame in frames]) > 0).all()
+    for frame in frames:
+        assert frame.luma.dtype == np.uint8
+        assert frame.luma.ndim == 2
+        assert frame.luma.flags.c_contiguous
+        assert frame.luma.shape == (120, LUMA_PX)
+    presented = {packet.boot_ns // 1000 for packet in packets}
+    late = [
+        frame
+        for frame in frames[1:-2]
+        if not presented & set(range(frame.boot_ns // 1000 - 2, frame.boot_ns // 1000 + 3))
+    ]
+    assert not late, "a frame carries the time of its access unit"
+
+
+def test_what_is_kept_can_be_played(rig: Rig) -> None:
+    """Every access unit decodes, at the size that its VideoFormat promises."""
+    rig.camera.open()
+    packets = [item for item in watch(rig, 1.5) if isinstance(item, Packet)]
+    decoder: Any = av.CodecContext.create("h264", "r")
+    pictures = [picture for packet in packets for picture in decoder.decode(av.Packet(packet.data))]
+    pictures += decoder.decode(None)
+    assert len(pictures) == len(packets)
+    assert {(picture.width, picture.height) for picture in pictures} == {(320, 240)}
+    assert {(packet.video.width, packet.video.height) for packet in packets} == {(320, 240)}
+    if rig.masked:
+        for picture in pictures:
+            shown = picture.to_ndarray(format="gray")
+            assert shown[:110, :150].max() < 24, "recorded footage shows nothing under the mask"
+            assert shown[130:, 170:].mean() > 40, "and all of the rest"
+
+
+def test_colour_is_had_on_demand(rig: Rig) -> None:
+    """A crop has the shape of its box, is never larger than asked, and shows the same scene as the luma."""
+    rig.camera.open()
+    frame = None
+    for _ in range(40):
+        got = [item for item in rig.camera.read(0.2) if isinstance(item, Frame)]
+        if got:
+            frame = got[-1]
+            full = frame.crop()
+            break
+    assert frame is not None
+    assert full.shape == (240, 320, 3)
+    assert full.dtype == np.uint8
+    assert full.flags.c_contiguous
+    right = frame.crop(Box(0.5, 0.5, 0.5, 0.5))
+    assert right.shape == (120, 160, 3)
+    assert np.abs(right.astype(int) - full[120:, 160:].astype(int)).mean() < 2
+    small = frame.crop(FULL, px_max=100)
+    assert max(small.shape[:2]) == 100
+    assert small.shape[0] == 75
+    dot = frame.crop(Box(0.999, 0.999, 0.0, 0.0))
+    assert min(dot.shape[:2]) >= 1, "an empty box at the edge still has a pixel"
+    outside = frame.crop(Box(-1.0, -1.0, 4.0, 4.0))
+    assert outside.shape == full.shape, "a box is clipped to the picture"
+    luma = full.astype(int).mean(axis=2)[::2, ::2]
+    assert np.abs((luma - 16) * 0 + luma - (frame.luma.astype(int) - 16) * 255 / 219).mean() < 25
+    if rig.masked:
+        assert full[:110, :150].max() < 24, "nor does a crop show what is masked"
+        assert frame.luma[:55, :75].max() < 24, "nor the luma"
+
+
+def test_a_read_is_bounded(rig: Rig) -> None:
+    """`read` gives up when its time is over, also with nothing to give."""
+    rig.camera.open()
+    before_ns = rig.clock.boot_ns()
+    rig.camera.read(0.05)
+    assert rig.clock.boot_ns() - before_ns < 2 * NS
+
+
+def test_closing_and_opening_again(rig: Rig) -> None:
+    """`close` may come at any time and twice; a new session starts with a key frame and later stamps."""
+    rig.camera.close()
+    rig.camera.open()
+    first = [item for item in watch(rig, 0.8) if isinstance(item, Packet)]
+    rig.camera.close()
+    rig.camera.close()
+    with pytest.raises(CameraLost):
+        rig.camera.read(0.1)
+    rig.camera.open()
+    second = [item for item in watch(rig, 1.3) if isinstance(item, Packet)]
+    assert second[0].keyframe
+    assert second[0].boot_ns > first[0].boot_ns
+
+
+def test_a_camera_that_is_taken_away_is_lost(rig: Rig) -> None:
+    """It is unplugged while running: within seconds either `read` says so or nothing comes any more; opening fails."""
+    rig.camera.open()
+    watch(rig, 0.5)
+    rig.take_away()
+    silent_since = rig.clock.boot_ns()
+    try:
+        while rig.clock.boot_ns() - silent_since < 3 * NS:
+            if rig.camera.read(0.2):
+                silent_since = rig.clock.boot_ns()
+    except CameraLost as lost:
+        assert "\n" not in str(lost)
+    rig.camera.close()
+    with pytest.raises(Exception, match=r".+") as failure:
+        rig.camera.open()
+        raise AssertionError("opened a camera that is not there")
+    assert "Traceback" not in str(failure.value)
+    assert type(failure.value).__name__ in {"CameraLost", "ConfigError"}
+    assert "\n" not in str(failure.value)
+
+
+def test_old_pictures_do_not_starve_the_camera(tmp_path: Path) -> None:
+    """Vision keeps every frame it ever got: the newest still has its colours, old ones say so, pictures keep coming."""
+    sensor, factory = make_rig()
+    camera = Picamera2Camera(
+        clock=SystemClock(),
+        width=320,
+        height=240,
+        fps=15,
+        bitrate_kbps=500,
+        analysis_fps=15,
+        luma_px=160,
+        make_picamera2=factory,
+    )
+    rig = Rig(camera, SystemClock(), lambda: None)
+    camera.open()
+    try:
+        kept = [item for item in watch(rig, 2.5) if isinstance(item, Frame)]
+        assert len(kept) > 20
+        assert kept[-1].crop().shape == (240, 320, 3)
+        with pytest.raises(Transient, match="gone back to the camera"):
+            kept[0].crop()
+        assert sensor.starved == 0
+    finally:
+        camera.close()
+
+
+@pytest.mark.parametrize("fault", [Fault.SILENT, Fault.HANGS, Fault.RESETS, Fault.RUBBISH, Fault.DENIES])
+def test_faults_of_a_network_camera(fault: Fault) -> None:
+    """Whatever the peer does, the driver says so in one line within seconds, and never with the password."""
+    server = RtspServer(access_units(320, 240, 10), fps=10, fault=fault)
+    camera = StreamCamera(
+        url=server.url("admin:hunter2"), clock=SystemClock(), analysis_fps=5, luma_px=160, stall_s=1.5
+    )
+    rig = Rig(camera, SystemClock(), lambda: None)
+    started = rig.clock.boot_ns()
+    with pytest.raises(Exception, match="127.0.0.1") as failure:
+        camera.open()
+        watch(rig, 8)
+    assert type(failure.value).__name__ == ("ConfigError" if fault is Fault.DENIES else "CameraLost")
+    assert "hunter2" not in str(failure.value) + camera.name
+    assert "\n" not in str(failure.value)
+    assert rig.clock.boot_ns() - started < 12 * NS
+    camera.close()
+    server.close()
+    for thread in threading.enumerate():
+        if thread.name == "camera-reader":
+            thread.join(timeout=5)
+            assert not thread.is_alive(), "the reader ends when the connection does"

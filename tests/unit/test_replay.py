@@ -1,0 +1,113 @@
+"""Replay: the node's pipeline on a file, the same twice, and one clear line for every file that cannot be played."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.assets import Assets
+from agent.cli import main
+from agent.config import DetectorSettings
+from agent.drivers import model_paths
+from agent.errors import ConfigError
+
+
+@pytest.fixture
+def footage(assets: Assets, monkeypatch: pytest.MonkeyPatch) -> Path:
+    assets.model()
+    assets.labels()
+    monkeypatch.setenv("WARDPOST_CACHE", str(assets.cache))
+    return assets.footage()
+
+
+def replayed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    assert main(["replay", *arguments]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return lines[:-1], lines[-1]["summary"]
+
+
+def test_the_same_file_gives_the_same_incidents_twice(
+    footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = []
+    for name in ("one", "two"):
+        events, summary = replayed(
+            capsys, str(footage), "--store", str(tmp_path / name), "--detections", str(tmp_path / f"{name}.jsonl")
+        )
+        outputs.append((events, (tmp_path / f"{name}.jsonl").read_text()))
+    assert outputs[0] == outputs[1]
+    assert summary.keys() == {"frames", "media_s", "cpu_s", "wall_s", "detector_runs", "events", "rss_mb_max"}
+    assert summary["media_s"] == pytest.approx(10, abs=0.2)
+    assert summary["events"] == len(events)
+    assert {"person", "bicycle"} <= {event["type"] for event in events}, "the film shows people and bicycles"
+
+    phases: dict[str, list[str]] = {}
+    for event in events:
+        phases.setdefault(event["id"], []).append(event["phase"])
+        assert event["box"] is None or all(0 <= value <= 1 for value in event["box"])
+    assert all(seen[0] == "started" and seen[-1] == "ended" for seen in phases.values()), "every incident ends"
+
+    segments = sorted((tmp_path / "one" / "segments").iterdir())
+    again = sorted((tmp_path / "two" / "segments").iterdir())
+    assert [s.read_bytes() for s in segments] == [s.read_bytes() for s in again]
+    lines = [json.loads(line) for line in outputs[0][1].splitlines()]
+    assert [line["frame"] for line in lines] == sorted({line["frame"] for line in lines})
+    assert len(lines) == summary["frames"]
+
+
+def test_every_frame_measures_the_detector_itself(
+    footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import av
+
+    short = tmp_path / "short.mp4"
+    with av.open(str(footage)) as source, av.open(str(short), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is None or float((packet.pts or 0) * packet.time_base) > 1:
+                break
+            packet.stream = stream
+            target.mux(packet)
+    out = tmp_path / "out.jsonl"
+    _, summary = replayed(capsys, str(short), "--every-frame", "--detections", str(out))
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(1, len(lines) + 1)), "numbered from 1, none left out"
+    assert summary["frames"] == len(lines) >= 20
+    assert summary["detector_runs"] > len(lines), "the whole picture and its parts, in each frame"
+    scores = [d["score"] for line in lines for d in line["detections"]]
+    assert min(scores) >= 0.1
+    assert min(scores) < 0.4, "not only what would be an alert"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "no such file"), (b"", "not a video"), (b"This is a letter, not a film. " * 100, "not")],
+)
+def test_a_file_that_is_no_footage_gets_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], footage: Path, content: bytes | None, said: str
+) -> None:
+    path = tmp_path / "f.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["replay", str(path)]) in (1, 78)
+    captured = capsys.readouterr()
+    errors = [line for line in captured.err.splitlines() if line.startswith("wardpost:")]
+    assert len(errors) == 1
+    assert said in errors[0]
+    assert "f.mp4" in errors[0]
+
+
+def test_a_store_that_is_not_empty_is_not_mixed_with_another(
+    footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "something").write_text("x")
+    assert main(["replay", str(footage), "--store", str(tmp_path)]) == 78
+    assert "not empty" in capsys.readouterr().err
+
+
+def test_a_model_without_its_labels_is_refused() -> None:
+    with pytest.raises(ConfigError, match="labels: missing"):
+        model_paths(DetectorSettings(model="/somewhere/m.tflite"))
