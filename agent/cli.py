@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
 
     replay = commands.add_parser("replay", help="run the node's eyes over a file, offline, as fast as possible")
     replay.add_argument("file", type=Path, metavar="FILE")
-    replay.add_argument("--config", type=Path, metavar="F", help="take [vision], [[zones]] and masks from this node.toml")
+    replay.add_argument(
+        "--config", type=Path, metavar="F", help="take [vision], [[zones]] and masks from this node.toml"
+    )
     replay.add_argument("--store", type=Path, metavar="DIR", help="record and store events as a node would, in DIR")
     replay.add_argument("--detections", type=Path, metavar="OUT.jsonl", help="write every analysed frame's detections")
     replay.add_argument("--every-frame", action="store_true", help="run the detector on every frame, scores from 0.1")
@@ -82,9 +85,10 @@ def parser() -> argparse.ArgumentParser:
     _config(station, STATION_CONFIG)
     station.set_defaults(run=_station)
 
-    watch = commands.add_parser("watch", help="print alerts as they arrive at the station's broker")
+    watch = commands.add_parser("watch", help="print alerts as the station stores them")
     _config(watch, STATION_CONFIG)
     watch.add_argument("--json", action="store_true", help="one JSON object per event")
+    watch.add_argument("--all", action="store_true", help="begin with what is already stored")
     watch.set_defaults(run=_watch)
 
     model = commands.add_parser("model", help="get the detector's pinned model, or say where it is")
@@ -128,39 +132,100 @@ def _replay(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    raise WardpostError("not yet")
+    from agent.technician import run_check
+
+    return run_check(args.config, print)
 
 
 def _selftest(args: argparse.Namespace) -> int:
-    raise WardpostError("not yet")
+    from agent.technician import run_selftest
+
+    return run_selftest(args.config, print)
 
 
 def _status(args: argparse.Namespace) -> int:
-    raise WardpostError("not yet")
+    import json
+
+    from agent.config import Config, load
+    from agent.local import status_of
+
+    print(json.dumps(status_of(Path(load(args.config, Config).node.data)), indent=2))
+    return 0
 
 
 def _footage(args: argparse.Namespace) -> int:
-    raise WardpostError("not yet")
+    from agent.config import Config, load
+    from agent.desk import footage
+
+    return footage(
+        load(args.config, Config), start=args.start, end=args.end, output=args.output, as_json=args.json, out=print
+    )
 
 
 def _station(args: argparse.Namespace) -> int:
-    raise WardpostError("not yet")
+    import random
+
+    from agent import logs
+    from agent.clock import SystemClock
+    from agent.config import load
+    from agent.station.main import StationSettings, run_station
+
+    logs.set_up()
+    settings = load(args.config, StationSettings)
+    run_station(settings, clock=SystemClock(), rng=random.Random(), stop=_stop_on_signals())  # noqa: S311
+    return 0
 
 
 def _watch(args: argparse.Namespace) -> int:
-    raise WardpostError("not yet")
+    from agent.clock import SystemClock
+    from agent.config import load
+    from agent.station.main import StationSettings
+    from agent.station.store import Reader
+    from agent.station.watch import Watcher, follow
+
+    reader = Reader(Path(load(args.config, StationSettings).station.data))
+    reader.open()
+    watcher = Watcher(reader, as_json=args.json)
+    if not args.all:
+        watcher.from_now()
+    follow(watcher, say=lambda line: print(line, flush=True), stop=_stop_on_signals(), clock=SystemClock())
+    return 0
 
 
 def _model(args: argparse.Namespace) -> int:
-    raise WardpostError("not yet")
+    from agent.assets import LABELS, MODEL, Assets
+
+    assets = Assets()
+    for asset in (MODEL, LABELS):
+        if args.action == "fetch":
+            print(assets.get(asset))
+        else:
+            state = assets.state(asset)
+            print(f"{state.state:8} {state.path}  {asset.what}")
+    return 0
 
 
-def _contract(args: argparse.Namespace) -> int:
-    raise WardpostError("not yet")
+def _contract(_args: argparse.Namespace) -> int:
+    from agent.contract import text
+
+    print(text(), end="")
+    return 0
 
 
 def _demo(args: argparse.Namespace) -> int:
-    raise WardpostError("not yet")
+    from agent.demo import main as demo
+
+    return demo(camera=args.camera, out=args.out)
+
+
+def _stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
+    import signal
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
 
 
 if __name__ == "__main__":

@@ -239,6 +239,7 @@ def _settings_of(hint: Any) -> type[Settings] | None:
 def _plain(text: str, value: Any) -> str:
     """The message of msgspec in words, with the value that was given."""
     text = re.sub(r" - at `\$(.*?)`$", lambda m: f" (at {m[1]})", text)
+    text = text.replace("`str` matching regex '^[a-z0-9-]{1,32}$'", "1 to 32 lower-case letters, digits and hyphens")
     return f"{value!r}: {text[0].lower()}{text[1:]}" if not isinstance(value, dict | list) else text
 
 

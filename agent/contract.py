@@ -29,12 +29,12 @@ class Channel:
 
 
 CHANNELS = (
-    Channel("status", "status", wire.Status, True, 1, True, "Birth and last will of a node."),  # noqa: FBT003
-    Channel("heartbeat", "heartbeat", wire.Heartbeat, True, 0, False, "A sign of life, every 30 s."),  # noqa: FBT003
-    Channel("event", "event/{kind}", wire.CloudEvent, True, 1, False, "Something happened."),  # noqa: FBT003
-    Channel("ack", "ack", wire.Receipt, False, 1, False, "The station has committed events."),  # noqa: FBT003
-    Channel("cmd", "cmd/{verb}", wire.Command, False, 1, False, "The station asks for something."),  # noqa: FBT003
-    Channel("reply", "reply/{id}", wire.Reply, True, 1, False, "What became of a command."),  # noqa: FBT003
+    Channel("status", "status", wire.Status, True, 1, True, "Birth and last will of a node."),
+    Channel("heartbeat", "heartbeat", wire.Heartbeat, True, 0, False, "A sign of life, every 30 s."),
+    Channel("event", "event/{kind}", wire.CloudEvent, True, 1, False, "Something happened."),
+    Channel("ack", "ack", wire.Receipt, False, 1, False, "The station has committed events."),
+    Channel("cmd", "cmd/{verb}", wire.Command, False, 1, False, "The station asks for something."),
+    Channel("reply", "reply/{id}", wire.Reply, True, 1, False, "What became of a command."),
 )
 _PARAMETERS = {
     "site": "the site, [a-z0-9-]{1,32}",

@@ -152,3 +152,14 @@ def prove_clock(clock: Clock) -> str:
     if utc.unc_ns is None:
         raise Transient("the wall clock is not synchronised; give the post a time server or a real-time clock")
     return f"wall clock is right to {utc.unc_ns / MS:.0f} ms ({utc.source})"
+
+
+def one_picture(camera: Camera, clock: Clock, *, wait_s_max: float = 10.0) -> Bgr:
+    """One whole picture in colour, 640 pixels wide at most. The caller closes the camera."""
+    until_ns = clock.boot_ns() + round(wait_s_max * NS)
+    camera.open()
+    while clock.boot_ns() < until_ns:
+        for item in camera.read(0.5):
+            if isinstance(item, Frame):
+                return item.crop(FULL, 640)
+    raise Transient(f"{camera.name}: no picture within {wait_s_max:.0f} s; check the cable and the power")

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -189,7 +190,8 @@ class Picamera2Camera:
             self._configure()
             bitrate = self._bitrate_kbps * 1000
             gop = max(round(self._fps), 1)  # 1 s: a fragment, and the most that a power cut costs
-            self._encoder = H264Encoder(bitrate=bitrate, repeat=True, iperiod=gop, framerate=self._fps)
+            rate = Fraction(self._fps).limit_denominator(1001)  # libx264 takes no float here
+            self._encoder = H264Encoder(bitrate=bitrate, repeat=True, iperiod=gop, framerate=rate)
             output = _output_class(Output)(self._on_unit)
             self._camera.pre_callback = self._on_picture
             self._camera.start_encoder(self._encoder, output, name="main")

@@ -173,7 +173,7 @@ def _lives(lives: Sequence[_Life], timeline: Timeline, now: Now | None) -> Itera
 def _survey(
     sessions: Sequence[SessionRow], segments: Sequence[Segment], gaps: Sequence[Gap], tombstones: Sequence[Tombstone]
 ) -> list[_Life]:
-    """Sessions in order, each with what is on record from it. Gaps and tombstones belong to whoever lived when they began."""
+    """Sessions in order, each with what is on record from it. Gaps and tombstones go by where they begin."""
     lives = [_Life(row, last_ns=row.start_ns, end_ns=row.alive_ns) for row in sorted(sessions, key=lambda s: s.session)]
     by_session = {life.row.session: life for life in lives}
     by_boot: dict[str, list[_Life]] = {}
@@ -183,7 +183,8 @@ def _survey(
         owner = by_session.get(segment.session)
         if owner is not None and owner.row.boot_id == segment.boot_id:
             owner.note(segment.start_ns, segment.end_ns)
-    for item in (*gaps, *tombstones):
+    explained: list[Gap | Tombstone] = [*gaps, *tombstones]
+    for item in explained:
         boot = by_boot.get(item.boot_id, [])
         at = bisect_right(boot, item.start_ns, key=lambda life: life.row.start_ns) - 1
         if at >= 0:

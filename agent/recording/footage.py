@@ -161,16 +161,21 @@ def _refused(error: Exception, output: Path) -> WardpostError:
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """A segment and the part of its boot that is wanted. `lead`: only its end, from its last key frame on."""
+    """A segment and the part of its boot that is wanted.
+
+    `before`: the file that this one continues, in case it was begun without a key frame. `lead`: only the end of the
+    segment is wanted, from its last key frame on.
+    """
 
     segment: Segment
     start_ns: int
     end_ns: int
+    before: Segment | None = None
     lead: bool = False
 
 
 def _choose(segments: Sequence[Segment], timeline: Timeline, start_utc_ns: int, end_utc_ns: int) -> Iterator[_Chosen]:
-    """The segments that touch the range, in UTC order; before the first, the one its pictures may depend on."""
+    """The segments that touch the range, in UTC order."""
     touching: list[tuple[int, _Chosen]] = []
     for segment in segments:
         start_ns = timeline.boot_ns(segment.boot_id, start_utc_ns)
@@ -181,19 +186,15 @@ def _choose(segments: Sequence[Segment], timeline: Timeline, start_utc_ns: int, 
         if segment.end_ns > start_ns and segment.start_ns < end_ns:
             touching.append((begin.utc_ns, _Chosen(segment, start_ns, end_ns)))
     touching.sort(key=lambda pair: (pair[0], pair[1].segment.name))
-    if touching:
-        first = touching[0][1].segment
-        leads = [
-            s
-            for s in segments
-            if s.session == first.session and s.start_ns < first.start_ns and s.end_reason is EndReason.ROLLED
-        ]
-        if leads:
-            lead = max(leads, key=lambda s: s.start_ns)
-            if first.start_ns - lead.end_ns < NS:
-                yield replace(touching[0][1], segment=lead, lead=True)
-    for _, chosen in touching:
-        yield chosen
+    for index, (_, chosen) in enumerate(touching):
+        yield replace(chosen, before=_before(segments, chosen.segment)) if index == 0 else chosen
+
+
+def _before(segments: Sequence[Segment], first: Segment) -> Segment | None:
+    """The segment that `first` continues without a gap."""
+    rolled = [s for s in segments if s.session == first.session and s.end_reason is EndReason.ROLLED]
+    ends_there = [s for s in rolled if s.start_ns < first.start_ns and abs(first.start_ns - s.end_ns) < NS]
+    return max(ends_there, key=lambda s: s.start_ns, default=None)
 
 
 def _copy(disk: Disk, chosen: _Chosen, clip: _Clip, result: Extraction) -> None:
@@ -211,6 +212,8 @@ def _copy(disk: Disk, chosen: _Chosen, clip: _Clip, result: Extraction) -> None:
         if found.header is None:
             return
         fragments = _wanted(found, chosen)
+        if fragments and not fragments[0].keyframe and chosen.before is not None:
+            _copy(disk, replace(chosen, segment=chosen.before, before=None, lead=True), clip, result)
         if fragments:
             feed = _Feed(file, name, found.init, fragments, result)
             clip.add(feed, found.header.boot_id, found.header.base_ns)
@@ -220,9 +223,7 @@ def _wanted(found: Scan, chosen: _Chosen) -> list[Fragment]:
     """Fragments that touch the range, and those before them back to a key frame."""
     fragments = found.fragments
     if chosen.lead:
-        # Needed only when the next file was begun without a key frame: then it ends in the middle of a GOP.
-        first = len(fragments)
-        last = first
+        first = last = len(fragments)
     else:
         touching = [i for i, f in enumerate(fragments) if f.end_ns > chosen.start_ns and f.start_ns < chosen.end_ns]
         if not touching:
@@ -317,13 +318,15 @@ class _Clip:
                 self._frame_ns = dts_ns - self._last_ns
             self._note(boot_id, dts_ns, dts_ns + wait_ns, hole=hole)
             self._boot_id, self._last_ns = boot_id, dts_ns
-            assert self._container is not None  # noqa: S101
-            packet.stream = self._stream
+            container, stream = self._container, self._stream
+            assert container is not None  # noqa: S101  (for the type checker: _begin made both)
+            assert stream is not None  # noqa: S101
+            packet.stream = stream
             packet.dts = round((dts_ns - self._offset_ns) * _RATE / NS)
             packet.pts = packet.dts + round(wait_ns * _RATE / NS)
             packet.duration = 0
             packet.time_base = _TICK
-            self._container.mux(packet)
+            container.mux(packet)
 
     def _note(self, boot_id: str, dts_ns: int, pts_ns: int, *, hole: bool) -> None:
         """Keeps the map from places in the clip to UTC."""

@@ -1,7 +1,7 @@
 """The format of a footage file: fragmented MP4 in which every fragment proves itself.
 
     ftyp moov                    written by FFmpeg (ISO/IEC 14496-12, empty moov)
-    uuid header                  JSON (`Header`): whose footage, which session and boot, when: enough to rebuild the index
+    uuid header                  JSON (`Header`): whose footage, session, boot, when: enough to rebuild the index
     moof mdat uuid trailer       one fragment: a GOP, or `fragment_s` of a longer one
     moof mdat uuid trailer ...
 

@@ -13,7 +13,7 @@ from agent import wire
 from agent.errors import Corrupt
 
 
-class Envelope(wire.Message):
+class Envelope(wire.Message, frozen=True):
     """The least that an event must have, of whatever version."""
 
     id: wire.Uuid

@@ -370,7 +370,8 @@ def _known(table: str) -> str:
 
 def _nodes(db: sqlite3.Connection) -> list[NodeSeen]:
     rows = db.execute(
-        "select node, place, said, seen_boot_id, seen_ns, seen_utc_ns, state, state_since_utc_ns from node order by node"
+        "select node, place, said, seen_boot_id, seen_ns, seen_utc_ns, state, state_since_utc_ns"
+        " from node order by node"
     )
     return [NodeSeen(*row) for row in rows]
 

@@ -23,8 +23,11 @@ _GAP_S_MAX = 60.0  # after a longer pause the old background is hearsay
 _MEMORY_FRAMES_MIN = 8  # until so many pictures are seen each counts the same
 _SHARE_MAX = 0.5  # more of the picture than this at once is the light or the camera, not a visitor
 _GAIN_STEP = 0.08  # so does a step of the exposure
-_FLAT_SPREAD = 4  # luma between the 2nd and the 98th percentile: nothing can be told apart
+_FLAT_SPREAD = 1.5  # standard deviation of luma: nothing can be told apart
 _STEP_MIN = 9  # luma a moving pixel changes by at least, above compression noise
+_STEP_NOISES = 12.0  # times the quieter half's mean change: about four standard deviations of sensor noise
+_ACTIVE_PX_MIN = 4  # fewer changed pixels than this are no motion anywhere
+_REST_S = 1.0  # in an idle scene the background learns this often
 _MOVING_SHARE = 0.04  # of a spot that differs from the background, at least this moves now
 
 
@@ -43,10 +46,11 @@ class Motion:
     """What moves in one picture."""
 
     boxes: tuple[Box, ...]  # largest first, BOXES_MAX at most
-    share: float  # of the picture that differs from the background, 0..1
+    share: float  # of the picture that differs from the background, 0..1; 0 where nothing moved and nobody asked
     scene: Scene
 
 
+_NOTHING_MOVES = Motion((), 0.0, Scene.STEADY)
 _NOTHING_EMPTY = Motion((), 0.0, Scene.EMPTY)
 _NOTHING_FLAT = Motion((), 0.0, Scene.FLAT)
 
@@ -62,6 +66,7 @@ class MotionGate:
         self._model: cv2.BackgroundSubtractorMOG2 | None = None
         self._before: Luma | None = None
         self._before_ns = 0
+        self._learned_ns = 0
         self._learned_frames = 0
 
     def forget(self) -> None:
@@ -73,18 +78,21 @@ class MotionGate:
         """What moves in `luma` (height, width; uint8). Times may come at any interval; one step back counts as none."""
         if luma.ndim != 2 or luma.shape[0] < 8 or luma.shape[1] < 8:
             return _NOTHING_EMPTY
-        sample = luma[::4, ::4]
-        low, high = np.percentile(sample, (2, 98))
-        if high - low < _FLAT_SPREAD:
+        picture: Luma = cv2.blur(luma, (3, 3))  # type: ignore[assignment]
+        if float(cv2.meanStdDev(picture)[1][0, 0]) < _FLAT_SPREAD:
             self.forget()  # what comes after the dark is a new scene
             return _NOTHING_FLAT
-        picture: Luma = cv2.blur(luma, (3, 3))  # type: ignore[assignment]
         if self._before is None or self._before.shape != luma.shape or (boot_ns - self._before_ns) > _GAP_S_MAX * NS:
             return self._learn(picture, boot_ns, Scene.LEARNING)
-        gain = _gain(self._before[::4, ::4], picture[::4, ::4])
+        gain = _gain(self._before[::8, ::8], picture[::8, ::8])
         if abs(math.log(gain)) > _GAIN_STEP:
             return self._learn(picture, boot_ns, Scene.CHANGED)
-        moving = _moving(self._before, picture, gain)
+        return self._compare(picture, _moving(self._before, picture, gain), boot_ns)
+
+    def _compare(self, picture: Luma, moving: Luma, boot_ns: int) -> Motion:
+        self._before, self._before_ns = picture, max(boot_ns, self._before_ns)
+        if cv2.countNonZero(moving) < _ACTIVE_PX_MIN and boot_ns - self._learned_ns < _REST_S * NS:
+            return _NOTHING_MOVES  # the background is asked, and taught, only when the answer can matter
         differs = self._differs(picture, boot_ns)
         share = cv2.countNonZero(differs) / differs.size
         if share > _SHARE_MAX:
@@ -95,18 +103,19 @@ class MotionGate:
         self._model = cv2.createBackgroundSubtractorMOG2(history=500, varThreshold=16, detectShadows=False)
         self._model.setNMixtures(4)
         self._model.apply(picture, learningRate=1.0)
-        self._before, self._before_ns, self._learned_frames = picture, boot_ns, 1
+        self._before, self._before_ns = picture, boot_ns
+        self._learned_ns, self._learned_frames = boot_ns, 1
         return Motion((), 1.0 if scene is Scene.CHANGED else 0.0, scene)
 
     def _differs(self, picture: Luma, boot_ns: int) -> Luma:
         """Pixels (255) that the background does not explain; the background learns by time, not by frames."""
         assert self._model is not None  # noqa: S101  (`look` has learned before)
-        passed_s = max(boot_ns - self._before_ns, 0) / NS
+        passed_s = max(boot_ns - self._learned_ns, 0) / NS
+        self._learned_ns = max(boot_ns, self._learned_ns)
         self._learned_frames = min(self._learned_frames + 1, _MEMORY_FRAMES_MIN)
         new_s = 1.0 - math.exp(-passed_s / _TAU_S)
         rate = new_s if self._learned_frames >= _MEMORY_FRAMES_MIN else max(new_s, 1.0 / (2 * self._learned_frames))
         mask = self._model.apply(picture, learningRate=min(rate, 0.5))
-        self._before, self._before_ns = picture, max(boot_ns, self._before_ns)
         opened: Luma = cv2.morphologyEx(mask, cv2.MORPH_OPEN, self._open_kernel)  # type: ignore[assignment]
         return opened
 
@@ -119,7 +128,7 @@ class MotionGate:
         height, width = differs.shape
         pixels = np.bincount(names[differs > 0], minlength=count)
         active = np.bincount(names[(moving > 0) & (differs > 0)], minlength=count)
-        enough = np.maximum(pixels * _MOVING_SHARE, 4)
+        enough = np.maximum(pixels * _MOVING_SHARE, _ACTIVE_PX_MIN)
         wanted = np.flatnonzero((pixels >= self._area_min * differs.size) & (active >= enough))
         wanted = wanted[wanted > 0]
         order = wanted[np.argsort(-pixels[wanted], kind="stable")][:BOXES_MAX]
@@ -146,8 +155,8 @@ def _moving(before: Luma, now: Luma, gain: float) -> Luma:
     if abs(gain - 1.0) > 0.01:
         before = cv2.convertScaleAbs(before, alpha=gain, beta=16.0 * (gain - 1.0))  # type: ignore[assignment]
     change = cv2.absdiff(before, now)
-    noise = float(
-        np.mean(np.partition(change[::4, ::4].ravel(), change[::4, ::4].size // 2)[: change[::4, ::4].size // 2])
-    )
-    _, mask = cv2.threshold(change, max(_STEP_MIN, 6.0 * noise), 255, cv2.THRESH_BINARY)
+    sample = change[::8, ::8].ravel()
+    half = sample.size // 2
+    noise = float(np.partition(sample, half)[:half].mean())  # the quieter half: no visitor is in it
+    _, mask = cv2.threshold(change, max(_STEP_MIN, _STEP_NOISES * noise), 255, cv2.THRESH_BINARY)
     return mask  # type: ignore[return-value]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from agent.camera import Camera, CameraLost, h264
 from agent.camera.picamera2 import Picamera2Camera
 from agent.camera.stream import StreamCamera
 from agent.clock import Clock, SystemClock
-from agent.errors import Transient
+from agent.errors import ConfigError, Transient
 from agent.types import FULL, NS, Box, Frame, Packet
 from tests.fakes.camera import FakeCamera, access_units
 from tests.fakes.clock import FakeClock
@@ -67,7 +68,7 @@ def make(kind: str, tmp_path: Path) -> Rig:
         clock=SystemClock(),
         width=320,
         height=240,
-        fps=15,
+        fps=15.0,
         bitrate_kbps=1000,
         analysis_fps=ANALYSIS_FPS,
         luma_px=LUMA_PX,
@@ -106,6 +107,23 @@ def watch(rig: Rig, seconds: float) -> list[Frame | Packet]:
     while rig.clock.boot_ns() < end:
         items += rig.camera.read(0.2)
     return items
+
+
+def last_words(rig: Rig, silence_s: float) -> str:
+    """Reads until the camera says that it is lost, or has been silent for so long."""
+    since_ns = rig.clock.boot_ns()
+    while rig.clock.boot_ns() - since_ns < silence_s * NS:
+        try:
+            if rig.camera.read(0.2):
+                since_ns = rig.clock.boot_ns()
+        except CameraLost as lost:
+            return str(lost)
+    return ""
+
+
+def open_and_watch(rig: Rig, seconds: float) -> None:
+    rig.camera.open()
+    watch(rig, seconds)
 
 
 def test_a_session_is_whole(rig: Rig) -> None:
@@ -187,8 +205,9 @@ def test_colour_is_had_on_demand(rig: Rig) -> None:
     assert min(dot.shape[:2]) >= 1, "an empty box at the edge still has a pixel"
     outside = frame.crop(Box(-1.0, -1.0, 4.0, 4.0))
     assert outside.shape == full.shape, "a box is clipped to the picture"
-    luma = full.astype(int).mean(axis=2)[::2, ::2]
-    assert np.abs((luma - 16) * 0 + luma - (frame.luma.astype(int) - 16) * 255 / 219).mean() < 25
+    shown = cv2.cvtColor(full, cv2.COLOR_BGR2GRAY)[::2, ::2].astype(float)
+    seen = (frame.luma.astype(float) - 16) * 255 / 219
+    assert np.abs(shown - seen).mean() < 8, "luma and colour are of one picture"
     if rig.masked:
         assert full[:110, :150].max() < 24, "nor does a crop show what is masked"
         assert frame.luma[:55, :75].max() < 24, "nor the luma"
@@ -222,20 +241,13 @@ def test_a_camera_that_is_taken_away_is_lost(rig: Rig) -> None:
     rig.camera.open()
     watch(rig, 0.5)
     rig.take_away()
-    silent_since = rig.clock.boot_ns()
-    try:
-        while rig.clock.boot_ns() - silent_since < 3 * NS:
-            if rig.camera.read(0.2):
-                silent_since = rig.clock.boot_ns()
-    except CameraLost as lost:
-        assert "\n" not in str(lost)
+    reason = last_words(rig, silence_s=3)
+    assert "\n" not in reason
     rig.camera.close()
-    with pytest.raises(Exception, match=r".+") as failure:
+    with pytest.raises((CameraLost, ConfigError)) as failure:
         rig.camera.open()
-        raise AssertionError("opened a camera that is not there")
-    assert "Traceback" not in str(failure.value)
-    assert type(failure.value).__name__ in {"CameraLost", "ConfigError"}
     assert "\n" not in str(failure.value)
+    assert len(str(failure.value)) > 20, "it says what and where"
 
 
 def test_old_pictures_do_not_starve_the_camera(tmp_path: Path) -> None:
@@ -273,10 +285,8 @@ def test_faults_of_a_network_camera(fault: Fault) -> None:
     )
     rig = Rig(camera, SystemClock(), lambda: None)
     started = rig.clock.boot_ns()
-    with pytest.raises(Exception, match="127.0.0.1") as failure:
-        camera.open()
-        watch(rig, 8)
-    assert type(failure.value).__name__ == ("ConfigError" if fault is Fault.DENIES else "CameraLost")
+    with pytest.raises(ConfigError if fault is Fault.DENIES else CameraLost, match=r"127\.0\.0\.1") as failure:
+        open_and_watch(rig, 8)
     assert "hunter2" not in str(failure.value) + camera.name
     assert "\n" not in str(failure.value)
     assert rig.clock.boot_ns() - started < 12 * NS

@@ -45,10 +45,10 @@ class Walker:
 
 @functools.lru_cache(maxsize=8)
 def ground(width: int, height: int) -> Luma:
-    """A still, textured picture."""
+    """A still, textured picture, the same at every size."""
     rows = np.arange(height)[:, None]
     columns = np.arange(width)[None, :]
-    texture = 70 + 25 * np.sin(columns / 9.0) + 20 * np.cos(rows / 7.0)
+    texture = 70 + 25 * np.sin(columns / width * 35.0) + 20 * np.cos(rows / height * 34.0)
     return np.asarray(np.clip(texture, 16, 200), dtype=np.uint8)
 
 

@@ -104,7 +104,7 @@ class RtspServer:
         elif verb == "SETUP":
             head += "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n"
         elif verb == "DESCRIBE":
-            sets = [nal for nal in h264.nals(h264.parameter_sets(self._units[0][1]))]
+            sets = list(h264.nals(h264.parameter_sets(self._units[0][1])))
             sprop = ",".join(base64.b64encode(nal).decode() for nal in sets)
             body = (
                 "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import NoReturn
 
-from tests.sim.power import Death, Killed, PowerCut
+from tests.sim.power import Death, Killed, PowerCut, kind_of
 
 CHILD_S_MAX = 100  # a universe that takes longer hangs, which is a failure
 
@@ -147,7 +147,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     """How many cuts of each kind were tried, and what they cost."""
     real = [outcome for outcome in outcomes if outcome.happened]
     kinds = Counter(outcome.cut.kind for outcome in real)
-    steps = Counter((outcome.cut.kind, _family(outcome.cut.step)) for outcome in real)
+    steps = Counter((outcome.cut.kind, kind_of(outcome.cut.step)) for outcome in real)
     again = sum(outcome.cut.again_after > 0 for outcome in real)
     lines = [
         f"{len(real)} cuts tried ({', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}; "
@@ -159,7 +159,3 @@ def table(outcomes: Sequence[Outcome]) -> str:
         p95 = losses[min(int(len(losses) * 0.95), len(losses) - 1)]
         lines.append(f"footage lost per cut: max {losses[-1]:.2f} s, p95 {p95:.2f} s, mean {sum(losses) / len(losses):.2f} s")
     return "\n".join(lines)
-
-
-def _family(step: str) -> str:
-    return " ".join(word for word in step.split() if not any(char.isdigit() for char in word))

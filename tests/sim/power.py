@@ -61,11 +61,8 @@ class CrashPoints:
 
 
 def kind_of(step: str) -> str:
-    """`before commit: seal segment` and `after write 000001.mp4` as the kinds that a table shows."""
-    words = step.replace(":", " ").split()
-    if "commit" in words[:2]:
-        return step
-    return " ".join(word for word in words[:2] if not any(char.isdigit() for char in word))
+    """`12 after write segments/000001-00000000.mp4` as the kind that a table shows: `after write`."""
+    return " ".join(word for word in step.split() if "/" not in word and not any(char.isdigit() for char in word))
 
 
 class DatabaseImage:

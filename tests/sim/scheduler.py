@@ -11,7 +11,6 @@ from agent.types import NS
 from tests.fakes.clock import FakeClock
 
 
-
 @dataclass(slots=True)
 class Machine:
     """A computer: its clock, and the lives that run on it. A clock stands still while the machine is off."""

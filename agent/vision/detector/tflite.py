@@ -35,7 +35,6 @@ class TfliteDetector:
 
     def open(self) -> None:
         """Loads the model. Raises ConfigError when it can never work here."""
-        names = read_names(self._labels)
         make = _interpreter_class()
         try:
             with self._model.open("rb") as file:
@@ -49,6 +48,7 @@ class TfliteDetector:
             raise ConfigError(f"{self._model}: the model cannot be read: {error}") from None
         if head[4:8] != b"TFL3":
             raise ConfigError(f"{self._model}: not a TensorFlow Lite model (no TFL3 mark); get the file again")
+        names = read_names(self._labels)
         try:
             interpreter = make(model_path=str(self._model), num_threads=self._threads)
             interpreter.allocate_tensors()

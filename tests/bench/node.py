@@ -1,0 +1,58 @@
+"""The whole node as it is installed: `wardpost run` on a file that is played at its own speed."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from agent.recording import fragments
+from tests.bench.figure import Bench
+from tests.bench.programs import Program, python
+
+POLL_S = 0.01
+
+
+def config(folder: Path, *, footage: Path, broker_port: int, extra: str = "") -> Path:
+    """Writes a node's folder and configuration; everything that is not named is the default."""
+    data = folder / "data"
+    data.mkdir(parents=True)
+    path = folder / "node.toml"
+    path.write_text(
+        f'[node]\nsite = "bench"\nid = "post-1"\ndata = {_text(data)}\nplace = "the bench"\n'
+        f'[camera]\ndriver = "stream"\nurl = {_text(footage)}\nloop = true\n'
+        f'[uplink]\nbrokers = ["mqtt://127.0.0.1:{broker_port}"]\n'
+        f"{extra}"
+    )
+    return path
+
+
+def start(bench: Bench, path: Path) -> Program:
+    """`wardpost run` with the model of the cache."""
+    environment = {"WARDPOST_CACHE": str(bench.assets.model().parent)}
+    bench.assets.labels()
+    return Program(python("agent.cli", "run", "--config", str(path)), log=path.with_name("node.log"), env=environment)
+
+
+def first_fragment(path: Path, program: Program, *, timeout_s: float = 60.0) -> tuple[fragments.Header, int]:
+    """Waits for the first durable fragment of a node that started on an empty folder.
+
+    Returns the file's header and when the fragment was seen (CLOCK_BOOTTIME ns, late by at most POLL_S and a scan).
+    """
+    data = path.with_name("data")
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        for file in sorted(data.rglob("*.mp4")):
+            if file.stat().st_size > fragments.TRAILER_BYTES:
+                with file.open("rb") as footage:
+                    found = fragments.scan(footage, contents=False)
+                if found.header is not None and found.fragments:
+                    return found.header, time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        program.need_alive()
+        time.sleep(POLL_S)
+    raise RuntimeError(f"no fragment in {data} after {timeout_s:g} s; see {program.log}")
+
+
+def _text(path: Path) -> str:
+    return json.dumps(os.fspath(path))

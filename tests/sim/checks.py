@@ -1,0 +1,332 @@
+"""What must hold after whatever has happened: the invariants of DESIGN.md as functions of a settled world.
+
+Each one raises Broken with what it found. Those that can be judged at any moment (6) are called while the world runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent import wire
+from agent.recording.coverage import RECORDED, Now, Stretch, coverage
+from agent.recording.fragments import scan
+from agent.recording.recorder import FOLDER
+from agent.recording.timeline import Timeline
+from agent.reporter import PENDING_EVENTS_MAX
+from agent.station.store import FILE
+from agent.store.store import Store
+from agent.types import NS, Cause, TimeAnchor
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+MOMENT_NS = NS // 5  # the product calls shorter holes jitter
+
+
+class Broken(AssertionError):
+    """An invariant does not hold."""
+
+
+@dataclass(slots=True)
+class Promises:
+    """What the node and the station have said, seen from outside. Grows only."""
+
+    committed: dict[tuple[str, int], str] = field(default_factory=dict)  # (epoch, sequence) -> id
+    receipted: set[tuple[str, int]] = field(default_factory=set)
+    sent: dict[tuple[str, int], str] = field(default_factory=dict)
+    anchors: set[TimeAnchor] = field(default_factory=set)
+    broken: list[str] = field(default_factory=list)
+
+    def commit(self, epoch: str, sequence: int, event_id: str) -> None:
+        """The store returned from a commit with this."""
+        self._same(self.committed, epoch, sequence, event_id, "committed")
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """A client handed this to the broker."""
+        address = wire.parse_topic(topic)
+        if address.channel == "event":
+            event = wire.decode(payload, wire.CloudEvent)
+            self._same(self.sent, event.epoch, event.sequence, event.id, "sent")
+        elif address.channel == "ack":
+            receipt = wire.decode(payload, wire.Receipt)
+            for low, high in [*receipt.stored, (1, receipt.head)]:
+                self.receipted |= {(receipt.epoch, sequence) for sequence in range(low, high + 1)}
+
+    def _same(self, known: dict[tuple[str, int], str], epoch: str, sequence: int, event_id: str, how: str) -> None:
+        before = known.setdefault((epoch, sequence), event_id)
+        if before != event_id:
+            self.broken.append(f"sequence {sequence} was {how} for {before} and again for {event_id}")
+
+
+@dataclass(frozen=True, slots=True)
+class AtStation:
+    """One event as the station has it, read from its file."""
+
+    epoch: str
+    sequence: int
+    id: str
+    body: wire.CloudEvent
+
+
+def at_station(folder: Path) -> list[AtStation]:
+    """Everything the station has, in order of arrival."""
+    if not (folder / FILE).exists():
+        return []
+    db = sqlite3.connect(folder / FILE)
+    try:
+        rows = db.execute(
+            "select epoch, sequence, id, body from event join stream using (stream) order by event.n"
+        ).fetchall()
+    finally:
+        db.close()
+    return [AtStation(*row[:3], wire.decode(bytes(row[3]), wire.CloudEvent)) for row in rows]
+
+
+def outbox(store: Store) -> dict[int, str]:
+    """Undelivered events of a node: sequence -> id."""
+    return dict(store._query("select sequence, id from outbox join event using (sequence)"))
+
+
+# -- 1: events ---------------------------------------------------------------------------------------------------------
+
+
+def check_1_committed_events_are_kept(world: World) -> None:
+    """Every committed event is in the outbox or at the station; what was receipted is at the station."""
+    node = world.node
+    stored = {(event.epoch, event.sequence): event.id for event in at_station(world.station_folder)}
+    waiting = {(node.store.epoch, sequence): event_id for sequence, event_id in outbox(node.store).items()}
+    shed = _shed(node.store)
+    for key, event_id in world.promises.committed.items():
+        where = stored.get(key) or waiting.get(key)
+        if where is None and not (key[0] == node.store.epoch and key[1] in shed):
+            raise Broken(f"event {key[1]} was committed and is neither in the outbox nor at the station")
+        if where is not None and where != event_id:
+            raise Broken(f"event {key[1]} was committed as {event_id} and is now {where}")
+    missing = world.promises.receipted - stored.keys()
+    if missing:
+        raise Broken(f"the station sent receipts for events it does not have: {sorted(s for _, s in missing)[:10]}")
+
+
+def check_1_the_station_has_each_event_once(world: World) -> None:
+    """Delivered any number of times, stored once."""
+    events = at_station(world.station_folder)
+    for what, found in (
+        ("id", Counter(event.id for event in events)),
+        ("sequence", Counter(f"{event.epoch} {event.sequence}" for event in events)),
+    ):
+        twice = [key for key, count in found.items() if count > 1]
+        if twice:
+            raise Broken(f"the station has {what} {twice[0]} {found[twice[0]]} times")
+
+
+def check_1_everything_has_arrived(world: World) -> None:
+    """With a network and time enough the outbox runs empty."""
+    left = outbox(world.node.store)
+    if left:
+        raise Broken(f"{len(left)} events are still in the outbox, the first is {min(left)}: {world.where()}")
+
+
+def check_incidents_end(world: World) -> None:
+    """Every incident that started has ended, at the station too, but for those that are still going on."""
+    phases: dict[str, set[str]] = {}
+    kinds: dict[str, str] = {}
+    for event in at_station(world.station_folder):
+        if event.body.data.jpeg is None:
+            phases.setdefault(event.body.data.incident, set()).add(event.body.data.phase)
+            kinds[event.body.data.incident] = event.body.type
+    for incident, seen in phases.items():
+        if "ended" not in seen and kinds[incident] not in world.going_on:
+            raise Broken(f"incident {incident} ({kinds[incident]}) started and never ended")
+
+
+def _shed(store: Store) -> set[int]:
+    found: set[int] = set()
+    for first, last in store._query("select first_sequence, last_sequence from shed"):
+        found |= set(range(first, last + 1))
+    return found
+
+
+# -- 2 and 3: footage --------------------------------------------------------------------------------------------------
+
+
+def check_2_a_row_is_a_whole_file(world: World) -> None:
+    """A sealed row's file is there, with the size and hash of the row, and every fragment in it verifies."""
+    disk = world.disk
+    for row in world.node.store.segments():
+        try:
+            with disk.open(row.name) as file:
+                data = file.read()
+                file.seek(0)
+                found = scan(file)
+        except FileNotFoundError:
+            raise Broken(f"{row.name} has a row and no file") from None
+        if len(data) != row.bytes or hashlib.sha256(data).hexdigest() != row.sha256:
+            raise Broken(f"{row.name}: {len(data)} bytes on the disk are not the {row.bytes} that the row promises")
+        if found.problem or len(found.fragments) != row.fragments:
+            raise Broken(f"{row.name}: {len(found.fragments)} of {row.fragments} fragments verify: {found.problem}")
+
+
+def check_2_no_file_without_a_row(world: World) -> None:
+    """But for the one that is being written."""
+    store = world.node.store
+    rows = {row.name for row in [*store.segments(), *store.segments(garbage=True)]}
+    writing = world.writing()
+    left = [name for name in world.disk.list(FOLDER) if name not in rows and name != writing]
+    if left:
+        raise Broken(f"files that nobody knows of: {left}")
+
+
+def check_3_a_cut_costs_one_fragment(world: World) -> None:
+    """Footage that the camera gave and that is not on the disk: one fragment, and what was in the queue at the cut."""
+    for loss in world.losses:
+        if loss.lost_s > loss.bound_s:
+            raise Broken(
+                f"{loss.lost_s:.2f} s of footage lost by one cut; {loss.bound_s:.2f} s are allowed"
+                f" ({loss.queue_s:.2f} s were in the queue)"
+            )
+
+
+# -- 4 and 5: time -----------------------------------------------------------------------------------------------------
+
+
+def life_of(world: World) -> list[Stretch]:
+    """The coverage of the node's whole life, by the product's own function on the product's own rows."""
+    store, clock = world.node.store, world.clock
+    timeline = Timeline(store.anchors())
+    first = store.sessions()[0]
+    start = timeline.utc(first.boot_id, first.start_ns)
+    end = timeline.utc(clock.boot_id, clock.boot_ns())
+    if start is None or end is None:
+        raise Broken("the first or the last moment of the node's life cannot be placed in UTC")
+    segments = store.segments()
+    writing = world.recorder_state().writing
+    if writing is not None:
+        segments.append(writing)
+    return coverage(
+        start.utc_ns,
+        end.utc_ns,
+        sessions=store.sessions(),
+        segments=segments,
+        gaps=store.gaps(),
+        tombstones=store.tombstones(),
+        timeline=timeline,
+        now=Now(clock.boot_id, clock.boot_ns()),
+    )
+
+
+def check_4_every_second_is_explained(world: World) -> None:
+    """The stretches follow each other without hole or overlap; nothing is unknown but what is being recorded now."""
+    life = life_of(world)
+    for one, following in pairwise(life):
+        if one.end_utc_ns != following.start_utc_ns:
+            raise Broken(f"the account has a hole or an overlap: {one} {following}")
+    for stretch in life:
+        now = stretch is life[-1] and stretch.seconds <= world.unwritten_s_max()
+        if stretch.what == Cause.UNKNOWN and not now and stretch.end_utc_ns - stretch.start_utc_ns > MOMENT_NS:
+            raise Broken(f"{stretch.seconds:.2f} s of the node's life are unknown: {stretch}")
+
+
+def check_4_recorded_means_footage(world: World) -> None:
+    """What the account calls recorded is on the disk, second for second."""
+    claimed_s = sum(stretch.seconds for stretch in life_of(world) if stretch.what == RECORDED)
+    on_disk_s = 0.0
+    for name in world.disk.list(FOLDER):
+        with world.disk.open(name) as file:
+            fragments = scan(file).fragments
+        if fragments:
+            on_disk_s += (max(one.end_ns for one in fragments) - min(one.start_ns for one in fragments)) / NS
+    if abs(claimed_s - on_disk_s) > 0.2 * max(len(world.node.store.segments()), 1):
+        raise Broken(f"{claimed_s:.2f} s are called recorded, {on_disk_s:.2f} s are on the disk")
+
+
+def check_5_records_are_not_rewritten(world: World) -> None:
+    """A time anchor once written is there for ever."""
+    now = set(world.node.store.anchors())
+    gone = world.promises.anchors - now
+    if gone:
+        raise Broken(f"time anchors have gone or were changed: {sorted(map(str, gone))[:3]}")
+    world.promises.anchors |= now
+
+
+# -- 6: bounds ---------------------------------------------------------------------------------------------------------
+
+
+def check_6_bounds(world: World) -> None:
+    """Queues, rows and disk: cheap enough to ask every few steps."""
+    config, node = world.config, world.node
+    rows = node.store.outbox_rows
+    if rows > config.store.outbox_rows_max:
+        raise Broken(f"{rows} outbox rows; {config.store.outbox_rows_max} are allowed")
+    state = world.recorder_state()
+    if state.queue_s > config.recording.queue_s_max + 2 * config.recording.fragment_s:
+        raise Broken(f"{state.queue_s:.1f} s of footage in the recorder's queue")
+    if world.reporter_waiting() > PENDING_EVENTS_MAX:
+        raise Broken(f"{world.reporter_waiting()} events wait in memory")
+
+
+def check_6_the_outbox_counts_right(world: World) -> None:
+    """The number in memory is the number of rows."""
+    rows = len(outbox(world.node.store))
+    if rows != world.node.store.outbox_rows:
+        raise Broken(f"{rows} rows in the outbox, the store believes {world.node.store.outbox_rows}")
+
+
+def check_6_the_disk_budget(world: World) -> None:
+    """Sealed footage stays within the budget, give or take the segment that was sealed last."""
+    rows = world.node.store.segments()
+    total = sum(row.bytes for row in rows)
+    largest = max((row.bytes for row in rows), default=0)
+    budget = round(world.config.recording.budget_gb * 1e9)
+    if total > budget + 2 * largest:
+        raise Broken(f"{total} bytes of footage, the budget is {budget}")
+
+
+def check_6_sequences_are_never_reused(world: World) -> None:
+    """One number, one event, for ever."""
+    for event in at_station(world.station_folder):
+        world.promises._same(world.promises.sent, event.epoch, event.sequence, event.id, "stored")
+    if world.promises.broken:
+        raise Broken(world.promises.broken[0])
+
+
+SETTLED: tuple[Callable[[World], None], ...] = (
+    check_1_committed_events_are_kept,
+    check_1_the_station_has_each_event_once,
+    check_1_everything_has_arrived,
+    check_incidents_end,
+    check_2_a_row_is_a_whole_file,
+    check_2_no_file_without_a_row,
+    check_3_a_cut_costs_one_fragment,
+    check_4_every_second_is_explained,
+    check_4_recorded_means_footage,
+    check_5_records_are_not_rewritten,
+    check_6_bounds,
+    check_6_the_outbox_counts_right,
+    check_6_the_disk_budget,
+    check_6_sequences_are_never_reused,
+)
+"""What must hold in a world that has come to rest: network there, nobody in view."""
+
+
+def all_problems(world: World) -> list[str]:
+    """The names of all checks that fail, each with what it found."""
+    found = []
+    for check in SETTLED:
+        try:
+            check(world)
+        except Broken as broken:
+            found.append(f"{check.__name__}: {broken}")
+    return found
+
+
+def summary(life: list[Stretch]) -> str:
+    """A life on one line, for a report."""
+    return json.dumps([[stretch.what, round(stretch.seconds, 2)] for stretch in life])

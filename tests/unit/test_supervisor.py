@@ -1,0 +1,340 @@
+"""Three rings of supervision: restart with back-off, give up to systemd, stop feeding the watchdog."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from agent.clock import SystemClock
+from agent.errors import ConfigError, Transient
+from agent.notify import Notifier
+from agent.supervisor import (
+    EXIT_BUG,
+    EXIT_CONFIG,
+    EXIT_STOPPED,
+    EXIT_STUCK,
+    WORKERS_MAX,
+    Life,
+    Limits,
+    Supervisor,
+    backoff_s,
+)
+from agent.types import NS
+from agent.worker import Inbox, WhenFull
+from tests.fakes.clock import FakeClock
+
+QUICK = Limits(backoff_s_min=0.01, backoff_s_max=0.02, poll_s=0.005, stuck_grace_s=0.05, stop_s_max=1.5)
+
+
+class Listener(Notifier):
+    """systemd's side, on paper."""
+
+    def __init__(self) -> None:
+        super().__init__(address=None, watchdog_s=0.03)
+        self.said: list[str] = []
+
+    def _send(self, state: str) -> None:
+        self.said.append(state)
+
+
+class Script:
+    """A worker that does what each item of a script says, then sleeps: an exception is raised, an Event is waited for."""
+
+    def __init__(self, name: str, *script: object, diary: list[str] | None = None, step_s_max: float = 60.0) -> None:
+        self.name = name
+        self.step_s_max = step_s_max
+        self.opens: list[object] = []
+        self.script = list(script)
+        self.diary = [] if diary is None else diary
+        self.steps = 0
+
+    def open(self) -> None:
+        self.diary.append(f"open {self.name}")
+        self._do(self.opens)
+
+    def step(self, now: float) -> float:
+        self.steps += 1
+        self._do(self.script)
+        return now + 3600
+
+    def close(self) -> None:
+        self.diary.append(f"close {self.name}")
+
+    @staticmethod
+    def _do(script: list[object]) -> None:
+        act = script.pop(0) if script else None
+        if isinstance(act, Exception):
+            raise act
+        if isinstance(act, threading.Event):
+            act.wait(20)
+
+
+def life(worker: Script, clock: FakeClock, limits: Limits | None = None) -> Life:
+    return Life(worker, limits=limits or Limits(), clock=clock, jitter=lambda: 0.0)
+
+
+# -- ring 1: a life ends, the next one begins ----------------------------------------------------------------------
+
+
+def test_a_worker_that_raises_is_closed_and_opened_again_after_a_pause() -> None:
+    clock, worker = FakeClock(), Script("camera", Transient("camera: no frame for 4 s"))
+    one = life(worker, clock)
+    one.turn()
+    again_s = one.turn()
+    assert worker.diary == ["open camera", "close camera"]
+    assert one.trouble == "camera: no frame for 4 s"
+    assert again_s == pytest.approx(clock.boot_ns() / NS + Limits().backoff_s_min)
+    assert one.turn() == again_s, "woken too early, it waits on"
+    assert worker.diary.count("open camera") == 1
+    clock.advance(Limits().backoff_s_min)
+    one.turn()
+    assert worker.diary == ["open camera", "close camera", "open camera"]
+    assert one.trouble == ""
+    assert one.restarts == 1
+
+
+def test_a_failed_open_is_closed_too_for_it_may_hold_half_of_what_it_needs() -> None:
+    worker = Script("panel")
+    worker.opens = [Transient("panel: pin 17 is in use")]
+    life(worker, FakeClock()).turn()
+    assert worker.diary == ["open panel", "close panel"]
+
+
+def test_the_pause_doubles_up_to_its_cap_and_a_long_life_forgives() -> None:
+    clock = FakeClock()
+    worker = Script("uplink", *[Transient("gone")] * 12)
+    one = life(worker, clock)
+    pauses = []
+    for _ in range(9):
+        one.turn()
+        pauses.append(one.turn() - clock.boot_ns() / NS)
+        clock.advance(pauses[-1])
+    assert pauses == [pytest.approx(s) for s in (0.5, 1, 2, 4, 8, 16, 30, 30, 30)]
+    one.turn()
+    clock.advance(Limits().settled_s)
+    assert one.turn() - clock.boot_ns() / NS == pytest.approx(0.5)
+
+
+def test_jitter_takes_off_half_at_most() -> None:
+    assert backoff_s(3, Limits(), 0.0) == 4.0
+    assert backoff_s(3, Limits(), 1.0) == 2.0
+    assert backoff_s(10_000, Limits(), 0.0) == 30.0, "no overflow after years"
+
+
+def test_the_world_never_uses_up_the_budget_but_bugs_do() -> None:
+    clock = FakeClock()
+    full_disk = life(Script("recorder", *[Transient("the disk is full")] * 500), clock)
+    for _ in range(500):
+        clock.advance(full_disk.turn() - clock.boot_ns() / NS)
+    assert full_disk.restarts > 200
+    assert not full_disk.exhausted(clock.boot_ns() / NS)
+
+    buggy = life(Script("vision", *[ZeroDivisionError()] * 8), clock)
+    for failures in range(1, 9):
+        buggy.turn()
+        clock.advance(buggy.turn() - clock.boot_ns() / NS)
+        assert buggy.exhausted(clock.boot_ns() / NS) == (failures == 8)
+
+
+def test_bugs_that_are_far_apart_are_forgiven() -> None:
+    clock = FakeClock()
+    buggy = life(Script("vision", *[KeyError("x")] * 30), clock)
+    for _ in range(30):
+        buggy.turn()
+        buggy.turn()
+        clock.advance(Limits().window_s / 7)
+        assert not buggy.exhausted(clock.boot_ns() / NS)
+
+
+def test_a_bug_is_logged_in_one_line_with_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    one = life(Script("vision", ValueError("two\nlines")), FakeClock())
+    one.turn()
+    one.turn()
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "\n" not in record.getMessage()
+    assert "ValueError: two | lines" in record.getMessage() and "test_supervisor.py" in record.getMessage()
+
+
+# -- the whole, on real threads ------------------------------------------------------------------------------------
+
+
+def supervisor(
+    *workers: Script, limits: Limits = QUICK, rss_bytes: Callable[[], int] | None = None
+) -> tuple[Supervisor, Listener, list[int]]:
+    listener, exits = Listener(), list[int]()
+    made = Supervisor(
+        workers,
+        clock=SystemClock(),
+        notify=listener,
+        limits=limits,
+        exit_now=exits.append,
+        jitter=lambda: 0.0,
+        rss_bytes=rss_bytes,
+    )
+    return made, listener, exits
+
+
+def when(made: Supervisor, condition: threading.Event | None = None, after_s: float = 0.0) -> None:
+    """Asks for a clean stop once `condition` is set, from another thread."""
+
+    def wait() -> None:
+        if condition is not None:
+            condition.wait(20)
+        threading.Event().wait(after_s)
+        made.ask_to_stop()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def test_workers_start_in_order_and_stop_in_reverse_and_systemd_is_told() -> None:
+    diary: list[str] = []
+    workers = [Script(name, diary=diary) for name in ("panel", "recorder", "camera")]
+    made, listener, _ = supervisor(*workers)
+    when(made, after_s=0.2)
+    assert made.run() == EXIT_STOPPED
+    assert diary == [
+        "open panel",
+        "open recorder",
+        "open camera",
+        "close camera",
+        "close recorder",
+        "close panel",
+    ]
+    assert listener.said.count("READY=1") == 1
+    assert listener.said.index("STATUS=starting camera") < listener.said.index("READY=1")
+    assert "STATUS=well: 3 workers" in listener.said
+    assert "WATCHDOG=1" in listener.said
+    assert listener.said.index("READY=1") < listener.said.index("STOPPING=1")
+    assert made.left_running == ()
+
+
+def test_sigterm_stops_cleanly() -> None:
+    worker = Script("recorder")
+    made, _, _ = supervisor(worker)
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    before = signal.getsignal(signal.SIGTERM)
+    assert made.run() == EXIT_STOPPED
+    assert worker.diary[-1] == "close recorder"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_post_whose_camera_is_unplugged_is_ready_all_the_same() -> None:
+    camera = Script("camera")
+    camera.opens = [Transient("camera: not found")] * 1000
+    made, listener, _ = supervisor(Script("uplink"), camera)
+    when(made, after_s=0.15)
+    assert made.run() == EXIT_STOPPED
+    assert "READY=1" in listener.said
+    assert "STATUS=camera: camera: not found" in listener.said
+
+
+def test_a_config_error_at_the_start_ends_with_78(caplog: pytest.LogCaptureFixture) -> None:
+    panel = Script("panel")
+    panel.opens = [ConfigError("panel.bell: BCM pin 17 is taken")]
+    made, listener, _ = supervisor(Script("uplink"), panel)
+    assert made.run() == EXIT_CONFIG
+    assert "READY=1" not in listener.said
+    assert any("panel.bell: BCM pin 17 is taken" in r.getMessage() for r in caplog.records if r.levelname == "CRITICAL")
+
+
+def test_a_config_error_later_does_not_end_a_post_that_runs() -> None:
+    worker = Script("vision", ConfigError("the model has been deleted"))
+    made, _, _ = supervisor(worker)
+    when(made, after_s=0.15)
+    assert made.run() == EXIT_STOPPED
+    assert worker.diary.count("open vision") == 2
+
+
+def test_too_many_bugs_end_the_process_with_70_and_the_others_are_closed_properly() -> None:
+    recorder = Script("recorder")
+    made, _, _ = supervisor(recorder, Script("vision", *[RuntimeError("bug")] * 100))
+    assert made.run() == EXIT_BUG
+    assert recorder.diary == ["open recorder", "close recorder"]
+
+
+def test_a_stuck_worker_is_not_called_again_the_others_are_stopped_and_the_process_leaves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    never = threading.Event()
+    camera, recorder = Script("camera", never, step_s_max=0.05), Script("recorder")
+    made, listener, exits = supervisor(recorder, camera)
+
+    def leave(code: int) -> None:
+        exits.append(code)
+        made.ask_to_stop()
+
+    made._exit_now = leave
+    assert made.run() == EXIT_STOPPED  # only because this exit_now returns
+    never.set()
+    assert exits[0] == EXIT_STUCK
+    assert camera.diary[:1] == ["open camera"] and "close camera" not in camera.diary[: camera.steps]
+    assert recorder.diary == ["open recorder", "close recorder"], "footage was sealed before leaving"
+    assert "STATUS=stuck: camera" in listener.said
+    assert "WATCHDOG=1" not in listener.said[listener.said.index("STATUS=stuck: camera") :]
+    stack = next(r.getMessage() for r in caplog.records if "stuck in step" in r.getMessage())
+    assert "_do (unit/test_supervisor.py" in stack, "the log names the call that hangs"
+    assert "camera" in made.left_running
+
+
+def test_a_worker_that_comes_back_within_the_grace_is_forgiven() -> None:
+    slow = threading.Event()
+    worker = Script("uplink", slow, step_s_max=0.05)
+    made, listener, exits = supervisor(worker, limits=Limits(poll_s=0.005, stuck_grace_s=10, stop_s_max=1))
+    threading.Timer(0.2, slow.set).start()
+    when(made, slow, after_s=0.15)
+    assert made.run() == EXIT_STOPPED
+    assert exits == []
+    assert "WATCHDOG=1" in listener.said[listener.said.index("STATUS=stuck: uplink") :]
+
+
+def test_a_clean_stop_is_bounded_and_names_who_did_not_come() -> None:
+    never = threading.Event()
+    camera, recorder = Script("camera", never), Script("recorder")
+    made, _, _ = supervisor(recorder, camera, limits=Limits(poll_s=0.005, stop_s_max=0.3))
+    when(made, after_s=0.1)
+    begin_ns = SystemClock().boot_ns()
+    assert made.run() == EXIT_STOPPED
+    assert (SystemClock().boot_ns() - begin_ns) / NS < 2
+    assert made.left_running == ("camera",)
+    assert recorder.diary[-1] == "close recorder"
+    never.set()
+
+
+def test_an_inbox_wakes_its_worker() -> None:
+    got: list[int | None] = []
+    done = threading.Event()
+
+    class Reader(Script):
+        def step(self, now: float) -> float:
+            while (item := inbox.get()) is not None:
+                got.append(item)
+                done.set()
+            return now + 3600
+
+    inbox: Inbox[int] = Inbox(8, WhenFull.REFUSE)
+    made, _, _ = supervisor(Reader("reader"))
+    inbox.wake = made.waker("reader")
+    threading.Timer(0.1, inbox.put, (7,)).start()
+    when(made, done)
+    assert made.run() == EXIT_STOPPED
+    assert got == [7]
+
+
+def test_a_leak_ends_the_process_cleanly_before_the_kernel_does() -> None:
+    worker = Script("recorder")
+    made, _, _ = supervisor(worker, rss_bytes=lambda: 10**9)
+    assert made.run() == EXIT_BUG
+    assert worker.diary == ["open recorder", "close recorder"]
+
+
+def test_threads_have_a_budget_and_names_are_unique() -> None:
+    with pytest.raises(ValueError, match="budget"):
+        supervisor(*[Script(str(i)) for i in range(WORKERS_MAX + 1)])
+    with pytest.raises(ValueError, match="same name"):
+        supervisor(Script("camera"), Script("camera"))
