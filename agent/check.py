@@ -115,12 +115,11 @@ def crossing(polygon: Polygon) -> tuple[int, int] | None:
     count = len(polygon)
     sides = [(polygon[i], polygon[(i + 1) % count]) for i in range(count)]
     for i in range(count):
-        for j in range(i + 1, count):
-            neighbours = j == i + 1 or (i == 0 and j == count - 1)
-            if neighbours and count > 2:
-                if _folds_back(sides[i], sides[j]):
-                    return i, j
-            elif _touch(*sides[i], *sides[j]):
+        (a, corner), (_, b) = sides[i], sides[(i + 1) % count]
+        if _folds_back(a, corner, b):
+            return i, (i + 1) % count
+        for j in range(i + 2, count):
+            if (i, j) != (0, count - 1) and _touch(*sides[i], *sides[j]):
                 return i, j
     return None
 
@@ -416,11 +415,8 @@ def _touch(a: Point, b: Point, c: Point, d: Point) -> bool:
     return any(turn == 0 and _within(p, q, r) for turn, p, q, r in ends)
 
 
-def _folds_back(one: tuple[Point, Point], two: tuple[Point, Point]) -> bool:
-    """Whether two sides that share a corner lie on top of each other."""
-    (corner,) = set(one) & set(two) or {one[0]}
-    a = one[0] if one[1] == corner else one[1]
-    b = two[0] if two[1] == corner else two[1]
+def _folds_back(a: Point, corner: Point, b: Point) -> bool:
+    """Whether the side from `corner` to b goes back on the side from a to `corner`."""
     ahead = (a[0] - corner[0]) * (b[0] - corner[0]) + (a[1] - corner[1]) * (b[1] - corner[1]) > 0
     return _turn(corner, a, b) == 0 and ahead
 

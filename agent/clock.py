@@ -157,7 +157,8 @@ def rfc3339(utc_ns: int) -> str:
     lowest, highest = -62_135_596_800 * NS, 253_402_300_799 * NS
     seconds, rest_ns = divmod(min(max(utc_ns, lowest), highest), NS)
     moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=seconds)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest_ns // MS:03d}Z"
+    # isoformat, for glibc's %Y does not pad a year below 1000
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='seconds')}.{rest_ns // MS:03d}Z"
 
 
 def parse_rfc3339(text: str) -> int:
@@ -166,10 +167,10 @@ def parse_rfc3339(text: str) -> int:
     Raises ValueError with the text when it is not a time.
     """
     try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError:
+        moment = dt.datetime.fromisoformat(text).astimezone(dt.UTC)
+    except (ValueError, OverflowError):
         raise ValueError(
             f"{text!r} is not a time; write it like 2026-11-21T14:00 or 2026-11-21T14:00:00+07:00"
         ) from None
-    delta = moment.astimezone(dt.UTC) - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    delta = moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
     return (delta.days * 86_400 + delta.seconds) * NS + delta.microseconds * 1000

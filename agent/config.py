@@ -120,7 +120,7 @@ class UplinkSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     tls: TlsSettings | None = None
     keepalive_s: Annotated[int, Meta(ge=5, le=120)] = 20
     backoff_s_max: Annotated[float, Meta(ge=1, le=60)] = 10.0
-    window_rows_max: Annotated[int, Meta(ge=1, le=1000)] = 100  # sent, not yet acknowledged by the station
+    window_rows_max: Annotated[int, Meta(ge=1, le=1000)] = 250  # sent, not yet acknowledged by the station
     ack_timeout_s: Annotated[float, Meta(ge=1, le=300)] = 10.0
     command_key: str = ""  # path of the station's Ed25519 public key (PEM); without one, commands that act are refused
 
@@ -143,7 +143,6 @@ class HealthSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     """[health]: how often the post says that it lives."""
 
     heartbeat_s: Annotated[float, Meta(ge=1, le=600)] = 30.0
-    free_mb_min: Annotated[int, Meta(ge=0, le=1_000_000)] = 100  # less than this left on the data partition: an alert
 
 
 class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):

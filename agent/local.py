@@ -156,7 +156,8 @@ class LocalWorker:
                 self._serve(connection, now)
         for connection in [c for c in self._connections.values() if now > c.until_s]:
             self._drop(connection)
-        return now
+        # Where select does not wait, the caller's clock must.
+        return now if self._wait_s else now + 0.05
 
     def close(self) -> None:
         for connection in list(self._connections.values()):

@@ -42,7 +42,7 @@ EXIT_STUCK = 71  # EX_OSERR: a worker no longer comes back from a call
 EXIT_CONFIG = 78  # EX_CONFIG: a person must act
 
 WORKERS_MAX = 16
-"""A thread costs about 100 KiB of resident memory and an arena; more than this is a design gone wrong."""
+"""The budget of threads; a node that needs more of them is a design gone wrong."""
 
 log = logging.getLogger(__name__)
 
@@ -277,7 +277,9 @@ class Supervisor:
         old = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT) if signals}
         try:
             while (code := self.look(self._now())) is None:
-                self._clock.wait(self._asked, self._limits.poll_s)
+                # While starting, the next worker waits for this look: eight of them at poll_s would cost two seconds.
+                pause_s = self._limits.poll_s if self._ready else self._limits.poll_s / 25
+                self._clock.wait(self._asked, pause_s)
             self.stop()
             return code
         finally:

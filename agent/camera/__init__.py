@@ -13,7 +13,7 @@ from agent.errors import Transient
 from agent.types import Frame, Packet
 
 
-class CameraLost(Transient):  # noqa: N818
+class CameraLost(Transient):
     """The camera stalled, vanished or sent rubbish. The worker reports it and opens the camera again."""
 
 

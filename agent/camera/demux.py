@@ -157,7 +157,9 @@ def _opened(source: Source, *, width: int, height: int, fps: float, read_s_max: 
         raise ConfigError(f"{source.shown}: {what}; check camera.url")
     timeout: Any = (_CONNECT_S_MAX, read_s_max)
     if source.kind is not Kind.DEVICE:
-        options = {"rtsp_transport": "tcp", "rtsp_flags": "prefer_tcp"} if source.url.lower().startswith("rtsp") else {}
+        options = {"fpsprobesize": "3"} if source.live else {}  # else FFmpeg watches 20 pictures go by before it opens
+        if source.url.lower().startswith("rtsp"):
+            options["rtsp_transport"] = "tcp"  # UDP loses packets silently
         try:
             return av.open(source.url, mode="r", options=options, timeout=timeout if source.live else None)
         except av.error.FFmpegError as error:

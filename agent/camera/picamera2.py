@@ -11,7 +11,6 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -34,6 +33,7 @@ _HELD_MAX = 2  # requests kept for crops: the newest frame and the one before, w
 _PACKETS_MAX = 300  # 10 s of 30 fps
 _FRAMES_MAX = 4  # frames nobody fetched; each old one has lost its picture anyway
 _STOP_S_MAX = 5.0
+_FAILED_OPENS_MAX = 100  # each Picamera2() that fails leaves a pipe open behind it
 _CLOCKS_APART_NS_MAX = 10 * NS  # stamps further from CLOCK_BOOTTIME than this are of another clock
 
 MakePicamera2 = Callable[[], Any]
@@ -151,6 +151,7 @@ class Picamera2Camera:
         self._camera: Any = None
         self._encoder: Any = None
         self._stuck = ""
+        self._failed_opens = 0  # in a row
         self.counters = PicameraCounters()
         self._something = threading.Event()
         self._reset()
@@ -178,6 +179,7 @@ class Picamera2Camera:
         self.close()
         self._reset()
         try:
+            from picamera2 import Picamera2
             from picamera2.encoders import H264Encoder
             from picamera2.outputs import Output
         except ImportError as error:
@@ -185,8 +187,14 @@ class Picamera2Camera:
                 f"picamera2: cannot be imported ({error}); install python3-picamera2 with apt and make the venv with"
                 ' --system-site-packages, or choose camera.driver = "stream"'
             ) from None
+        if not Picamera2.global_camera_info():
+            raise CameraLost("picamera2: no camera found; check the ribbon cable and `rpicam-hello --list-cameras`")
+        if self._failed_opens >= _FAILED_OPENS_MAX:
+            raise CameraStuck(f"picamera2: failed to open {self._failed_opens} times; a new process is needed")
         try:
+            self._failed_opens += 1
             self._camera = self._make()
+            self._failed_opens = 0
             self._configure()
             bitrate = self._bitrate_kbps * 1000
             gop = max(round(self._fps), 1)  # 1 s: a fragment, and the most that a power cut costs
@@ -255,21 +263,13 @@ class Picamera2Camera:
         self._recycle()
         if camera is None or self._stuck:
             return
-        # Jobs that wait for a picture which never comes are cancelled first: `stop` would queue up behind them.
-        _quietly(camera.cancel_all_and_flush)
-        try:
-            if camera.started:
-                camera.dispatch_functions([camera.stop_], wait=_STOP_S_MAX, immediate=True)
-        except (TimeoutError, FutureTimeoutError):
+        # A stuck encoder holds the lock that every call of the library takes, so none is made on this thread.
+        done = threading.Event()
+        threading.Thread(target=_shut, args=(camera, encoder, done), name="picamera2-closer", daemon=True).start()
+        if not self._clock.wait(done, _STOP_S_MAX):
             self._stuck = f"picamera2: did not stop within {_STOP_S_MAX:g} s; only a new process helps"
             _log.error("%s", self._stuck)
-            return
-        except Exception as error:  # noqa: BLE001  (the contract: never raises)
-            _log.warning("picamera2: stopping: %s", _words(error))
-        if encoder is not None and encoder.running:
-            _quietly(camera.stop_encoder, encoder)
         self._recycle()
-        _quietly(camera.close)
 
     # Below: on the library's threads. Copy, append, return; never raise.
 
@@ -353,6 +353,17 @@ class Picamera2Camera:
             self._video = VideoFormat(self._video.width, self._video.height, self._inband.sets)
         self._dts_ns = max(boot_ns, self._dts_ns + 1)
         return Packet(boot_ns=self._dts_ns, dts_ns=self._dts_ns, keyframe=keyframe, data=data, video=self._video)
+
+
+def _shut(camera: Any, encoder: Any, done: threading.Event) -> None:
+    """Stops and closes the library's camera. May hang for ever."""
+    # Jobs that wait for a picture which never comes are cancelled first: `stop` would queue up behind them.
+    _quietly(camera.cancel_all_and_flush)
+    _quietly(camera.stop)
+    if encoder is not None and encoder.running:
+        _quietly(camera.stop_encoder, encoder)
+    _quietly(camera.close)
+    done.set()
 
 
 def _output_class(base: Any) -> Any:

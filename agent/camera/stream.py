@@ -269,6 +269,7 @@ class _Session:
         self.waiting: tuple[Any, int, int] | None = None  # a packet of a file whose time has not come
         self.delay_ns = 0  # from decoding to presentation
         self._good_ns: int | None = None  # when a picture was last decoded, in mapped time
+        self._shown_ns: int | None = None  # the newest picture's time
         self._since_good = 0  # packets since
         self._video = VideoFormat(0, 0)
         self._attach(container, found)
@@ -369,6 +370,9 @@ class _Session:
             self.frames_seen += 1
             self._since_good = 0
             boot_ns = int(decoded.pts) if decoded.pts is not None else (self._good_ns or 0) + self._timeline.step_ns
+            if self._shown_ns is not None:
+                boot_ns = max(boot_ns, self._shown_ns + 1)
+            self._shown_ns = boot_ns
             self._good_ns = max(boot_ns, self._good_ns or boot_ns)
             wanted = self._pick.take(boot_ns)
             if self._transcoder is None and not wanted:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from agent.types import NS
 
 JUMP_NS_MAX = 5 * NS  # a longer step forward is a jump of the source's clock, not a pause
+BACK_NS_MAX = NS  # a longer step back likewise; a shorter one is a guessed stamp that was put right
 _WINDOW_NS = 10 * NS  # drift is judged by the least delayed packet of so long
 _SLEW_PER_S = 0.005  # the most by which drift is corrected: 5 ms per second, too little to see
 
@@ -36,7 +37,7 @@ class Timeline:
     def map(self, pts_ns: int | None, dts_ns: int | None, now_ns: int) -> tuple[int, int]:
         """Presentation and decoding time of the next packet in CLOCK_BOOTTIME: `dts <= pts`, dts always increasing."""
         pts_ns, dts_ns = self._completed(pts_ns, dts_ns)
-        if self._media_ns is not None and not 0 <= dts_ns - self._media_ns <= JUMP_NS_MAX:
+        if self._media_ns is not None and not -BACK_NS_MAX <= dts_ns - self._media_ns <= JUMP_NS_MAX:
             self.jumps += 1
             self._offset_ns = None
         if self._offset_ns is None:
@@ -58,8 +59,8 @@ class Timeline:
                 dts_ns = self._media_ns + self.step_ns
                 if pts_ns is not None and not -JUMP_NS_MAX <= pts_ns - dts_ns <= JUMP_NS_MAX:
                     dts_ns = pts_ns  # the source jumped: its own word counts, and the jump is seen
-            else:
-                dts_ns = pts_ns if pts_ns is not None else 0
+            else:  # Matroska has no decoding stamps: FFmpeg finds them out after some packets; leave room for B-frames
+                dts_ns = pts_ns - 4 * self.step_ns if pts_ns is not None else 0
         if pts_ns is None or not dts_ns <= pts_ns <= dts_ns + JUMP_NS_MAX:
             pts_ns = dts_ns
         return pts_ns, dts_ns

@@ -70,9 +70,9 @@ def luma_low(y: Plane, width_px: int) -> Luma:
     thin = y[step // 2 :: step, step // 2 :: step]
     out_width = min(width_px, width)
     out_height = max(round(height * out_width / width), 1)
+    thin = np.array(thin, order="C")  # always a copy: the camera takes its buffer back
     if thin.shape[1] == out_width:
-        return np.ascontiguousarray(thin)
-    thin = np.ascontiguousarray(thin)
+        return thin
     return np.asarray(cv2.resize(thin, (out_width, out_height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 

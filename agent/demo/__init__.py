@@ -1,13 +1,13 @@
 """`wardpost demo`: broker, station and node as processes of their own on this machine, a cut network, a killed node.
 
-    film.py      what the camera sees, composed from the sample footage
-    cable.py     the network between node and broker, which can be cut
-    programs.py  the processes: started, watched, killed, never left behind
-    screen.py    what the terminal shows
-    story.py     what happens when
-    evidence.py  what databases and files say afterwards
-    checks.py    what was promised, against that evidence: pure
-    picture.py   a detection, drawn
+film.py      what the camera sees, composed from the sample footage
+cable.py     the network between node and broker, which can be cut
+programs.py  the processes: started, watched, killed, never left behind
+screen.py    what the terminal shows
+story.py     what happens when
+evidence.py  what databases and files say afterwards
+checks.py    what was promised, against that evidence: pure
+picture.py   a detection, drawn
 """
 
 from __future__ import annotations

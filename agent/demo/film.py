@@ -15,6 +15,7 @@ Encoded as cameras encode: one key frame a second, no B-frames. The file is loop
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def _steadied(footage: Path) -> tuple[list[Bgr], Bgr]:
     gray = [cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY).astype(np.float32) for frame in frames]
     window = cv2.createHanningWindow((gray[0].shape[1], gray[0].shape[0]), cv2.CV_32F)
     offset, offsets = np.zeros(2), [np.zeros(2)]
-    for one, following in zip(gray, gray[1:], strict=False):
+    for one, following in pairwise(gray):
         moved, _response = cv2.phaseCorrelate(one, following, window)
         offset = offset + np.array(moved)
         offsets.append(offset)
@@ -72,7 +73,8 @@ def _steadied(footage: Path) -> tuple[list[Bgr], Bgr]:
 
 
 def _noisy(picture: Bgr, noise: NDArray[np.int16]) -> Bgr:
-    return np.clip(picture.astype(np.int16) + noise[:, :, None], 0, 255).astype(np.uint8)
+    noisy: Bgr = np.clip(picture.astype(np.int16) + noise[:, :, None], 0, 255).astype(np.uint8)
+    return noisy
 
 
 def _decode(path: Path, count: int) -> list[Bgr]:
@@ -82,7 +84,7 @@ def _decode(path: Path, count: int) -> list[Bgr]:
     try:
         with av.open(str(path)) as source:
             for frame in source.decode(video=0):
-                pictures.append(frame.to_ndarray(format="bgr24"))
+                pictures.append(np.asarray(frame.to_ndarray(format="bgr24"), np.uint8))
                 if len(pictures) == count:
                     break
     except av.error.FFmpegError as error:

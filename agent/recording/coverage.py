@@ -51,9 +51,10 @@ class _Rank(IntEnum):
     RECORDED = 0
     GAP = 1
     TOMBSTONE = 2
-    SESSION = 3  # inside of a session: start-up, what was in memory when it died
-    BETWEEN = 4  # between two sessions
-    OUTSIDE = 5  # before the first, after now
+    ROLLED = 3  # the jitter between two files
+    SESSION = 4  # inside of a session: start-up, what was in memory when it died
+    BETWEEN = 5  # between two sessions
+    OUTSIDE = 6  # before the first, after now
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def _recorded(segments: Sequence[Segment], timeline: Timeline) -> Iterator[_Clai
         joined = one.session == following.session and one.boot_id == following.boot_id
         hole_ns = following.start_ns - one.end_ns
         if joined and one.end_reason is EndReason.ROLLED and 0 < hole_ns <= ROLL_NS_MAX:
-            yield from _claim(timeline, one.boot_id, one.end_ns, following.start_ns, _Rank.RECORDED, RECORDED, "")
+            yield from _claim(timeline, one.boot_id, one.end_ns, following.start_ns, _Rank.ROLLED, RECORDED, "")
 
 
 def _explained(gaps: Sequence[Gap], tombstones: Sequence[Tombstone], timeline: Timeline) -> Iterator[_Claim]:

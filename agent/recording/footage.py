@@ -23,8 +23,7 @@ from agent.disk import Disk
 from agent.errors import ConfigError, Corrupt, Transient, WardpostError
 from agent.recording.coverage import Now, Stretch, coverage
 from agent.recording.fragments import Fragment, Scan, read_fragment, scan
-from agent.recording.index import Catalog
-from agent.recording.recorder import FOLDER
+from agent.recording.index import FOLDER, Catalog
 from agent.recording.timeline import Timeline
 from agent.types import NS, EndReason, Segment, TimeAnchor
 

@@ -90,7 +90,7 @@ class Piece:
 
 
 def parameter_sets(data: bytes) -> bytes:
-    """SPS and PPS at the front of an Annex B access unit (ITU-T H.264, annex B), each behind a 4-byte start code."""
+    """SPS and PPS at the front of an Annex B access unit (ITU-T H.264, annex B), each behind a 3-byte start code."""
     found = b""
     at = data.find(b"\0\0\1")
     while at >= 0 and at + 3 < len(data):
@@ -101,7 +101,7 @@ def parameter_sets(data: bytes) -> bytes:
         at = data.find(b"\0\0\1", begin)
         if kind in (7, 8):
             nal = data[begin : at if at >= 0 else len(data)].rstrip(b"\0")
-            found += b"\0\0\0\1" + nal
+            found += b"\0\0\1" + nal
     return found
 
 
@@ -160,8 +160,12 @@ class FragmentMuxer:
             if frame_ns > 0:
                 self._frame_ns = frame_ns
             dts_us = max(dts_us, self._dts_us + 1)  # equal stamps are legal for a camera, not for MP4
-        unit = av.Packet(self._parameters + packet.data)
-        self._parameters = b""
+        data = packet.data
+        if self._parameters:
+            # Behind a fourth zero FFmpeg takes a zero into the PPS, and the file would claim another format.
+            data = self._parameters + b"\0\0" + data.lstrip(b"\0")
+            self._parameters = b""
+        unit = av.Packet(data)
         unit.stream = self._stream
         unit.time_base = _TIME_BASE
         unit.dts = dts_us
@@ -328,6 +332,8 @@ class _Scanner:
                 fragment, chain = self._fragment(len(fragments) + 1, chain)
                 fragments.append(fragment)
                 self._trust()
+            if not fragments:
+                problem = "it ends behind its header"
         except _Stop as stop:
             problem = str(stop)
         return Scan(

@@ -8,6 +8,9 @@ from typing import Protocol
 from agent.store.store import SessionRow, Tombstone
 from agent.types import Gap, Segment, TimeAnchor
 
+FOLDER = "segments"
+"""Where segments lie below the data folder."""
+
 
 class Catalog(Protocol):
     """What is known about footage, read only: the Store of a node that does not run, or a running node's answer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent.types import NS, Cause, EndReason, Packet
@@ -92,12 +92,16 @@ class PacketQueue:
                 self._bytes -= len(item.data)
             return item
 
-    def put_back(self, items: Iterable[Packet]) -> None:
-        """Returns packets to the front: what a failing disk did not take. One fragment at most, so it has no bound."""
+    def put_back(self, items: Sequence[Packet | Break]) -> None:
+        """Returns items to the front, in their order: what a failing disk did not take.
+
+        They were in the queue before, and are one fragment at most: so there is no bound here.
+        """
         with self._lock:
-            for item in reversed(list(items)):
+            for item in reversed(items):
                 self._items.appendleft(item)
-                self._bytes += len(item.data)
+                if isinstance(item, Packet):
+                    self._bytes += len(item.data)
 
     @property
     def seconds(self) -> float:

@@ -21,11 +21,10 @@ from agent.config import RecordingSettings
 from agent.disk import Disk, DurableFile
 from agent.errors import Corrupt, Transient, WardpostError
 from agent.recording.fragments import FORMAT, FragmentMuxer, Header, Piece, parameter_sets, scan
-from agent.recording.index import Ledger
+from agent.recording.index import FOLDER, Ledger
 from agent.recording.packet_queue import Break, PacketQueue
 from agent.types import NS, Cause, EndReason, Event, Gap, Kind, NewId, Packet, Phase, Priority, Segment
 
-FOLDER = "segments"
 GAP_NS_MIN = NS // 5  # shorter holes are jitter
 GAP_REFRESH_S = 10.0  # an open gap is on record so often: a cut costs no more of the explanation
 BACKOFF_S_MAX = 30.0
@@ -156,11 +155,9 @@ class RecorderWorker:
             self._pending = _Pending(self._last_end_ns, Cause.STORAGE_FAULT, "the recorder was restarted")
 
     def step(self, now: float) -> float:
-        self._flush_rows()
-        self._refresh_gap(now)
         if self._fault and now < self._retry_s:
-            self._publish()
-            return self._retry_s
+            self._put_on_record(now)
+            return min(self._retry_s, now + GAP_REFRESH_S)
         target = self._fragments_written + FRAGMENTS_PER_STEP
         while self._fragments_written < target:
             item = self._queue.take()
@@ -169,10 +166,9 @@ class RecorderWorker:
             self._handle(item, now)
             if self._fault and now < self._retry_s:
                 break
-        self._flush_rows()
-        self._publish()
+        self._put_on_record(now)
         if self._fault and now < self._retry_s:
-            return self._retry_s
+            return min(self._retry_s, now + GAP_REFRESH_S)
         return now if len(self._queue) else now + self._settings.fragment_s / 2
 
     def close(self) -> None:
@@ -181,17 +177,16 @@ class RecorderWorker:
         self._retry_s = 0.0  # one last try, whatever the back-off says
         failures = self._failures
         try:
-            while self._failures == failures and (item := self._queue.take()) is not None:
+            while self._failures <= failures and (item := self._queue.take()) is not None:
                 self._handle(item, now)
             if self._writing is not None:
                 self._seal(EndReason.STOPPED, now=now)
-            self._refresh_gap(now, always=True)
         except WardpostError as error:
             log.error("recorder: while closing: %s", error)  # noqa: TRY400  (one line says it)
         self._writing = None
         self._last = None
-        self._flush_rows()
-        self._publish()
+        self._refreshed_s = -GAP_REFRESH_S
+        self._put_on_record(now)
 
     def _handle(self, item: Packet | Break, now: float) -> None:
         """One item. Failures of the disk end in `_fail`, rubbish from the camera in a break; nothing is raised."""
@@ -204,9 +199,15 @@ class RecorderWorker:
             self._break(Break(item.boot_ns, Cause.CAMERA_FAULT, str(error), EndReason.CAMERA), now)
 
     def _break(self, item: Break, now: float) -> None:
-        """The stream is interrupted: seals what is there and opens a gap."""
+        """The stream is interrupted: seals what is there and opens a gap.
+
+        Whatever ends a file goes back to the queue first: should the seal fail, the packets that it did not get onto
+        the disk come before it.
+        """
         if self._writing is not None:
+            self._queue.put_back([item])
             self._seal(item.end_reason, now=now)
+            return
         start_ns = item.boot_ns if self._last_end_ns is None else self._last_end_ns
         self._begin_gap(start_ns, item.cause, item.detail)
         if item.end_reason is EndReason.OVERRUN:
@@ -217,6 +218,7 @@ class RecorderWorker:
         """What broke first explains the whole stretch up to the next picture."""
         if self._pending is None:
             self._pending = _Pending(start_ns, cause, detail)
+            self._refreshed_s = -GAP_REFRESH_S
             log.warning("recorder: nothing is recorded: %s: %s", cause, detail)
 
     def _record(self, packet: Packet, now: float) -> None:
@@ -226,18 +228,20 @@ class RecorderWorker:
             step_ns = packet.dts_ns - last.dts_ns
             if step_ns < 0 or step_ns > self._stall_ns:
                 detail = "the camera's clock went back" if step_ns < 0 else f"no pictures for {step_ns / NS:.1f} s"
-                self._break(Break(last.boot_ns, Cause.CAMERA_FAULT, detail, EndReason.CAMERA), now)
+                self._queue.put_back([Break(last.boot_ns, Cause.CAMERA_FAULT, detail, EndReason.CAMERA), packet])
+                self._last = None
+                return
         if packet.keyframe:
             self._parameters = parameter_sets(packet.data) or parameter_sets(packet.video.extradata) or self._parameters
         end_reason = self._ends_before(packet)
         if end_reason is EndReason.CAMERA and not packet.keyframe:
             detail = "the picture changed its size without a key frame"
-            self._break(Break(packet.boot_ns, Cause.CAMERA_FAULT, detail, EndReason.CAMERA), now)
-        elif end_reason is not None:
+            self._queue.put_back([Break(packet.boot_ns, Cause.CAMERA_FAULT, detail, EndReason.CAMERA), packet])
+            return
+        if end_reason is not None:
+            self._queue.put_back([packet])
             self._seal(end_reason, now=now, following=packet)
-            if self._fault:
-                self._queue.put_back([packet])
-                return
+            return
         if self._writing is None and not self._create(packet, now):
             return
         writing = self._writing
@@ -431,9 +435,15 @@ class RecorderWorker:
         if pending is not None and end_ns - pending.start_ns >= GAP_NS_MIN:
             self._rows.append(self._gap(pending, end_ns))
 
-    def _refresh_gap(self, now: float, *, always: bool = False) -> None:
+    def _put_on_record(self, now: float) -> None:
+        """Ends every step: the ledger and the heartbeat know what the recorder knows."""
+        self._refresh_gap(now)
+        self._flush_rows()
+        self._publish()
+
+    def _refresh_gap(self, now: float) -> None:
         """Puts an open gap on record as it stands: if the power goes now, it is explained."""
-        if self._pending is None or (now - self._refreshed_s < GAP_REFRESH_S and not always):
+        if self._pending is None or now - self._refreshed_s < GAP_REFRESH_S:
             return
         self._refreshed_s = now
         end_ns = self._clock.boot_ns()

@@ -24,8 +24,7 @@ from agent.clock import Clock
 from agent.disk import Disk
 from agent.errors import Transient
 from agent.recording.fragments import FORMAT, Header, Scan, scan
-from agent.recording.index import Index
-from agent.recording.recorder import FOLDER
+from agent.recording.index import FOLDER, Index
 from agent.store.store import SessionRow
 from agent.types import NS, Cause, EndReason, Gap, Segment, TimeAnchor
 

@@ -16,6 +16,7 @@ It works like TCP's: the station's receipts are the clock.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,14 +84,14 @@ class Window:
 
     def receipt(self, ranges: Sequence[tuple[int, int]], now: float) -> None:
         """The station has committed these (inclusive ranges)."""
-        done = [s for s in self._sent if any(low <= s <= high for low, high in ranges)]
+        covered = _covered(self._carried | self._sent.keys() | self._strikes.keys(), ranges)
+        done = covered & self._sent.keys()
         for sequence in done:
             self._forget(sequence)
-        for known in (self._carried, self._probed):
-            known.difference_update([s for s in known if any(low <= s <= high for low, high in ranges)])
-        for table in (self._strikes, self._retry_at):
-            for sequence in [s for s in table if any(low <= s <= high for low, high in ranges)]:
-                del table[sequence]
+        self._carried -= covered
+        for sequence in covered & self._strikes.keys():
+            del self._strikes[sequence]
+            self._retry_at.pop(sequence, None)
         # An answer of any kind ends a silence. It also opens the window by what it covers.
         self._heard = now
         self._patience_s = self._ack_timeout_s
@@ -153,3 +154,12 @@ class Window:
 
     def _forget(self, sequence: int) -> None:
         self._bytes -= self._sent.pop(sequence).size
+
+
+def _covered(sequences: set[int], ranges: Sequence[tuple[int, int]]) -> set[int]:
+    """Those of `sequences` that lie in one of the inclusive ranges, which may overlap."""
+    found: set[int] = set()
+    ordered = sorted(sequences)
+    for low, high in ranges:
+        found.update(ordered[bisect_left(ordered, low) : bisect_right(ordered, high)])
+    return found

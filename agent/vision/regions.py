@@ -7,7 +7,7 @@ moves shows the same person larger. The plan spends inferences where they can ch
 - motion that no track explains: after LOOK_S, and each look that finds nothing doubles the wait, up to BARREN_S_MAX
   (a flag in the wind must not cost what a visitor costs);
 - a confirmed track in sight: after RELOOK_S;
-- the whole picture: after FULL_S while anything of the above lives, and at once when the scene has changed.
+- the whole picture: after FULL_S while anything of the above lives; of a changed scene, after CHANGED_S.
 
 So one thing costs at most 1 / LOOK_S inferences per second, all together at most RUNS_PER_S_MAX, an idle scene none.
 """
@@ -23,6 +23,7 @@ from agent.vision.tracker import Track
 LOOK_S = 0.18
 RELOOK_S = 0.45
 FULL_S = 4.0
+CHANGED_S = 1.0
 BARREN_S_MAX = 3.0
 RUNS_PER_S_MAX = 15.0
 REGIONS_MAX = 3  # in one picture
@@ -72,7 +73,9 @@ class Planner:
             return []
         subjects = self._due_tracks(boot_ns, tracks) + self._due_spots(boot_ns, motion, tracks)
         alive = bool(tracks) or bool(subjects)
-        full = changed or (alive and self._full_ns is not None and boot_ns - self._full_ns >= FULL_S * NS)
+        full = (changed and self._since_full_s(boot_ns) >= CHANGED_S) or (
+            alive and self._full_ns is not None and boot_ns - self._full_ns >= FULL_S * NS
+        )
         if alive and self._full_ns is None:
             self._full_ns = boot_ns  # the first whole look comes FULL_S after the first cause
         room = min(REGIONS_MAX, int(self._tokens))
@@ -91,6 +94,9 @@ class Planner:
             if any(_covers(region, spot.box) for region in regions):
                 spot.looked_ns = boot_ns
         return regions
+
+    def _since_full_s(self, boot_ns: int) -> float:
+        return CHANGED_S if self._full_ns is None else (boot_ns - self._full_ns) / NS
 
     def learn(self, *, boot_ns: int, regions: Sequence[Box], found: Sequence[Detection]) -> None:
         """Tells what the looks planned for `boot_ns` have found, so that barren spots wait longer."""

@@ -87,12 +87,19 @@ class VisionWorker:
         self._silence_s = max(_SILENCE_S, 2 * settings.gone_s)
         self._last_ns: int | None = None
         self._gate_open = False
-        self._counts = VisionStats(detector=detector.name)
+        self._counts = VisionStats()
 
     @property
     def stats(self) -> VisionStats:
-        """A snapshot of the counters."""
-        return self._counts
+        """A snapshot of the counters; a detector's fault is in it as soon as `open` has met it."""
+        guard = self._guard
+        return dataclasses.replace(
+            self._counts,
+            detector_runs=guard.runs,
+            detector_ms_mean=guard.run_ms_mean,
+            detector=guard.name,
+            detector_fault=guard.fault,
+        )
 
     def open(self) -> None:
         """Loads the detector's model. A detector that cannot work is reported by the first step, not raised."""
@@ -124,8 +131,10 @@ class VisionWorker:
         motion = self._gate.look(frame.luma, boot_ns)
         boxes = list(motion.boxes)
         before = self._tracker.tracks(boot_ns)
-        looked, found, lost = self._detect(frame, boot_ns, boxes, before, changed=motion.scene is Scene.CHANGED)
+        looked, found, lost = self._detect(frame, boot_ns, boxes, before, scene=motion.scene)
         tracked = [one for one in found if one.score >= self._tracker.score_floor]
+        if motion.scene is Scene.CHANGED:  # everything moves, as under a strobe or on a swinging pole
+            boxes = [FULL, *(one.box for one in tracked)]
         blind = self._guard.input_px == 0  # nobody looks: what was followed is lost from sight
         if looked or before:
             tracks = self._tracker.update(tracked, boot_ns, looked=[FULL] if blind else looked, motion=boxes)
@@ -141,10 +150,10 @@ class VisionWorker:
         self._tell(events)
 
     def _detect(
-        self, frame: Frame, boot_ns: int, motion: Sequence[Box], tracks: Sequence[Track], *, changed: bool
+        self, frame: Frame, boot_ns: int, motion: Sequence[Box], tracks: Sequence[Track], *, scene: Scene
     ) -> tuple[list[Box], list[Detection], int]:
         """Regions looked at, what was found there, and how many looks failed for want of the picture."""
-        if self._guard.input_px == 0 or 0 in frame.luma.shape:
+        if self._guard.input_px == 0 or scene is Scene.EMPTY:
             return [], [], 0
         height, width = frame.luma.shape
         if self._every_frame:
@@ -152,7 +161,7 @@ class VisionWorker:
             score_min = EVERY_FRAME_SCORE_MIN
         else:
             planned = self._planner.plan(
-                boot_ns=boot_ns, aspect=width / height, motion=motion, tracks=tracks, changed=changed
+                boot_ns=boot_ns, aspect=width / height, motion=motion, tracks=tracks, changed=scene is Scene.CHANGED
             )
             score_min = self._tracker.score_floor
         looked: list[Box] = []
@@ -203,10 +212,6 @@ class VisionWorker:
         self._counts = VisionStats(
             frames=counts.frames + 1,
             gate_openings=counts.gate_openings + opened,
-            detector_runs=self._guard.runs,
-            detector_ms_mean=self._guard.run_ms_mean,
-            detector=self._guard.name,
-            detector_fault=self._guard.fault,
             scene=scene,
             incidents_open=self._rules.open_count,
             incidents_waiting=self._rules.waiting,

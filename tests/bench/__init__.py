@@ -2,3 +2,17 @@
 
 One file a figure. A bench never fails for being slow: it reports, and the reader judges by the ratio and the target.
 """
+
+from __future__ import annotations
+
+from tests.bench import cpu, drain, event_bytes, fragment_cost, latency, start
+from tests.bench.figure import Measure
+
+BENCHES: dict[str, Measure] = {
+    "cpu": cpu.measure,
+    "latency": latency.measure,
+    "start": start.measure,
+    "drain": drain.measure,
+    "event-bytes": event_bytes.measure,
+    "fragments": fragment_cost.measure,
+}

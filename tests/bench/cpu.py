@@ -7,6 +7,7 @@ file is played at its own speed, so a second of it is a second of video.
 
 from __future__ import annotations
 
+import math
 import time
 
 from tests.bench import decode, footage, motion_peer, node
@@ -21,14 +22,21 @@ def measure(bench: Bench) -> list[Row]:
     rows: list[Row] = []
     for height in size.heights:
         for name in size.scenes:
-            seconds = round(2 * size.warm_s + size.window_s + 10)
+            seconds = math.ceil(2 * size.warm_s + size.window_s) + 5
             scene = footage.make(bench.assets.footage(), bench.footage, name=name, height=height, seconds=seconds)
             tag = f"{name}-{height}p"
             ours = _node(bench, scene, tag)
             alone = decode.cpu_ms_per_video_s(scene.path)
             words = {"still": "nothing moves", "street": "a busy street"}[name]
             rows.append(
-                Row(f"cpu-{tag}-decode", f"node, CPU per video second, {height}p, {words}", ours, "ms", "decoding alone", alone)
+                Row(
+                    f"cpu-{tag}-decode",
+                    f"node, CPU per video second, {height}p, {words}",
+                    ours,
+                    "ms",
+                    "decoding alone",
+                    alone,
+                )
             )
             try:
                 theirs = _motion(bench, scene, tag)

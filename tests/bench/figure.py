@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ class Size:
 
 FULL = Size("full", 60, 8, (360, 720), ("still", "street"), 40, 10_000, 2000, 60, 3)
 QUICK = Size("quick", 10, 5, (360,), ("still", "street"), 8, 2000, 300, 12, 1)
-TINY = Size("tiny", 1, 1, (180,), ("still",), 1, 60, 20, 2, 1)
+TINY = Size("tiny", 0.5, 0.2, (180,), ("still",), 1, 60, 20, 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +102,4 @@ def number(value: float) -> str:
 def percentile(values: Sequence[float], share: float) -> float:
     """The value below or at which `share` of the values lie (nearest rank)."""
     ordered = sorted(values)
-    return ordered[max(round(share * len(ordered) + 0.5) - 1, 0)] if ordered else float("nan")
+    return ordered[max(math.ceil(share * len(ordered)) - 1, 0)] if ordered else math.nan

@@ -2,7 +2,7 @@
 
     street   the film itself, cut to 16:9, again and again: people, cyclists, cars, and a cut every few seconds
     still    one picture of it with nobody in it, held, under a sensor's noise: what a post looks at most of the day
-    visits   the still picture, into which real people of the film walk and out again: an alert each time
+    visits   a place that a man of the film crosses in two of every four seconds: an alert each time
 
 H.264 as a camera sends it: no B-frames, a key frame every second, a bounded rate. One turn is encoded and its access
 units are repeated, for encoding costs more than everything that is measured here.
@@ -27,11 +27,12 @@ FPS = 15
 _NOBODY = 240  # a frame of the film without a person in it
 _SIGMA = 2.0  # of the noise, in steps of luma
 _NOISE_PICTURES = 15  # as many are made and taken in turn: making one costs more than encoding it
-_CYCLIST = 120  # a frame in which a man stands astride a bicycle
-_CYCLIST_BOX = (486, 8, 86, 232)  # where, in pixels of the film: left, top, width, height
+_CYCLIST = range(108, 138)  # frames in which a man stands astride a bicycle
+_CYCLIST_BOX = (350, 0, 160, 272)  # where, in pixels of the film: left, top, width, height
+_WALK_PX = 100  # he is moved by so much in a visit: who stands still is furniture to the tracker
 PERIOD_S = 4.0  # from visit to visit
-STAY_S = 1.6
-_TURN_S = {"street": 10, "still": 10, "visits": 12}
+STAY_S = 2.0
+_TURN_S = {"street": 10, "still": 10, "visits": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +90,24 @@ def _still(film: list[Picture], scene: Scene) -> Iterator[Picture]:
 
 
 def _visits(film: list[Picture], scene: Scene) -> Iterator[Picture]:
-    held = _fit(film[_NOBODY], scene)
-    noise = _noise(scene)
     left, top, width, height = _CYCLIST_BOX
-    scale = scene.height / 272
-    size = (round(width * scale), round(height * scale))
-    person = cv2.resize(film[_CYCLIST][top : top + height, left : left + width], size)
+    mask = np.zeros(film[0].shape[:2], np.uint8)
+    mask[top : top + height, left : left + width] = 255
+    empty = np.asarray(cv2.inpaint(film[_CYCLIST[0]], mask, 5, cv2.INPAINT_TELEA), np.uint8)
+    absent = _fit(empty, scene)
+    edge = np.minimum(np.arange(width) + 1, np.arange(width)[::-1] + 1).clip(max=16)[None, :, None] / 16
+    noise = _noise(scene)
+    period, stay = round(PERIOD_S * FPS), round(STAY_S * FPS)
     for index in range(scene.turn_frames):
-        picture = held.copy()
-        since_s = index / FPS % PERIOD_S - (PERIOD_S - STAY_S)
-        if since_s >= 0:
-            visit = int(index / FPS / PERIOD_S)
-            room = scene.width - size[0]
-            x = round(room * (0.1 + 0.25 * (visit % 3) + 0.2 * since_s / STAY_S))
-            y = scene.height - size[1]
-            picture[y : y + size[1], x : x + size[0]] = person
+        since = index % period - (period - stay)
+        picture = absent
+        if since >= 0:
+            man = film[_CYCLIST[since % len(_CYCLIST)]][top : top + height, left : left + width]
+            place = empty.copy()
+            x = left + _WALK_PX // 2 - _WALK_PX * since // stay
+            under = place[top : top + height, x : x + width]
+            under[:] = np.rint(man * edge + under * (1 - edge))
+            picture = _fit(place, scene)
         yield _noisy(picture, noise, index)
 
 
@@ -114,7 +118,8 @@ def _noise(scene: Scene) -> list[NDArray[np.int16]]:
 
 
 def _noisy(picture: Picture, noise: list[NDArray[np.int16]], index: int) -> Picture:
-    return np.clip(picture + noise[index * 7 % len(noise)], 0, 255).astype(np.uint8)
+    noisy: Picture = np.clip(picture + noise[index * 7 % len(noise)], 0, 255).astype(np.uint8)
+    return noisy
 
 
 def _encode(pictures: Iterator[Picture], path: Path, scene: Scene) -> None:

@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import psutil
 
@@ -19,6 +21,14 @@ from tests.bench.figure import Skip
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_S_MAX = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Resident memory in 10^6 bytes."""
+
+    rss_mb: float
+    anonymous_mb: float  # what the kernel cannot drop and read again from a file
 
 
 class Program:
@@ -58,14 +68,16 @@ class Program:
                 total += times.user + times.system + times.children_user + times.children_system
         return total
 
-    def rss_mb(self) -> float:
-        """Resident memory of the whole tree, shared pages counted in each process, in 10^6 bytes."""
+    def memory(self) -> Memory:
+        """Resident memory of the whole tree in 10^6 bytes; pages that processes share are counted in each."""
         self.need_alive()
-        total = 0
+        total = anonymous = 0
         for process in self._tree():
             with contextlib.suppress(psutil.NoSuchProcess):
-                total += process.memory_info().rss
-        return total / 1e6
+                memory = process.memory_info()
+                total += memory.rss
+                anonymous += memory.rss - memory.shared  # /proc/PID/statm: shared are the pages of files
+        return Memory(total / 1e6, anonymous / 1e6)
 
     def stop(self) -> int:
         """SIGTERM, and SIGKILL for whoever does not listen. Returns the exit code."""
@@ -84,10 +96,12 @@ class Program:
     def _tree(self) -> list[psutil.Process]:
         return [self._process, *self._process.children(recursive=True)]
 
-    def __enter__(self) -> Program:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
 
@@ -118,16 +132,21 @@ def broker(folder: Path) -> Iterator[int]:
         f'mqtt {{ host: "127.0.0.1", port: {port}, max_ack_pending: 1000 }}\n'
     )
     with Program([str(program), "-c", str(config)], log=folder / "nats.log") as server:
-        wait_for_port(port, server)
+        wait_for(lambda: _listens(port), server, "the broker to listen")
         yield port
 
 
-def wait_for_port(port: int, server: Program, *, timeout_s: float = 20.0) -> None:
-    """Until somebody listens. Raises RuntimeError when the server dies or takes too long."""
+def wait_for(true: Callable[[], bool], program: Program, what: str, *, timeout_s: float = 30.0) -> None:
+    """Until `true` holds. Raises RuntimeError when the program dies or takes too long."""
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        server.need_alive()
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.5):
-            return
-        time.sleep(0.05)
-    raise RuntimeError(f"nobody listens on port {port} after {timeout_s:g} s")
+    while not true():
+        program.need_alive()
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited {timeout_s:g} s for {what}; see {program.log}")
+        time.sleep(0.02)
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.5):
+        return True
+    return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,20 +79,13 @@ def make(kind: str, tmp_path: Path) -> Rig:
     return Rig(picamera, SystemClock(), lambda: setattr(sensor, "unplugged", True), masked=bool(masks))
 
 
-KINDS = [
-    "fake",
-    "file",
-    "file-b-frames",
-    "file-transcoded",
-    "file-masked",
-    "rtsp",
-    "picamera2",
-    "picamera2-nv12",
-    "picamera2-masked",
-]
+DRIVERS = ["fake", "file", "rtsp", "picamera2"]
+VARIANTS = ["file-b-frames", "file-transcoded", "file-masked", "picamera2-nv12", "picamera2-masked"]
+
+every_variant = pytest.mark.parametrize("rig", DRIVERS + VARIANTS, indirect=True)
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=DRIVERS)
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     made = make(request.param, tmp_path)
     yield made
@@ -126,6 +120,7 @@ def open_and_watch(rig: Rig, seconds: float) -> None:
     watch(rig, seconds)
 
 
+@every_variant
 def test_a_session_is_whole(rig: Rig) -> None:
     """The world shows a moving box for some seconds; packets and frames keep every promise of the protocol."""
     rig.camera.open()
@@ -162,12 +157,11 @@ def test_a_session_is_whole(rig: Rig) -> None:
         if not presented & set(range(frame.boot_ns // 1000 - 2, frame.boot_ns // 1000 + 3))
     ]
     assert not late, "a frame carries the time of its access unit"
+    check_that_it_plays(rig, packets)
 
 
-def test_what_is_kept_can_be_played(rig: Rig) -> None:
-    """Every access unit decodes, at the size that its VideoFormat promises."""
-    rig.camera.open()
-    packets = [item for item in watch(rig, 1.5) if isinstance(item, Packet)]
+def check_that_it_plays(rig: Rig, packets: list[Packet]) -> None:
+    """Every access unit decodes, at the size that its VideoFormat promises; masks are in the footage."""
     decoder: Any = av.CodecContext.create("h264", "r")
     pictures = [picture for packet in packets for picture in decoder.decode(av.Packet(packet.data))]
     pictures += decoder.decode(None)
@@ -181,6 +175,7 @@ def test_what_is_kept_can_be_played(rig: Rig) -> None:
             assert shown[130:, 170:].mean() > 40, "and all of the rest"
 
 
+@every_variant
 def test_colour_is_had_on_demand(rig: Rig) -> None:
     """A crop has the shape of its box, is never larger than asked, and shows the same scene as the luma."""
     rig.camera.open()
@@ -231,7 +226,7 @@ def test_closing_and_opening_again(rig: Rig) -> None:
     with pytest.raises(CameraLost):
         rig.camera.read(0.1)
     rig.camera.open()
-    second = [item for item in watch(rig, 1.3) if isinstance(item, Packet)]
+    second = [item for item in watch(rig, 1.2) if isinstance(item, Packet)]
     assert second[0].keyframe
     assert second[0].boot_ns > first[0].boot_ns
 
@@ -241,7 +236,7 @@ def test_a_camera_that_is_taken_away_is_lost(rig: Rig) -> None:
     rig.camera.open()
     watch(rig, 0.5)
     rig.take_away()
-    reason = last_words(rig, silence_s=3)
+    reason = last_words(rig, silence_s=1)
     assert "\n" not in reason
     rig.camera.close()
     with pytest.raises((CameraLost, ConfigError)) as failure:
@@ -276,23 +271,26 @@ def test_old_pictures_do_not_starve_the_camera(tmp_path: Path) -> None:
         camera.close()
 
 
-@pytest.mark.parametrize("fault", [Fault.SILENT, Fault.HANGS, Fault.RESETS, Fault.RUBBISH, Fault.DENIES])
-def test_faults_of_a_network_camera(fault: Fault) -> None:
+def test_faults_of_a_network_camera() -> None:
     """Whatever the peer does, the driver says so in one line within seconds, and never with the password."""
-    server = RtspServer(access_units(320, 240, 10), fps=10, fault=fault)
-    camera = StreamCamera(
-        url=server.url("admin:hunter2"), clock=SystemClock(), analysis_fps=5, luma_px=160, stall_s=1.5
-    )
-    rig = Rig(camera, SystemClock(), lambda: None)
-    started = rig.clock.boot_ns()
-    with pytest.raises(ConfigError if fault is Fault.DENIES else CameraLost, match=r"127\.0\.0\.1") as failure:
-        open_and_watch(rig, 8)
-    assert "hunter2" not in str(failure.value) + camera.name
-    assert "\n" not in str(failure.value)
-    assert rig.clock.boot_ns() - started < 12 * NS
-    camera.close()
-    server.close()
+    faults = [fault for fault in Fault if fault is not Fault.NONE]
+    with ThreadPoolExecutor(len(faults)) as pool:  # each takes seconds of real time: all at once
+        list(pool.map(meet, faults))
     for thread in threading.enumerate():
         if thread.name == "camera-reader":
             thread.join(timeout=5)
             assert not thread.is_alive(), "the reader ends when the connection does"
+
+
+def meet(fault: Fault) -> None:
+    server = RtspServer(access_units(320, 240, 10), fps=10, fault=fault)
+    camera = stream_rig(server.url("admin:hunter2"), SystemClock())
+    rig = Rig(camera, SystemClock(), lambda: None)
+    started = rig.clock.boot_ns()
+    with pytest.raises(ConfigError if fault is Fault.DENIES else CameraLost, match=r"127\.0\.0\.1") as failure:
+        open_and_watch(rig, 10)
+    assert "hunter2" not in str(failure.value) + camera.name
+    assert "\n" not in str(failure.value)
+    assert rig.clock.boot_ns() - started < 14 * NS
+    camera.close()
+    server.close()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from gpiozero.pins.mock import MockFactory
+from gpiozero.pins.mock import MockFactory, MockPin
 
 from agent.config import PanelSettings
 from agent.errors import ConfigError, Transient
@@ -31,15 +31,34 @@ class Bench:
     lit: Callable[[Output], bool]
 
 
+class WiredPin(MockPin):  # type: ignore[misc]  # gpiozero publishes no types
+    """A mock pin with a wire to ground: while the contact is closed, no pull-up wins against it."""
+
+    def contact(self, *, closed: bool) -> None:
+        (self.factory.closed.add if closed else self.factory.closed.discard)(self.info.name)
+        (self.drive_low if closed else self.drive_high)()
+
+    def _set_pull(self, value: str) -> None:
+        super()._set_pull(value)
+        if self.info.name in self.factory.closed:
+            self.drive_low()
+
+
+class WiredFactory(MockFactory):  # type: ignore[misc]
+    """Contacts outlive the program that reads them."""
+
+    def __init__(self) -> None:
+        self.closed: set[str] = set()
+        super().__init__(pin_class=WiredPin)
+
+
 def gpio_bench() -> Bench:
-    clock, factory = FakeClock(), MockFactory()
-    factory.pin(PINS["tamper"]).drive_low()  # the box is shut
+    clock, factory = FakeClock(), WiredFactory()
+    factory.pin(PINS["tamper"]).contact(closed=True)  # the box is shut
     panel = GpioPanel(PanelSettings(driver="gpio", **PINS), clock=clock, make_factory=lambda: factory)
 
     def move(pin: Input, active: bool) -> None:
-        low = active is not (pin is Input.TAMPER)
-        wire = factory.pin(PINS[pin.value])
-        (wire.drive_low if low else wire.drive_high)()
+        factory.pin(PINS[pin.value]).contact(closed=active is not (pin is Input.TAMPER))
 
     def lit(output: Output) -> bool:
         wire = factory.pin(PINS[output.value])
@@ -173,6 +192,18 @@ def test_an_unwired_pin_is_nothing_and_no_other_pin_is_touched() -> None:
     panel.close()
 
 
+def test_an_output_is_driven_low_before_it_floats() -> None:
+    """A floating gate keeps its charge: without the low level first, a siren may wail on until it leaks away."""
+    factory = MockFactory()
+    panel = GpioPanel(PanelSettings(driver="gpio", siren=23), clock=FakeClock(), make_factory=lambda: factory)
+    panel.open()
+    pin = factory.pin(23)
+    panel.set(Output.SIREN, on=True)
+    panel.close()
+    assert pin.function == "input"
+    assert [state.state for state in pin.states][-2:] == [True, False]
+
+
 def test_one_pin_for_two_things_is_a_config_error_that_names_it() -> None:
     panel = GpioPanel(PanelSettings(driver="gpio", bell=17, led=17), clock=FakeClock(), make_factory=MockFactory)
     with pytest.raises(ConfigError, match="BCM pin 17"):
@@ -197,7 +228,9 @@ def test_a_pin_that_breaks_later_is_transient() -> None:
     panel.open()
 
     class Broken:
-        is_active = property(lambda self: (_ for _ in ()).throw(OSError("lgpio: chip gone")))
+        @property
+        def is_active(self) -> bool:
+            raise OSError("lgpio: chip gone")
 
         def __setattr__(self, name: str, value: Any) -> None:
             raise OSError("lgpio: chip gone")

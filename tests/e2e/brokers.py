@@ -148,4 +148,4 @@ def mosquitto() -> str:
 
 def make_broker(name: str, folder: Path, *, extra: str = "") -> NatsServer | Mosquitto:
     """A broker by name, not yet started."""
-    return {"nats": NatsServer, "mosquitto": Mosquitto}[name](folder, extra=extra)
+    return NatsServer(folder, extra=extra) if name == "nats" else Mosquitto(folder, extra=extra)

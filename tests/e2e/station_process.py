@@ -8,14 +8,12 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
-from agent import wire
 from agent.clock import SystemClock
+from agent.station.intake import EventIn
 from agent.station.main import BrokerSettings, DeskSettings, Station, StationSettings
 from agent.station.store import Batch, StationStore, Stored
-from agent.station.intake import EventIn
 
 
 class AckFirst(StationStore):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 
 from agent.types import NS, Packet, VideoFormat
 
@@ -41,7 +42,7 @@ def encoded(
         "crf": "28",
     }
     random = np.random.default_rng(seed)
-    units: list[av.Packet] = []
+    units: list[av.Packet[VideoStream]] = []
     for index in range(round(seconds * fps)):
         luma = np.add.outer(np.arange(height), np.arange(width) + 3 * index) % 256
         noise = random.integers(0, 12, (height, width))
@@ -65,7 +66,9 @@ def of_file(path: Path, start_ns: int = 1_000 * NS) -> tuple[Packet, ...]:
         return _packets(units, VideoFormat(video.width, video.height), start_ns, video.time_base)
 
 
-def _packets(units: list[av.Packet], video: VideoFormat, start_ns: int, time_base: Fraction) -> tuple[Packet, ...]:
+def _packets(
+    units: list[av.Packet[VideoStream]], video: VideoFormat, start_ns: int, time_base: Fraction
+) -> tuple[Packet, ...]:
     first = min(unit.pts for unit in units if unit.pts is not None)
     packets = []
     for unit in units:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from agent import wire
 from agent.recording.coverage import RECORDED, Now, Stretch, coverage
 from agent.recording.fragments import scan
-from agent.recording.recorder import FOLDER
+from agent.recording.index import FOLDER
 from agent.recording.timeline import Timeline
 from agent.reporter import PENDING_EVENTS_MAX
 from agent.station.store import FILE

@@ -185,9 +185,10 @@ def test_the_siren_can_be_stopped(post: Post) -> None:
 def test_nonsense_orders_are_refused(post: Post) -> None:
     with pytest.raises(ConfigError, match="not a number"):
         post.worker.siren(float("nan"))
+    for _ in range(16):
+        post.worker.lamp(1)
     with pytest.raises(Transient, match="too many orders"):
-        for _ in range(100):
-            post.worker.lamp(1)
+        post.worker.lamp(1)
 
 
 def test_an_order_for_what_is_not_wired_says_so() -> None:
@@ -221,8 +222,9 @@ def led(post: Post, seconds: float) -> list[tuple[bool, int]]:
 def test_the_led_blinks_the_documented_code(post: Post, state: PostState) -> None:
     post.state = state
     whole_s = sum(BLINK_MS[state]) / 1000
-    expected = [(i % 2 == 0, pytest.approx(ms, abs=20)) for i, ms in enumerate(BLINK_MS[state])]
-    assert led(post, whole_s)[: len(expected)] == expected
+    seen = led(post, whole_s)[: len(BLINK_MS[state])]
+    assert [on for on, _ in seen] == [i % 2 == 0 for i in range(len(BLINK_MS[state]))]
+    assert [ms for _, ms in seen] == pytest.approx(list(BLINK_MS[state]), abs=20)
 
 
 def test_identify_flickers_for_its_time_and_then_tells_the_state_again(post: Post) -> None:
@@ -230,7 +232,7 @@ def test_identify_flickers_for_its_time_and_then_tells_the_state_again(post: Pos
     fast = led(post, 1.0)
     assert len(fast) >= 9 and all(ms <= 110 for _, ms in fast)
     post.run(3.0)
-    assert max(ms for on, ms in led(post, 3.0) if not on) > 2000
+    assert max(ms for on, ms in led(post, 6.0) if not on) > 2000
     assert IDENTIFY_MS not in BLINK_MS.values()
 
 

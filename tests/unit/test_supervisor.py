@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -282,6 +285,33 @@ def test_a_stuck_worker_is_not_called_again_the_others_are_stopped_and_the_proce
     assert "camera" in made.left_running
 
 
+def test_a_real_process_leaves_a_real_hang_with_71_and_seals_first(tmp_path: Path) -> None:
+    script = tmp_path / "node.py"
+    script.write_text(
+        "import ctypes, sys\n"
+        "from agent.clock import SystemClock\n"
+        "from agent.notify import Notifier\n"
+        "from agent.supervisor import Limits, Supervisor\n"
+        "class Camera:\n"
+        "    name, step_s_max = 'camera', 0.1\n"
+        "    def open(self): pass\n"
+        "    def step(self, now): ctypes.CDLL(None).pause()  # a call into C that never comes back\n"
+        "    def close(self): print('closed a stuck library', flush=True)\n"
+        "class Recorder(Camera):\n"
+        "    name = 'recorder'\n"
+        "    def step(self, now): return now + 1\n"
+        "    def close(self): print('sealed', flush=True)\n"
+        "limits = Limits(poll_s=0.02, stuck_grace_s=0.1, stop_s_max=2)\n"
+        "notify = Notifier(address=None, watchdog_s=None)\n"
+        "sys.exit(Supervisor([Recorder(), Camera()], clock=SystemClock(), notify=notify, limits=limits).run())\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30, env=environment)
+    assert ended.returncode == EXIT_STUCK, ended.stderr
+    assert ended.stdout == "sealed\n"
+    assert "camera: stuck in step for more than 0.1 s" in ended.stderr
+
+
 def test_a_worker_that_comes_back_within_the_grace_is_forgiven() -> None:
     slow = threading.Event()
     worker = Script("uplink", slow, step_s_max=0.05)
@@ -315,15 +345,18 @@ def test_an_inbox_wakes_its_worker() -> None:
             while (item := inbox.get()) is not None:
                 got.append(item)
                 done.set()
+            self.steps += 1
             return now + 3600
 
     inbox: Inbox[int] = Inbox(8, WhenFull.REFUSE)
-    made, _, _ = supervisor(Reader("reader"))
+    reader = Reader("reader")
+    made, _, _ = supervisor(reader)
     inbox.wake = made.waker("reader")
     threading.Timer(0.1, inbox.put, (7,)).start()
-    when(made, done)
+    when(made, done, after_s=0.1)
     assert made.run() == EXIT_STOPPED
     assert got == [7]
+    assert reader.steps <= 3, "woken once, it sleeps again"
 
 
 def test_a_leak_ends_the_process_cleanly_before_the_kernel_does() -> None:

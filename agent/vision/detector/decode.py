@@ -208,7 +208,8 @@ def pick(corners: Floats, scores: Floats, labels: Sequence[Label], score_min: fl
     Boxes are cut to the picture; ones that are empty or not finite are dropped: a broken model must not break the node.
     """
     corners = np.clip(np.nan_to_num(corners, nan=0.0), 0.0, 1.0)
-    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+    sizes = np.maximum(corners[:, 2:] - corners[:, :2], 0.0)
+    areas = sizes[:, 0] * sizes[:, 1]
     found: list[Detection] = []
     for column, label in enumerate(labels):
         score = scores[:, column]

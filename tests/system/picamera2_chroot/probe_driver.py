@@ -6,7 +6,7 @@ import json
 import sys
 from itertools import pairwise
 
-import shims
+import shims  # type: ignore[import-not-found]  # beside this file in the chroot
 
 shims.make_scene()
 shims.install()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-import shims
+import shims  # type: ignore[import-not-found]  # beside this file in the chroot
 
 shims.make_scene()
 shims.install()

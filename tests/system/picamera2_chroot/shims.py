@@ -60,7 +60,7 @@ def install() -> None:
     import picamera2
     import picamera2.encoders
     import picamera2.picamera2
-    from memfd import memfd_allocator  # beside this file, on PYTHONPATH
+    from memfd import memfd_allocator  # type: ignore[import-not-found]  # beside this file
     from picamera2.encoders.libav_h264_encoder import LibavH264Encoder
 
     class VirtualPicamera2(picamera2.Picamera2):  # type: ignore[misc]

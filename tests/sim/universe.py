@@ -1,0 +1,186 @@
+"""One story, cut at any of its crash points: in forked universes, or again by itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent import boot
+from tests.sim import checks
+from tests.sim.explore import Choose, Cut, Explorer, Outcome, death_of, problems_of
+from tests.sim.power import DatabaseImage, Death
+from tests.sim.world import Visit, World
+
+Story = Callable[[World], None]
+SECOND_DEATH_S = 3.0  # how long the power is away after a second cut
+
+
+@dataclass(slots=True)
+class Universe:
+    """A story with its seed, and the parts of the product that a mutation has replaced."""
+
+    story: Story
+    seed: int
+    visits: tuple[Visit, ...] = ()
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def world(self, folder: Path) -> World:
+        """A new world, before its first moment."""
+        return World(folder, self.seed, visits=self.visits, parts=self.parts, **self.settings)
+
+    def count(self) -> tuple[int, Counter[str], list[str]]:
+        """Runs the story without any cut: how many crash points it has, of which kinds, and what does not hold."""
+        with _folder() as folder:
+            world = self.world(folder)
+            problems = _live(world, self.story)
+            world.close()
+            return world.crash_points.count, world.crash_points.kinds, problems
+
+    def explore(self, choose: Choose, *, jobs: int) -> list[Outcome]:
+        """Runs the story once, and each cut that `choose` names in a fork of it."""
+        explorer = Explorer(jobs=jobs)
+        with _folder() as folder:
+            world = self.world(folder)
+            child: list[tuple[Cut, Path]] = []
+
+            def listen(point: int, step: str) -> None:
+                for cut in choose(point, step):
+                    if explorer.fork(cut):
+                        own = Path(tempfile.mkdtemp(prefix="universe-", dir=folder))
+                        child.append((cut, own))
+                        world.move_to(own)
+                        _arm(world, cut)
+                        return
+
+            world.crash_points.listener = listen
+            try:
+                self.story(world)
+            except Death as death:
+                explorer.report(_aftermath(world, self.story, *child[0], death))
+            except BaseException as error:
+                if child:
+                    explorer.report(Outcome(child[0][0], problems_of(error)))
+                raise
+            if child:  # the cut never came: this commit could not be torn
+                explorer.report(Outcome(child[0][0], [], happened=False))
+            outcomes = explorer.finish()
+            world.close()
+        return outcomes
+
+    def replay(self, cut: Cut) -> Outcome:
+        """The same cut in this process: for a debugger, and to prove that forking changes nothing."""
+        with _folder() as folder:
+            world = self.world(folder)
+
+            def listen(point: int, _step: str) -> None:
+                if point == cut.point:
+                    _arm(world, cut)
+
+            world.crash_points.listener = listen
+            try:
+                self.story(world)
+            except Death as death:
+                return _aftermath(world, self.story, cut, folder, death)
+            finally:
+                with suppress(Exception):
+                    world.close()
+            return Outcome(cut, [], happened=False)
+
+
+def _arm(world: World, cut: Cut) -> None:
+    """Dies here, or, for a torn commit, at the end of it."""
+    if cut.kind != "torn":
+        raise death_of(cut)
+    before = DatabaseImage(world.node_folder / boot.STORE_NAME)
+
+    def listen(_point: int, step: str) -> None:
+        if "after commit" in step:
+            world.torn_from = before
+        raise death_of(cut)
+
+    world.crash_points.listener = listen
+
+
+def _aftermath(world: World, story: Story, cut: Cut, folder: Path, death: Death) -> Outcome:
+    """From a death to a verdict."""
+    try:
+        return _judged(world, story, cut, death)
+    except BaseException as error:
+        return Outcome(cut, problems_of(error))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _judged(world: World, story: Story, cut: Cut, death: Death) -> Outcome:
+    t0 = time.perf_counter()
+    rng = random.Random(f"{cut.seed} {cut.point} {cut.kind}")
+    log: bytes | None = None
+    if cut.kind == "torn":
+        before, world.torn_from = world.torn_from, None
+        after = DatabaseImage(world.node_folder / boot.STORE_NAME)
+        log = None if before is None else before.torn_by(after, rng)
+        if log is None:
+            return Outcome(cut, [], happened=False)
+    world.crash_points.listener = None
+    world.end_story()
+    world.die(death, rng, off_s=rng.choice([1.0, 20.0]), log=log)
+    deaths = 1
+    if cut.again_after:
+        again_at = world.crash_points.count + cut.again_after
+
+        def listen(point: int, _step: str) -> None:
+            if point == again_at:
+                raise death_of(cut)
+
+        world.crash_points.listener = listen
+    while True:
+        try:
+            problems = _live(world, None)
+            break
+        except Death as again:
+            deaths += 1
+            world.crash_points.listener = None
+            world.die(again, rng, off_s=SECOND_DEATH_S)
+    figures = {"deaths": float(deaths), "turns": float(world.scheduler.turns), "wall_s": time.perf_counter() - t0, "now_s": world.now_s}
+    if world.losses:
+        figures["loss_s"] = max(loss.lost_s for loss in world.losses)
+        figures["loss_beyond_queue_s"] = max(loss.lost_s - loss.queue_s for loss in world.losses)
+    return Outcome(cut, problems, figures)
+
+
+def _live(world: World, story: Story | None) -> list[str]:
+    """The story, or what comes after it, up to a settled world; what does not hold there."""
+    if story is not None:
+        story(world)
+    world.network(up=True)
+    world.settle()
+    if not world.running:
+        return [f"the node did not come up: {world.boot_error}"]
+    return checks.all_problems(world)
+
+
+class _folder:
+    """A folder in memory where there is one: a real disk would spend its time in SQLite's syncs."""
+
+    def __init__(self) -> None:
+        shm = Path("/dev/shm")
+        self._path = Path(tempfile.mkdtemp(prefix="wardpost-sim-", dir=shm if os.access(shm, os.W_OK) else None))
+
+    def __enter__(self) -> Path:
+        logging.getLogger("agent").setLevel(logging.CRITICAL + 1)
+        return self._path
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("agent").setLevel(logging.NOTSET)
+        shutil.rmtree(self._path, ignore_errors=True)

@@ -1,0 +1,549 @@
+"""A whole node and a whole station in one thread: the real workers, stores and boot path; the world around them is fake.
+
+    true time   counts from 0; each machine's own clock runs with it while the machine is on
+    node        `agent.main.build` on a FakeDisk, FakeCamera, FakePanel, FakeDetector and the fake broker; SQLite is real
+    station     `agent.station` with real SQLite, on a machine of its own
+    power       goes at a numbered crash point; the next boot finds one legal outcome of it, drawn by seed
+
+Everything is decided by the seed: the same seed, story and parts give the same run, crash point for crash point.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import agent.main
+from agent import boot
+from agent.config import (
+    CameraSettings,
+    Config,
+    HealthSettings,
+    NodeSettings,
+    RecordingSettings,
+    StoreSettings,
+    UplinkSettings,
+    VisionSettings,
+)
+from agent.errors import WardpostError
+from agent.machine import Machine as Computer
+from agent.panel import Input
+from agent.recording.index import FOLDER
+from agent.recording.recorder import RecorderState, RecorderWorker
+from agent.reporter import Reporter
+from agent.station.store import FILE, StationStore
+from agent.station.worker import StationWorker
+from agent.store.store import Store
+from agent.supervisor import Life, Limits
+from agent.types import NS, Event, Frame, Packet
+from agent.uplink import parse_broker
+from tests.sim.stopgap_broker import FakeBroker
+from tests.fakes.camera import FakeCamera, Walker
+from tests.fakes.clock import FakeClock
+from tests.fakes.detector import FakeDetector, bright_spots
+from tests.fakes.disk import FakeDisk
+from tests.fakes.panel import FakePanel
+from tests.sim import checks
+from tests.sim.power import CrashPoints, DatabaseImage, Death, PowerCut
+from tests.sim.scheduler import Machine, Pace, Scheduler
+
+SITE, NODE, STATION = "phuong-1", "post-1", "desk"
+BROKER = "mqtt://broker:1883"
+FPS = 5
+RESTART_S = 2.0  # systemd's pause before it starts a process again
+BOOT_S = 6.0  # from power to the agent's first instruction
+CHECK_EVERY_TURNS = 20
+
+
+class SimDisk(FakeDisk):
+    """A FakeDisk whose top level also shows the real files of SQLite: the quarantine renames those."""
+
+    def rename(self, name: str, new: str) -> None:
+        if not self.path(name).exists():
+            super().rename(name, new)
+            return
+        self.crash_point(f"before rename {name}")
+        self.path(name).rename(self.path(new))
+        self.crash_point(f"after rename {name}")
+
+    def unlink(self, name: str) -> None:
+        if not self.path(name).exists():
+            super().unlink(name)
+            return
+        self.crash_point(f"before unlink {name}")
+        self.path(name).unlink()
+        self.crash_point(f"after unlink {name}")
+
+    def move_to(self, folder: Path) -> None:
+        """SQLite's files lie elsewhere from now on: in another universe, or after a cut."""
+        self._root = folder
+
+
+class SimCamera(FakeCamera):
+    """Remembers what it has handed over: the truth that recordings are held against."""
+
+    first_ns: int | None = None
+    newest_ns: int | None = None
+
+    def read(self, timeout_s: float) -> list[Frame | Packet]:
+        items = super().read(timeout_s)
+        for item in items:
+            if isinstance(item, Packet):
+                self.first_ns = item.boot_ns if self.first_ns is None else self.first_ns
+                self.newest_ns = item.boot_ns
+        return items
+
+
+class SimStationStore(StationStore):
+    """Calls a crash point around each transaction."""
+
+    crash_point: Callable[[str], None]
+
+    @contextmanager
+    def _transaction(self, what: str) -> Iterator[Any]:
+        with super()._transaction(what) as db:
+            yield db
+            self.crash_point(f"before commit: station {what}")
+        self.crash_point(f"after commit: station {what}")
+
+
+class QuietComputer(Computer):
+    """A machine whose readings are always the same: this one's would differ from run to run."""
+
+    def model(self) -> str:
+        return "Simulated Pi"
+
+    def temperature_c(self) -> float | None:
+        return 48.0
+
+    def throttled(self) -> list[str] | None:
+        return []
+
+    def memory_available_bytes(self) -> int:
+        return 1 << 30
+
+    def rss_bytes(self) -> int:
+        return 100 << 20
+
+    def load1(self) -> float:
+        return 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a death cost of the recording in progress."""
+
+    lost_s: float
+    queue_s: float
+    bound_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Somebody crosses the picture between two moments of true time."""
+
+    from_s: float
+    until_s: float
+    y: float = 0.4
+
+
+@dataclass(slots=True)
+class _Dying:
+    """What is known of a life that ended at once, to judge afterwards what it cost."""
+
+    boot_id: str
+    session: int
+    first_ns: int | None
+    newest_ns: int | None
+    queue_s: float
+
+
+@dataclass(order=True, slots=True)
+class _Scripted:
+    at_s: float
+    order: int
+    act: Callable[[], None] = field(compare=False)
+
+
+def config_of(folder: Path, **changes: Any) -> Config:
+    """Small numbers, so that a minute holds a whole life: segments of 10 s, and a budget of a few of them."""
+    recording = {"segment_s": 10.0, "fragment_s": 1.0, "budget_gb": 0.000_090, "free_gb_min": 0.0}
+    store = {"outbox_rows_max": 1000}
+    return Config(
+        node=NodeSettings(site=SITE, id=NODE, data=str(folder), place="the gate"),
+        camera=CameraSettings(driver="stream", url="simulated"),
+        uplink=UplinkSettings(brokers=(BROKER,), **changes.get("uplink", {})),
+        vision=VisionSettings(**changes.get("vision", {})),
+        recording=RecordingSettings(**recording | changes.get("recording", {})),
+        store=StoreSettings(**store | changes.get("store", {})),
+        health=HealthSettings(**changes.get("health", {})),
+    )
+
+
+class World:
+    """One run. Everything that `boot` makes is thrown away by `die`; the rest is the world outside."""
+
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        *,
+        visits: Sequence[Visit] = (),
+        pace: Pace | None = None,
+        parts: Mapping[str, Any] | None = None,
+        synced: bool = True,
+        capacity_bytes: int = 1 << 40,
+        **settings: Any,
+    ) -> None:
+        """`parts` replaces classes of the product by name, as seen by agent.main: how mutations are planted.
+
+        `synced`: whether the node's wall clock is vouched for; else it starts in 1970. `settings`: see `config_of`.
+        """
+        self.seed = seed
+        self.folder = folder
+        self.parts = dict(parts or {})
+        self.visits = list(visits)
+        self._rng = random.Random(f"{seed} world")
+        self.scheduler = Scheduler(random.Random(f"{seed} order"), pace=pace)
+        self.scheduler.after_turn = self._after_turn
+        self.crash_points = CrashPoints()
+        self.station_points = CrashPoints()
+        self.promises = checks.Promises()
+        self.losses: list[Loss] = []
+        self.going_on: set[str] = set()  # kinds of incident that a story leaves open on purpose
+        self.lives = 0
+        self.boot_error = ""
+        self.torn_from: DatabaseImage | None = None  # before the commit in which the power goes
+        self._script: list[_Scripted] = []
+        self._dying: _Dying | None = None
+        self._graveyard: list[object] = []  # a dead process closes nothing; and SQLite's close would write
+        self._turns = 0
+
+        self.node_folder = self._new_folder("node")
+        self.station_folder = self._new_folder("station")
+        self.config = config_of(self.node_folder, **settings)
+        utc_ns = 1_790_000_000 * NS if synced else 0
+        self.clock = FakeClock(boot_id="1" * 32, boot_ns=round(BOOT_S * NS), utc_ns=utc_ns, unc_ns=5_000_000 if synced else None)
+        self.disk = SimDisk(root=self.node_folder, crash_point=self.crash_points, capacity_bytes=capacity_bytes)
+        self.eyes = FakeDetector(bright_spots())
+        self.computer = Machine("node", self.clock)
+        self.desk = Machine("station", FakeClock(boot_id="d" * 32, utc_ns=1_790_000_000 * NS))
+        self.scheduler.machines = [self.computer, self.desk]
+        self.broker = FakeBroker()
+        self._start_station()
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def now_s(self) -> float:
+        """True time."""
+        return self.scheduler.now_s
+
+    def at(self, at_s: float, act: Callable[[], None]) -> None:
+        """The world does this at that moment of true time."""
+        self._script.append(_Scripted(at_s, len(self._script), act))
+        self._script.sort()
+
+    def run(self, until_s: float) -> None:
+        """Lives on until this moment of true time. Raises Death when the power goes, and Broken."""
+        while self._script and self._script[0].at_s <= until_s:
+            scripted = self._script.pop(0)
+            self.scheduler.run(scripted.at_s)
+            scripted.act()
+        self.scheduler.run(until_s)
+
+    def end_story(self) -> None:
+        """Nothing more happens but what has begun: nobody comes, nothing that was to be done is done."""
+        self._script.clear()
+        self.visits = [visit for visit in self.visits if visit.from_s <= self.now_s]
+
+    def settle(self, within_s: float = 90.0) -> None:
+        """Runs on until all is delivered and quiet, or the time is up (the checks then say what is left)."""
+        last = max([visit.until_s for visit in self.visits] + [scripted.at_s for scripted in self._script] + [0.0])
+        self.run(max(self.now_s + 2.0, last + 6.0))
+        until_s = self.now_s + within_s
+        while self.now_s < until_s and not (self.running and self._is_quiet()):
+            self.run(self.now_s + 1.0)
+
+    def _is_quiet(self) -> bool:
+        return self.node.store.outbox_rows == 0 and self.recorder_state().recording and not self._script
+
+    def _after_turn(self, machine: Machine, life: Life) -> None:
+        if life.bugs:
+            raise checks.Broken(f"{machine.name}: {life.name} has a bug: {life.trouble}")
+        self._turns += 1
+        if self._turns % CHECK_EVERY_TURNS == 0 and self.running:
+            checks.check_6_bounds(self)
+
+    @property
+    def running(self) -> bool:
+        """The node's process is there."""
+        return bool(self.computer.lives)
+
+    # -- the node -----------------------------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Power on, or systemd starts the process again: the real boot path. Raises Death as any step may."""
+        if self.running:
+            raise AssertionError("two nodes on one machine: the story starts one that runs")
+        self.lives += 1
+        self.camera = SimCamera(
+            clock=self.clock,
+            fps=FPS,
+            size=(160, 120),
+            luma_px=160,
+            walkers=[Walker(v.from_s - self.now_s, v.until_s - self.now_s, y=v.y) for v in self.visits],
+        )
+        self.panel = FakePanel()
+        world = agent.main.World(
+            clock=self.clock,
+            disk=self.disk,
+            camera=self.camera,
+            detector=self.eyes,
+            panel=self.panel,
+            transport=self.broker.transport(self.clock, heard=self.promises.publish),
+            machine=QuietComputer(),
+            rng=random.Random(f"{self.seed} node {self.lives}"),
+            stopwatch_ns=lambda: 0,
+            crash_point=self.crash_points,
+            wait_s_max=0.0,
+        )
+        parts = {"Store": watched(self.parts.get("Store", Store), self.promises)}
+        try:
+            with mock.patch.multiple(agent.main, **{**self.parts, **parts}):
+                self.node = agent.main.build(self.config, world)
+        except WardpostError as error:
+            self.boot_error = str(error)
+            self.at(self.now_s + RESTART_S, self.boot)
+            return
+        self.boot_error = ""
+        limits = Limits()
+        jitter = random.Random(f"{self.seed} jitter {self.lives}").random
+        # `local` serves a real socket to other processes, of which there are none here.
+        workers = [worker for worker in self.node.workers if worker.name != "local"]
+        self.computer.lives = {w.name: Life(w, limits=limits, clock=self.clock, jitter=jitter) for w in workers}
+        self.computer.due_ns.clear()
+        for name, tell in self.node.wakers.items():
+            tell(self.computer.lives[name].wake.set)
+        self._count_loss()
+
+    def restart(self, *, off_s: float = RESTART_S) -> None:
+        """A clean stop, as for an update, and a start; nothing when the node is down just now."""
+        if self.running:
+            self.stop()
+            self.at(self.now_s + off_s, self.boot)
+
+    def stop(self) -> None:
+        """SIGTERM: everything is closed in reverse order of the start, as the supervisor does it."""
+        for life in reversed(self.computer.lives.values()):
+            life.end()
+        self.node.store.stop_session("stopped")
+        self.node.store.close()
+        self._process_ends()
+
+    def die(self, death: Death, choose: random.Random, *, off_s: float, log: bytes | None = None) -> None:
+        """The process is gone in the middle of a step; the next one starts by itself.
+
+        `log` is another write-ahead log than the one in the folder: the cut was in the middle of a commit.
+        """
+        if self.running:
+            recorder = self._recorder()
+            self._dying = _Dying(
+                self.clock.boot_id,
+                self.node.store.session,
+                self.camera.first_ns,
+                self.camera.newest_ns,
+                recorder._queue.seconds,
+            )
+        was_cut = isinstance(death, PowerCut)
+        self._graveyard.append((self.__dict__.get("node"), dict(self.computer.lives)))
+        self._process_ends()
+        image = DatabaseImage(self.node_folder / boot.STORE_NAME)
+        self.node_folder = self._copy_of(self.node_folder, "node")
+        image.restore(self.node_folder / boot.STORE_NAME, log)
+        self.disk.move_to(self.node_folder)
+        self.crash_points.revive()
+        if was_cut:
+            self.disk.power_cut(choose.randrange)
+            self.computer.on = False
+            self.at(self.now_s + off_s + BOOT_S, lambda: self._power_up(off_s))
+        else:
+            self.at(self.now_s + RESTART_S, self.boot)
+
+    def _process_ends(self) -> None:
+        self.computer.lives = {}
+        self.computer.due_ns.clear()
+        self.broker.cut(f"wardpost_{SITE}_{NODE}")
+
+    def _power_up(self, off_s: float) -> None:
+        self.clock.reboot(off_s)
+        self.clock.advance(BOOT_S)
+        self.computer.on = True
+        self.boot()
+
+    def _count_loss(self) -> None:
+        """Compares what the camera had given with what the boot path found."""
+        dying, self._dying = self._dying, None
+        if dying is None or dying.newest_ns is None or dying.first_ns is None:
+            return
+        ends = [
+            row.end_ns
+            for row in self.node.store.segments()
+            if row.boot_id == dying.boot_id and row.session == dying.session
+        ]
+        period_ns = NS // FPS
+        lost_ns = dying.newest_ns + period_ns - max(ends, default=dying.first_ns)
+        fragment_s = self.config.recording.fragment_s
+        # The fragment in FFmpeg's hands, and the frame that made it come out; a cut at 1.05 fragments (fragments.py).
+        bound_s = fragment_s * 1.05 + 2 / FPS + dying.queue_s
+        self.losses.append(Loss(max(lost_ns, 0) / NS, dying.queue_s, bound_s))
+
+    def press_bell(self, held_s: float = 1.0) -> None:
+        """Somebody presses for help. While the post is dark nobody is told: that is what mains-lost alarms are for."""
+        if not self.running:
+            return
+        self.panel.level(Input.BELL, active=True, boot_ns=self.clock.boot_ns())
+        panel = self.panel
+        self.at(self.now_s + held_s, lambda: panel.level(Input.BELL, active=False, boot_ns=self.clock.boot_ns()))
+
+    def report(self, events: Sequence[Event]) -> None:
+        """Something in the node reports events, as its workers do."""
+        self._reporter()(events)
+
+    def network(self, *, up: bool) -> None:
+        """The node's way to the broker."""
+        self.broker.network(f"wardpost_{SITE}_{NODE}", up=up)
+
+    # -- the station --------------------------------------------------------------------------------------------------
+
+    def _start_station(self) -> None:
+        store = SimStationStore(
+            self.station_folder, clock=self.desk.clock, site=SITE, free_bytes=lambda _: 1 << 40
+        )
+        store.crash_point = self.station_points
+        self.station_store = store
+        worker = StationWorker(
+            store=store,
+            transport=self.broker.transport(self.desk.clock, heard=self.promises.publish),
+            clock=self.desk.clock,
+            rng=random.Random(f"{self.seed} station"),
+            site=SITE,
+            station=STATION,
+            brokers=[parse_broker(BROKER)],
+            wait_s_max=0.0,
+        )
+        jitter = random.Random(f"{self.seed} station jitter").random
+        self.desk.lives = {"station": Life(worker, limits=Limits(), clock=self.desk.clock, jitter=jitter)}
+        self.desk.due_ns.clear()
+
+    def kill_station(self, *, off_s: float = 1.0) -> None:
+        """kill -9 of the station; it starts again after a while."""
+        self._graveyard.append((self.station_store, dict(self.desk.lives)))
+        self.desk.lives = {}
+        self.desk.due_ns.clear()
+        self.broker.cut(f"wardpost_{SITE}_station_{STATION}")
+        self.station_folder = self._copy_of(self.station_folder, "station")
+        self.station_points.revive()
+        self.at(self.now_s + off_s, self._start_station)
+
+    def move_to(self, folder: Path) -> None:
+        """This process is another universe now: its files are its own. The station goes on with a copy of its file.
+
+        The old connections stay open for ever: closing one would write into the parent's files.
+        """
+        self.folder = folder
+        old = self.station_store
+        self.station_folder = self._copy_of(self.station_folder, "station")
+        if old._db is None:
+            old._folder = self.station_folder
+            return
+        store = SimStationStore(self.station_folder, clock=self.desk.clock, site=SITE, free_bytes=lambda _: 1 << 40)
+        store.crash_point = self.station_points
+        store.open()
+        self._graveyard.append(old._db)
+        old._db, old._folder = store._db, self.station_folder
+        self._graveyard.append(store)
+
+    # -- what the checks ask ------------------------------------------------------------------------------------------
+
+    def _recorder(self) -> RecorderWorker:
+        found = next(worker for worker in self.node.workers if worker.name == "recorder")
+        assert isinstance(found, RecorderWorker)
+        return found
+
+    def _reporter(self) -> Reporter:
+        found = next(worker for worker in self.node.workers if worker.name == "vision")._report  # type: ignore[attr-defined]
+        assert isinstance(found, Reporter)
+        return found
+
+    def recorder_state(self) -> RecorderState:
+        """The recorder's own snapshot."""
+        return self._recorder().state
+
+    def reporter_waiting(self) -> int:
+        """Events in memory that the disk has refused so far."""
+        return self._reporter().waiting
+
+    def writing(self) -> str | None:
+        """The file in progress."""
+        writing = self._recorder()._writing
+        return None if writing is None else writing.name
+
+    def unwritten_s_max(self) -> float:
+        """How much of the last moments may not be on the disk yet."""
+        return self.config.recording.fragment_s * 1.05 + 2 / FPS + self.scheduler.pace.stall_s + self._recorder()._queue.seconds
+
+    def where(self) -> str:
+        """The state of affairs on one line, for a message."""
+        uplink: Any = next(worker for worker in self.node.workers if worker.name == "uplink")
+        desk: Any = self.desk.lives["station"].worker if self.desk.lives else None
+        return (
+            f"true time {self.now_s:.1f} s, life {self.lives}, node's broker {uplink.broker},"
+            f" station's broker {desk and desk.broker}, silent {uplink.station_silent}"
+        )
+
+    # -- folders ------------------------------------------------------------------------------------------------------
+
+    def _new_folder(self, name: str) -> Path:
+        folder = self.folder / f"{name}-{len(list(self.folder.glob(name + '-*')))}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def _copy_of(self, source: Path, name: str) -> Path:
+        """Files as the kernel has them, without SQLite's shared memory: that is gone with its processes."""
+        target = self._new_folder(name)
+        for path in source.iterdir():
+            if path.is_file() and not path.name.endswith("-shm"):
+                shutil.copyfile(path, target / path.name)
+        return target
+
+    def close(self) -> None:
+        """The end of the world: lets go of the databases."""
+        for store in (self.__dict__.get("node") and self.node.store, self.station_store):
+            if store:
+                store.close()
+
+
+def watched(kind: type[Store], promises: checks.Promises) -> type[Store]:
+    """A Store of this kind that tells what it has promised."""
+
+    class Watched(kind):  # type: ignore[valid-type, misc]
+        def commit(self, events: Sequence[Event]) -> list[int]:
+            sequences: list[int] = super().commit(events)
+            if sequences:
+                for sequence, event_id in self._query(
+                    "select sequence, id from event where sequence between ? and ?", sequences[0], sequences[-1]
+                ):
+                    promises.commit(self.epoch, sequence, event_id)
+            return sequences
+
+    return Watched
+
+
+__all__ = ["FILE", "FOLDER", "Visit", "World", "config_of"]

@@ -1,0 +1,67 @@
+"""The systemd unit: what systemd makes of it, and the traps that only show on a Pi."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from agent.supervisor import Limits
+
+UNIT = Path(__file__).parents[2] / "deploy/wardpost-node.service"
+TEXT = UNIT.read_text(encoding="utf-8")
+EXPOSURE_MAX = 2.5  # systemd's own figure, of 10; a bare unit has 9.6
+
+
+def settings(key: str) -> list[str]:
+    return re.findall(rf"(?m)^{key}=(.*)$", TEXT)
+
+
+@pytest.fixture
+def analysable(tmp_path: Path) -> Path:
+    """The unit with a program that exists here."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze on this machine")
+    unit = tmp_path / UNIT.name
+    unit.write_text(TEXT.replace("/opt/wardpost/bin/wardpost", shutil.which("true") or "/bin/true"))
+    return unit
+
+
+def test_systemd_finds_nothing_to_complain_of(analysable: Path) -> None:
+    found = subprocess.run(["systemd-analyze", "verify", analysable], capture_output=True, text=True, timeout=60)
+    complaints = [line for line in found.stderr.splitlines() if UNIT.name in line]
+    assert found.returncode == 0, found.stderr
+    assert complaints == []  # it exits with 0 on unknown keys
+
+
+def test_the_unit_is_hardened(analysable: Path) -> None:
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_MAX * 10:.0f}", str(analysable)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found.stdout[-300:] + found.stderr
+
+
+def test_the_supervisor_and_systemd_agree() -> None:
+    assert settings("Type") == ["notify"]
+    limits = Limits()
+    watchdog_s, stop_s = (float(settings(key)[0].removesuffix("s")) for key in ("WatchdogSec", "TimeoutStopSec"))
+    assert watchdog_s > limits.stuck_grace_s + limits.stop_s_max, (
+        "the node leaves by itself, with a log, before it is shot"
+    )
+    assert stop_s > limits.stop_s_max + 5
+    (memory,) = settings("MemoryMax")
+    assert int(memory.removesuffix("M")) > limits.rss_mb_max
+    assert settings("Restart") == ["always"] and settings("StartLimitIntervalSec") == ["0"]
+
+
+def test_the_clock_can_still_be_read() -> None:
+    """ProtectClock and @privileged forbid adjtimex, and then no event would ever have an error bound."""
+    assert "yes" not in settings("ProtectClock")
+    filters = settings("SystemCallFilter")
+    assert any("adjtimex" in line for line in filters[filters.index("~@privileged") + 1 :])
+
+
+def test_lgpio_finds_a_working_directory_it_may_write() -> None:
+    assert settings("WorkingDirectory") == ["/var/lib/wardpost"] and settings("StateDirectory") == ["wardpost"]

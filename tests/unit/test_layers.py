@@ -1,0 +1,297 @@
+"""Imports only point down, and what must live in one module lives in one module.
+
+The table is the architecture of agent/DESIGN.md, bottom up. A module may import its own layer and those below, except
+where a layer says that its members never import each other. A new module must be put in the table: that is the moment
+to think about where it belongs.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("base", ("agent", "types", "clock", "disk", "errors", "config", "wire", "contract", "worker", "logs", "notify")),
+    (
+        "logic",  # protocols, pure logic, the store
+        (
+            "boot",
+            "camera",
+            "camera.h264",
+            "camera.timeline",
+            "camera.yuv",
+            "folder",
+            "panel",
+            "recording",
+            "recording.coverage",
+            "recording.footage",
+            "recording.fragments",
+            "recording.index",
+            "recording.packet_queue",
+            "recording.recover",
+            "recording.timeline",
+            "reporter",
+            "station.states",
+            "store",
+            "store.store",
+            "uplink",
+            "uplink.commands",
+            "uplink.window",
+            "vision",
+            "vision.detector",
+            "vision.detector.decode",
+            "vision.detector.labels",
+            "vision.draw",
+            "vision.evaluate",
+            "vision.guard",
+            "vision.motion",
+            "vision.opencv",
+            "vision.regions",
+            "vision.rules",
+            "vision.thumbnail",
+            "vision.tracker",
+            "vision.zones",
+        ),
+    ),
+    (
+        "drivers",  # one library or device each
+        (
+            "assets",
+            "camera.demux",
+            "camera.picamera2",
+            "camera.stream",
+            "camera.transcode",
+            "machine",
+            "panel.gpio",
+            "panel.none",
+            "uplink.mqtt",
+            "vision.detector.none",
+            "vision.detector.tflite",
+        ),
+    ),
+    (
+        "workers",  # never import each other: they meet in main
+        (
+            "camera.worker",
+            "health",
+            "local",
+            "panel.worker",
+            "recording.recorder",
+            "recording.retention",
+            "supervisor",
+            "uplink.worker",
+            "vision.worker",
+        ),
+    ),
+    ("station", ("station", "station.*")),
+    ("programs", ("check", "desk", "drivers", "main", "replay", "selftest", "state", "technician")),
+    ("demo", ("demo", "demo.*")),
+    ("command", ("cli", "__main__")),
+)
+
+# The station is a program of its own that shares only the contract, layer 0, and the MQTT driver with the node.
+STATION_MAY = ("station.*", "uplink", "uplink.mqtt")
+
+# Libraries that are slow to load or absent on most machines, and who may know them.
+HEAVY: dict[str, tuple[str, ...]] = {
+    "picamera2": ("camera.picamera2",),
+    "libcamera": ("camera.picamera2",),
+    "cv2": ("vision.opencv", "camera.yuv"),
+    "ai_edge_litert": ("vision.detector.tflite",),
+    "tflite_runtime": ("vision.detector.tflite",),
+    "paho": ("uplink.mqtt",),
+    "gpiozero": ("panel.gpio",),
+    "lgpio": ("panel.gpio",),
+    "psutil": ("machine",),
+    "sqlite3": ("store.store", "station.store", "demo.*"),
+    # FFmpeg: into the node (demux, transcode), onto the disk (fragments), out to a person (footage)
+    "av": ("camera.demux", "camera.stream", "camera.transcode", "recording.fragments", "recording.footage", "demo.*"),
+}
+
+# Who may open files for writing, and why. Footage is written by disk.py alone.
+WRITERS: dict[str, str] = {
+    "disk": "the only writer of footage",
+    "folder": "the lock file, empty but for a process id",
+    "station.store": "the station's lock file, on another machine than the footage",
+    "assets": "the cache of downloads, outside any data folder",
+    "recording.footage": "the extracted clip, at the path a person asked for",
+    "recording.fragments": "FFmpeg muxes into memory there; the bytes go through a DurableFile",
+    "replay": "the detections a person asked for",
+    "cli": "standard output is pointed at /dev/null when its reader has gone",
+    "demo.*": "a scratch folder of its own",
+}
+
+REGISTRIES = [  # put together here, so that this file does not hold what it forbids
+    "py" + "pi.org",
+    "python" + "hosted.org",
+    "npm" + "js.org",
+    "npm" + "js.com",
+    "deb." + "debian.org",
+    "archive." + "ubuntu.com",
+    "proxy." + "golang.org",
+    "crates" + ".io",
+]
+
+
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for path in sorted((ROOT / "agent").rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT / "agent").with_suffix("").parts).removesuffix("__init__").rstrip(".")
+        found[name or "agent"] = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    return found
+
+
+MODULES = modules()
+
+
+def fits(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def layer(name: str) -> int:
+    """The layer of a module; its exact name counts before a pattern."""
+    for exact in (True, False):
+        for number, (_, patterns) in enumerate(LAYERS):
+            if name in patterns if exact else fits(name, patterns):
+                return number
+    raise AssertionError(f"agent/{name.replace('.', '/')}.py is in no layer: put it into the table above")
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Absolute names of what is imported anywhere in a module, functions included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where they point"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+
+
+def ours(tree: ast.Module) -> Iterator[str]:
+    """Modules of agent/ that are imported."""
+    for name in imports(tree):
+        short = name.removeprefix("agent.")
+        if name.startswith("agent."):
+            while short not in MODULES and "." in short:
+                short = short.rpartition(".")[0]
+            yield short if short in MODULES else "agent"
+
+
+IMPORTS = {name: set(imports(tree)) for name, tree in MODULES.items()}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_only_point_down(name: str) -> None:
+    mine = layer(name)
+    for other in set(ours(MODULES[name])) - {name}:
+        assert layer(other) <= mine, (
+            f"agent.{name} ({LAYERS[mine][0]}) imports agent.{other} ({LAYERS[layer(other)][0]})"
+        )
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if LAYERS[layer(n)][0] == "workers"])
+def test_workers_never_import_each_other(name: str) -> None:
+    others = {other for other in ours(MODULES[name]) if LAYERS[layer(other)][0] == "workers"} - {name}
+    assert not others, f"agent.{name} imports {others}; workers meet in main.py"
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if LAYERS[layer(n)][0] == "drivers"])
+def test_drivers_know_only_their_own_family(name: str) -> None:
+    for other in set(ours(MODULES[name])) - {name}:
+        if LAYERS[layer(other)][0] == "drivers":
+            assert other.rpartition(".")[0] == name.rpartition(".")[0], f"agent.{name} imports agent.{other}"
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if fits(n, ("station", "station.*"))])
+def test_the_station_shares_only_the_contract_with_the_node(name: str) -> None:
+    for other in set(ours(MODULES[name])):
+        assert layer(other) == 0 or fits(other, (*STATION_MAY, "station")), f"agent.{name} imports agent.{other}"
+
+
+@pytest.mark.parametrize("library", HEAVY)
+def test_a_heavy_library_stays_in_its_module(library: str) -> None:
+    users = {name for name, names in IMPORTS.items() for i in names if i.split(".")[0] == library}
+    assert {user for user in users if not fits(user, HEAVY[library])} == set()
+
+
+def test_only_the_clock_reads_time() -> None:
+    for name, tree in MODULES.items():
+        if name == "clock":
+            continue
+        assert not [i for i in IMPORTS[name] if i.split(".")[0] == "time"], f"agent.{name} imports time"
+        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        asked = [call for call in calls if re.search(r"\b(dt|date|datetime)\.(now|utcnow|today)$", call)]
+        assert not asked, f"agent.{name} calls {asked}"
+
+
+def writes(tree: ast.Module) -> Iterator[str]:
+    """Calls that open a file for writing, as far as they can be seen in the source."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        text = ast.unparse(node)
+        called = ast.unparse(node.func)
+        opens = called == "os.open" and re.search(r"O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)", text)
+        if opens or called.endswith((".write_text", ".write_bytes")):
+            yield text
+        elif called.split(".")[-1] == "open":
+            values = [a.value for a in (*node.args, *(k.value for k in node.keywords)) if isinstance(a, ast.Constant)]
+            if any(isinstance(v, str) and re.fullmatch(r"[rbt]*[wax+][wabtx+]*", v) for v in values):
+                yield text
+
+
+def test_only_the_named_modules_write_files() -> None:
+    for name, tree in MODULES.items():
+        if not fits(name, tuple(WRITERS)):
+            assert list(writes(tree)) == [], f"agent.{name} opens a file for writing; footage goes through agent.disk"
+
+
+def test_the_walk_sees_what_it_looks_for() -> None:
+    """A net with holes catches nothing: the rules above are tried on code that breaks them."""
+    bad = ast.parse(
+        "import time\n"
+        "def f():\n"
+        "    from cv2 import resize\n"
+        "    Path('x').open('wb'); open('y', mode='a'); Path('z').write_bytes(b''); os.open('q', os.O_CREAT)\n"
+        "    Path('fine').open('rb'); tarfile.open(p, 'r:gz')\n"
+    )
+    assert set(imports(bad)) == {"time", "cv2.resize"}
+    assert len(list(writes(bad))) == 4
+    assert set(ours(ast.parse("from agent.store.store import Store\nfrom agent import wire"))) == {
+        "store.store",
+        "wire",
+    }
+    with pytest.raises(AssertionError, match="in no layer"):
+        layer("surprise")
+    assert layer("main") > layer("camera.worker") > layer("camera.stream") > layer("store.store") > layer("wire")
+
+
+def texts() -> Iterator[Path]:
+    """Files that are, or would be, committed."""
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    for name in filter(None, listed.decode().split("\0")):
+        if (ROOT / name).is_file():
+            yield ROOT / name
+
+
+def test_no_file_names_a_registry_host() -> None:
+    for path in texts():
+        data = path.read_bytes().lower()
+        for host in REGISTRIES:
+            assert host.encode() not in data, (
+                f"{path.relative_to(ROOT)} names {host}; let the client's own settings decide"
+            )

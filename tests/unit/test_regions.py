@@ -1,0 +1,133 @@
+"""Regions: inferences are spent where they can change what is known, and boxes come back to the right place."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.types import FULL, NS, Box, Detection, Label
+from agent.vision import regions
+from agent.vision.regions import Planner, merged, placed, region_about, united
+from agent.vision.tracker import Track
+
+STEP_NS = NS // 5
+ASPECT = 16 / 9
+SPOT = Box(0.4, 0.4, 0.05, 0.2)
+
+
+def track(box: Box, last_ns: int, *, confirmed: bool = True, moved: bool = True, missed: int = 0) -> Track:
+    return Track(1, Label.PERSON, 0.6, box, 0, last_ns, confirmed, moved, missed, 3)
+
+
+def test_an_idle_scene_costs_nothing_however_long() -> None:
+    planner = Planner()
+    for index in range(1000):
+        assert planner.plan(boot_ns=index * STEP_NS, aspect=ASPECT, motion=[], tracks=[], changed=False) == []
+
+
+def test_motion_is_looked_at_in_the_picture_in_which_it_begins() -> None:
+    (region,) = Planner().plan(boot_ns=0, aspect=ASPECT, motion=[SPOT], tracks=[], changed=False)
+    assert region.x < SPOT.x and region.y < SPOT.y and region.x2 > SPOT.x2 and region.y2 > SPOT.y2
+    assert abs(region.w * ASPECT - region.h) < 1e-9  # square in pixels
+
+
+def test_a_flag_in_the_wind_costs_less_and_less_and_a_find_restores_the_attention() -> None:
+    planner, looks = Planner(), []
+    for index in range(300):
+        now_ns = index * STEP_NS
+        plan = planner.plan(boot_ns=now_ns, aspect=ASPECT, motion=[SPOT], tracks=[], changed=False)
+        planner.learn(boot_ns=now_ns, regions=plan, found=[])
+        looks.append(len(plan))
+    assert sum(looks[:10]) >= 3
+    assert 10 <= sum(looks[50:]) <= 45  # every 3 s, and the whole picture every 4 s
+    now_ns = 300 * STEP_NS + 4 * NS
+    plan = planner.plan(boot_ns=now_ns, aspect=ASPECT, motion=[SPOT], tracks=[], changed=False)
+    planner.learn(boot_ns=now_ns, regions=plan, found=[Detection(Label.PERSON, 0.6, SPOT)])
+    after = now_ns + STEP_NS
+    assert planner.plan(boot_ns=after, aspect=ASPECT, motion=[SPOT], tracks=[], changed=False)
+
+
+def test_a_settled_track_is_looked_at_twice_a_second_and_a_lost_one_at_once() -> None:
+    planner, looks, last_ns = Planner(), 0, 0
+    for index in range(1, 51):
+        now_ns = index * STEP_NS
+        plan = planner.plan(boot_ns=now_ns, aspect=ASPECT, motion=[SPOT], tracks=[track(SPOT, last_ns)], changed=False)
+        if plan:
+            looks, last_ns = looks + 1, now_ns
+    assert 12 <= looks <= 22
+    lost = track(SPOT, last_ns, missed=1)
+    assert planner.plan(boot_ns=last_ns + STEP_NS, aspect=ASPECT, motion=[], tracks=[lost], changed=False)
+
+
+def test_furniture_that_looks_like_a_person_is_worth_no_look() -> None:
+    planner = Planner()
+    statue = track(SPOT, 0, confirmed=False, moved=False)
+    looks = [
+        planner.plan(boot_ns=i * STEP_NS, aspect=ASPECT, motion=[], tracks=[statue], changed=False)
+        for i in range(1, 15)
+    ]
+    assert looks == [[]] * 14
+
+
+def test_sixty_pictures_a_second_cost_no_more_than_the_stated_bound() -> None:
+    planner, runs = Planner(), 0
+    everywhere = [Box(x / 10, y / 10, 0.04, 0.06) for x in range(10) for y in range(3, 9, 5)]
+    for index in range(600):  # 10 s
+        plan = planner.plan(boot_ns=index * NS // 60, aspect=ASPECT, motion=everywhere, tracks=[], changed=False)
+        assert len(plan) <= regions.REGIONS_MAX
+        runs += len(plan)
+    assert runs <= 10 * regions.RUNS_PER_S_MAX + regions.REGIONS_MAX
+
+
+def test_a_changed_scene_is_looked_at_whole_once() -> None:
+    planner = Planner()
+    assert planner.plan(boot_ns=0, aspect=ASPECT, motion=[], tracks=[], changed=True) == [FULL]
+    assert planner.plan(boot_ns=STEP_NS, aspect=ASPECT, motion=[], tracks=[], changed=False) == []
+
+
+@given(
+    st.floats(0, 0.95),
+    st.floats(0, 0.95),
+    st.floats(0.01, 1),
+    st.floats(0.01, 1),
+    st.sampled_from([0.56, 1.0, 1.33, 2.35]),
+)
+def test_a_region_holds_its_box_and_lies_in_the_picture(x: float, y: float, w: float, h: float, aspect: float) -> None:
+    box = Box(x, y, w, h).clipped()
+    region = region_about(box, aspect)
+    slack = 1e-6
+    assert region.x >= -slack and region.y >= -slack and region.x2 <= 1 + slack and region.y2 <= 1 + slack
+    assert region.x <= box.x + slack and region.y <= box.y + slack
+    assert region.x2 >= box.x2 - slack and region.y2 >= box.y2 - slack
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.9), st.floats(0, 0.9), st.floats(0.02, 0.3)), min_size=1, max_size=12))
+def test_merging_loses_no_region_and_keeps_to_the_count(items: list[tuple[float, float, float]]) -> None:
+    boxes = [Box(x, y, s, s).clipped() for x, y, s in items]
+    out = merged(boxes, 3)
+    assert 1 <= len(out) <= 3
+    for box in boxes:
+        assert any(
+            r.x <= box.x + 1e-9 and r.y <= box.y + 1e-9 and r.x2 >= box.x2 - 1e-9 and r.y2 >= box.y2 - 1e-9 for r in out
+        )
+
+
+def test_a_box_comes_back_to_its_place_in_the_picture() -> None:
+    region = Box(0.5, 0.2, 0.4, 0.4)
+    ((one, cut),) = placed([Detection(Label.PERSON, 0.5, Box(0.25, 0.5, 0.5, 0.25))], region)
+    assert not cut
+    assert one.box.as_list() == [0.6, 0.4, 0.2, 0.1]
+
+
+def test_half_a_person_at_a_crops_edge_gives_way_to_the_whole_one_even_if_surer() -> None:
+    left, right = Box(0.0, 0.0, 0.5, 1.0), Box(0.2, 0.0, 0.6, 1.0)
+    half = placed([Detection(Label.PERSON, 0.9, Box(0.9, 0.3, 0.1, 0.4))], left)  # 0.45..0.5 of the picture
+    whole = placed([Detection(Label.PERSON, 0.5, Box(0.25 / 0.6, 0.3, 0.1 / 0.6, 0.4))], right)  # 0.45..0.55
+    assert half[0][1] and not whole[0][1]
+    assert [one.score for one in united(half + whole)] == [0.5]
+    assert [one.score for one in united(half)] == [0.9]  # better half than nobody
+
+
+def test_a_box_at_the_pictures_own_edge_is_not_cut() -> None:
+    ((_, cut),) = placed([Detection(Label.PERSON, 0.9, Box(0.0, 0.3, 0.1, 0.7))], FULL)
+    assert not cut
