@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from agent.camera.worker import CameraWorker
 from agent.clock import Clock, SystemClock, Usage, uuid7_maker
 from agent.config import Config, load
 from agent.disk import Disk, PosixDisk
+from agent.errors import Transient
 from agent.folder import DataLock
 from agent.health import HealthWorker, Heartbeats
 from agent.local import LocalWorker
@@ -92,10 +94,11 @@ def run(config_path: Path) -> int:
             tell(supervisor.waker(name))
         node.state.watch(supervisor)
         code = supervisor.run()
-        if supervisor.left_running:  # a thread is stuck in a library: Python would wait for it for ever
-            os._exit(code or 71)
-        node.store.stop_session("stopped" if code == 0 else f"exit {code}")
+        with suppress(Transient):  # a disk that refuses now is explained by the next start
+            node.store.stop_session("stopped" if code == 0 else f"exit {code}")
         node.store.close()
+        if supervisor.left_running:  # a thread is stuck in a library: Python would wait for it for ever
+            os._exit(code)
     return code
 
 
@@ -235,7 +238,7 @@ def build(config: Config, world: World) -> Node:
     retention = RetentionWorker(
         limits=RetentionLimits.of(config.recording), disk=disk, index=store, clock=clock, report=reporter, new_id=new_id
     )
-    local = LocalWorker(folder=disk.path(""), catalog=store, status=state.status)
+    local = LocalWorker(folder=disk.path(""), catalog=store, status=state.status, wait_s=min(0.5, world.wait_s_max))
     return Node(
         store=store,
         workers=(panel, health, local, uplink, retention, recorder, vision, camera),

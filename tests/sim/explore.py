@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from tests.sim.power import Death, Killed, PowerCut, kind_of
 
-CHILD_S_MAX = 100  # a universe that takes longer hangs, which is a failure
+CHILD_S_MAX = 20  # a universe that takes longer hangs, which is a failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import base64
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_a_silent_station_gets_one_probe_at_a_time_ever_more_seldom() -> None:
         probes += [(second, r.sequence) for r in window.select(outbox, second)]
     times = [second for second, _ in probes]
     assert times[:5] == [10, 20, 40, 80, 140]  # 10, 20, 40, 60, 60 ... seconds apart
-    assert {b - a for a, b in zip(times[4:], times[5:], strict=False)} == {60}
+    assert {b - a for a, b in pairwise(times[4:])} == {60}
     assert [sequence for _, sequence in probes[:3]] == [1, 2, 3]  # they take turns: one may be poison
     window.receipt([(probes[-1][1], probes[-1][1])], 601)
     assert not window.silent

@@ -1,0 +1,101 @@
+"""`wardpost watch`: words for the person on duty, and lines for a program."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from agent import wire
+from agent.errors import ConfigError
+from agent.station.intake import EventIn
+from agent.station.store import Batch, Reader, Reject, StationStore
+from agent.station.watch import Watcher, follow, say_change, say_event
+from tests.fakes.clock import FakeClock
+from tests.unit.test_station import EPOCH, event, uid
+
+HANOI = dt.timezone(dt.timedelta(hours=7))
+
+
+def changed(**changes: object) -> wire.CloudEvent:
+    fields = {name: getattr(event(1), name) for name in event(1).__struct_fields__}
+    data = {name: getattr(fields["data"], name) for name in fields["data"].__struct_fields__}
+    for name, value in changes.items():
+        (data if name in data else fields)[name] = value
+    fields["data"] = wire.EventData(**data)
+    return wire.CloudEvent(**fields)
+
+
+def test_an_alert_says_when_how_sure_where_and_what() -> None:
+    one = changed(place="Lane 12", zones=["gate"], score=0.71, label="person")
+    assert say_event("gate-2", "person", one, 0, HANOI) == (
+        "21.11.2026 14:02:11 ±3 s  ALERT at Lane 12 (gate-2): A person at the gate; zone gate; 71% sure"
+    )
+
+
+def test_what_comes_late_says_so() -> None:
+    assert say_event("gate-2", "person", changed(historical=True), 0, HANOI).endswith("[DELIVERED LATE]")
+
+
+def test_a_clock_that_nobody_vouches_for_is_not_shown_as_right() -> None:
+    assert "14:02:11 (clock not verified)" in say_event("gate-2", "person", changed(timeerrms=None), 0, HANOI)
+    assert "yesterday (not a time)" in say_event("gate-2", "person", changed(time="yesterday"), 0, HANOI)
+
+
+def test_a_bell_is_a_call_for_help_and_an_end_is_an_end() -> None:
+    assert "HELP CALL at post gate-2" in say_event("gate-2", "bell", changed(severity="bell"), 0, HANOI)
+    assert "; over" in say_event("gate-2", "person", changed(phase="ended"), 0, HANOI)
+
+
+def test_a_silent_post_is_named_with_the_time_it_was_last_heard() -> None:
+    line = say_change("gate-2", "dark", 1_700_000_300 * 10**9, 1_700_000_000 * 10**9, HANOI)
+    assert line == "15.11.2023 05:18:20  Post gate-2 IS SILENT: no sign of life since 15.11.2023 05:13:20"
+
+
+def fill(folder: Path) -> StationStore:
+    store = StationStore(folder, clock=FakeClock(), site="ward-7")
+    store.open()
+    body = wire.encode(event(1))
+    picture = EventIn("gate-2", EPOCH, 2, uid(2), "thumbnail", uid(9), body)
+    strange = EventIn("gate-2", EPOCH, 3, uid(3), "dance", None, b'{"a":1}')
+    taken = [EventIn("gate-2", EPOCH, 1, uid(1), "person", uid(9), body), picture, strange]
+    store.commit(Batch(taken=list(taken), rejects=[Reject("wardpost/x", "not part of the contract", b"")]))
+    store.change([("gate-2", "dark", 0)])
+    return store
+
+
+def test_watching_shows_each_thing_once_and_only_what_is_new(tmp_path: Path) -> None:
+    store = fill(tmp_path)
+    reader = Reader(tmp_path)
+    reader.open()
+    watcher = Watcher(reader, as_json=False, zone=HANOI)
+    said: list[str] = []
+    follow(watcher, say=said.append, stop=threading.Event(), clock=FakeClock(), once=True)
+    assert ["ALERT" in said[0], "'dance'" in said[1], "IS SILENT" in said[2], "Refused" in said[3]] == [True] * 4
+    assert list(watcher.lines()) == []
+    late = Watcher(reader, as_json=False)
+    late.from_now()
+    store.commit(Batch(taken=[EventIn("gate-2", EPOCH, 4, uid(4), "person", uid(9), wire.encode(event(4)))]))
+    assert len(list(late.lines())) == 1
+    reader.close()
+    store.close()
+
+
+def test_json_is_one_object_a_line_with_the_event_as_it_came(tmp_path: Path) -> None:
+    store = fill(tmp_path)
+    reader = Reader(tmp_path)
+    reader.open()
+    lines = [json.loads(line) for line in Watcher(reader, as_json=True).lines()]
+    assert [line["kind"] for line in lines] == ["event", "event", "event", "node", "reject"]
+    assert lines[0]["event"] == json.loads(wire.encode(event(1)))
+    assert lines[2]["event"] == {"a": 1}
+    reader.close()
+    store.close()
+
+
+def test_watching_nothing_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a station running on this data folder"):
+        Reader(tmp_path).open()
