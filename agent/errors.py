@@ -3,6 +3,7 @@
     WardpostError            anything below; its text says what failed, where, and what to do
      +- ConfigError          the settings or the machine are wrong: a person must act (exit 78)
      +- Transient            the world is in the way (network, full disk, busy camera): try again later
+     |   +- NeedsRestart     ... and nothing in this process can cure it: a new process may
      +- Corrupt              bytes are not what they claim to be: set aside, never trusted, never fatal
 
 An exception of any other class is a bug. A worker that meets one is restarted by its supervisor.
@@ -23,3 +24,7 @@ class Transient(WardpostError):  # noqa: N818  (named for what it is, as in the 
 
 class Corrupt(WardpostError):  # noqa: N818
     """Data that fails its own check. The caller sets it aside and goes on without it."""
+
+
+class NeedsRestart(Transient):
+    """A library hangs inside this process. The supervisor leaves it, cleanly, so that systemd starts a new one."""

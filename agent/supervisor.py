@@ -12,6 +12,9 @@ What counts as a failure: only bugs, that is, anything that is not a `WardpostEr
 unplugged camera (Transient), rubbish from outside (Corrupt), or a setting found wrong after the start (ConfigError) is
 the world's doing: restarting the process would not cure it and would cost footage. Those are tried again for ever.
 
+A NeedsRestart is the world's doing too, but only a new process cures it: the process stops cleanly with 71, though not
+before it has run for `settled_s`, so that a camera that stays stuck does not silence the uplink by a crash loop.
+
 A ConfigError from the first `open` of a worker, while the agent is starting, ends the process with 78.
 """
 
@@ -30,7 +33,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from agent.clock import Clock
-from agent.errors import ConfigError, WardpostError
+from agent.errors import ConfigError, NeedsRestart, WardpostError
 from agent.logs import error_line, stack_line
 from agent.notify import Notifier
 from agent.types import NS
@@ -38,7 +41,7 @@ from agent.worker import FOREVER_S, Worker
 
 EXIT_STOPPED = 0
 EXIT_BUG = 70  # EX_SOFTWARE: too many failures, or too much memory
-EXIT_STUCK = 71  # EX_OSERR: a worker no longer comes back from a call
+EXIT_STUCK = 71  # EX_OSERR: a worker no longer comes back from a call, or a library is stuck for good
 EXIT_CONFIG = 78  # EX_CONFIG: a person must act
 
 WORKERS_MAX = 16
@@ -92,6 +95,7 @@ class Life:
         self.restarts = 0
         self.trouble = ""  # the last error while the worker is down; empty while it is up
         self.fatal: ConfigError | None = None  # from the first open
+        self.hopeless = ""  # why only a new process can help
         self.bugs: deque[float] = deque(maxlen=limits.failures_max)
         self._limits = limits
         self._clock = clock
@@ -150,6 +154,8 @@ class Life:
         if isinstance(error, WardpostError):
             if isinstance(error, ConfigError) and first_open:
                 self.fatal = error
+            if isinstance(error, NeedsRestart):
+                self.hopeless = str(error)
             self.trouble = str(error)
             log.warning("%s: %s; trying again in %.1f s", self.name, error, pause_s)
         else:
@@ -246,6 +252,7 @@ class Supervisor:
         self._signal: int | None = None
         self._asked = threading.Event()
         self._ready = False
+        self._born_s: float | None = None  # the first look
         self._fed_at_s = float("-inf")
         self._rss_at_s = float("-inf")
         self._stuck_since_s: float | None = None
@@ -292,8 +299,12 @@ class Supervisor:
             name = "a request" if self._signal is None else signal.Signals(self._signal).name
             log.info("stopping: %s", name)
             return EXIT_STOPPED
+        self._born_s = now if self._born_s is None else self._born_s
         for thread in self._started:
             life = thread.life
+            if life.hopeless and now - self._born_s >= self._limits.settled_s:
+                log.critical("%s: %s; leaving, so that systemd starts the post afresh", life.name, life.hopeless)
+                return EXIT_STUCK
             if life.fatal is not None and not self._ready:
                 log.critical("%s: %s", life.name, life.fatal)
                 return EXIT_CONFIG

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from agent.errors import Transient
+from agent.errors import NeedsRestart, Transient
 from agent.types import Frame, Packet
 
 
@@ -17,7 +17,7 @@ class CameraLost(Transient):
     """The camera stalled, vanished or sent rubbish. The worker reports it and opens the camera again."""
 
 
-class CameraStuck(CameraLost):
+class CameraStuck(CameraLost, NeedsRestart):
     """The camera's library hangs inside this process. Opening again cannot help: only a new process does."""
 
 

@@ -40,7 +40,7 @@ class CameraStats:
 class CameraWorker:
     """See `agent.worker.Worker`. Owns the camera: nobody else calls it.
 
-    A CameraStuck is reported like any loss and then raised: only a new process helps, so the supervisor must count it.
+    A CameraStuck is reported like any loss and then raised: only a new process helps (NeedsRestart).
     """
 
     name = "camera"

@@ -74,10 +74,14 @@ class Explorer:
         self.outcomes: list[Outcome] = []
 
     def fork(self, cut: Cut) -> bool:
-        """True in the child, whose business is to die by `cut` and then to call `report`. The parent gets False."""
+        """True in the child, whose business is to call `ready`, to die by `cut`, and to call `report`.
+
+        The parent gets False once the child is ready.
+        """
         while self._running >= self._jobs:
             self._collect()
         read_fd, write_fd = os.pipe()
+        ready_fd, self._ready_fd = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
         with warnings.catch_warnings():
@@ -86,15 +90,23 @@ class Explorer:
             pid = os.fork()
         if pid == 0:
             os.close(read_fd)
+            os.close(ready_fd)
             self._report_fd = write_fd
             signal.alarm(CHILD_S_MAX)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             return True
         os.close(write_fd)
+        os.close(self._ready_fd)
+        os.read(ready_fd, 1)  # an end of file, too, will do: the child is dead and is reported below
+        os.close(ready_fd)
         self._children.register(read_fd, selectors.EVENT_READ)
         self._buffers[read_fd] = (cut, pid, bytearray())
         self._running += 1
         return False
+
+    def ready(self) -> None:
+        """The child has its own copy of every file: the parent may go on."""
+        os.close(self._ready_fd)
 
     def report(self, outcome: Outcome) -> NoReturn:
         """Ends the child. No finaliser runs: they would touch the parent's files."""

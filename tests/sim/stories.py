@@ -13,6 +13,7 @@ def a_day_in_half_a_minute(world: World) -> None:
     """First boot; a person passes; the bell; the network goes, a second person passes, it comes back; files roll and
     the oldest go; a clean stop and a second start.
     """
+    world.going_on.add("wardpost.storage")  # young footage is deleted: the notice stays open for an hour
     world.at(6.0, world.press_bell)
     world.at(11.0, lambda: world.network(up=False))
     world.at(16.5, world.press_bell)

@@ -60,8 +60,10 @@ class Universe:
                         own = Path(tempfile.mkdtemp(prefix="universe-", dir=folder))
                         child.append((cut, own))
                         world.move_to(own)
-                        _arm(world, cut)
-                        return
+                        explorer.ready()
+                        raise death_of(cut)
+                if step.startswith("before commit"):
+                    world.torn_from = DatabaseImage(world.node_folder / boot.STORE_NAME)
 
             world.crash_points.listener = listen
             try:
@@ -72,8 +74,6 @@ class Universe:
                 if child:
                     explorer.report(Outcome(child[0][0], problems_of(error)))
                 raise
-            if child:  # the cut never came: this commit could not be torn
-                explorer.report(Outcome(child[0][0], [], happened=False))
             outcomes = explorer.finish()
             world.close()
         return outcomes
@@ -83,9 +83,11 @@ class Universe:
         with _folder() as folder:
             world = self.world(folder)
 
-            def listen(point: int, _step: str) -> None:
+            def listen(point: int, step: str) -> None:
                 if point == cut.point:
-                    _arm(world, cut)
+                    raise death_of(cut)
+                if step.startswith("before commit"):
+                    world.torn_from = DatabaseImage(world.node_folder / boot.STORE_NAME)
 
             world.crash_points.listener = listen
             try:
@@ -96,20 +98,6 @@ class Universe:
                 with suppress(Exception):
                     world.close()
             return Outcome(cut, [], happened=False)
-
-
-def _arm(world: World, cut: Cut) -> None:
-    """Dies here, or, for a torn commit, at the end of it."""
-    if cut.kind != "torn":
-        raise death_of(cut)
-    before = DatabaseImage(world.node_folder / boot.STORE_NAME)
-
-    def listen(_point: int, step: str) -> None:
-        if "after commit" in step:
-            world.torn_from = before
-        raise death_of(cut)
-
-    world.crash_points.listener = listen
 
 
 def _aftermath(world: World, story: Story, cut: Cut, folder: Path, death: Death) -> Outcome:

@@ -455,9 +455,10 @@ class World:
     def move_to(self, folder: Path) -> None:
         """This process is another universe now: its files are its own. The station goes on with a copy of its file.
 
-        The old connections stay open for ever: closing one would write into the parent's files.
+        The old connections stay open for ever: closing one would write into the parent's files. The node must die next.
         """
         self.folder = folder
+        self.node_folder = self._copy_of(self.node_folder, "node")
         old = self.station_store
         self.station_folder = self._copy_of(self.station_folder, "station")
         if old._db is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.clock import SystemClock
-from agent.errors import ConfigError, Transient
+from agent.errors import ConfigError, NeedsRestart, Transient
 from agent.notify import Notifier
 from agent.supervisor import (
     EXIT_BUG,
@@ -371,3 +371,21 @@ def test_threads_have_a_budget_and_names_are_unique() -> None:
         supervisor(*[Script(str(i)) for i in range(WORKERS_MAX + 1)])
     with pytest.raises(ValueError, match="same name"):
         supervisor(Script("camera"), Script("camera"))
+
+
+def test_what_only_a_new_process_cures_ends_this_one_but_not_at_once() -> None:
+    """The camera's library hangs: the post restarts itself, and does not fall into a crash loop over it."""
+    clock = FakeClock()
+    camera = Script("camera", NeedsRestart("picamera2: did not stop within 5 s"))
+    supervisor = Supervisor([camera], clock=clock, notify=Listener(), exit_now=lambda _: None)
+    life = supervisor.lives["camera"]
+    supervisor._started.append(supervisor._threads["camera"])
+    supervisor._ready = True
+    assert supervisor.look(clock.boot_ns() / NS) is None
+    life.turn()
+    life.turn()
+    assert life.hopeless
+    assert list(life.bugs) == [], "not a bug of ours"
+    assert supervisor.look(clock.boot_ns() / NS) is None, "it has only just started"
+    clock.advance(61)
+    assert supervisor.look(clock.boot_ns() / NS) == EXIT_STUCK

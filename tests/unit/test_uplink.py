@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import wire
@@ -112,6 +112,7 @@ def test_a_row_that_the_station_never_acknowledges_does_not_hold_up_the_others()
     assert 3 <= sendings <= 6
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_whatever_is_lost_every_row_is_delivered_in_the_end(data: st.DataObject) -> None:
     """Messages and receipts get lost by chance for a while, then no more: the outbox must empty."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -68,7 +69,7 @@ def test_marking_an_event_late_changes_that_field_and_nothing_else(summary: str)
 def test_ranges_hold_exactly_what_was_put_in(sequences: list[int]) -> None:
     ranges = wire.ranges(sequences)
     assert [s for low, high in ranges for s in range(low, high + 1)] == sorted(set(sequences))
-    assert all(a[1] + 1 < b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+    assert all(a[1] + 1 < b[0] for a, b in pairwise(ranges))
 
 
 @given(st.binary(max_size=200))
