@@ -4,6 +4,7 @@ Procedures (as in Moonfire's schema.md, each one verified by tests/contract/test
 
     create   open O_EXCL, fsync directory            -> the name survives a power cut
     append   write, fdatasync                        -> the bytes survive a power cut
+    go on    open an existing file at its end        -> as append; the name was durable already
     replace  write temporary, fsync, rename, fsync directory
     unlink   unlink, fsync directory                 -> the name stays gone
 
@@ -39,6 +40,9 @@ class Disk(Protocol):
     def create(self, name: str) -> DurableFile:
         """Makes a new file whose name survives a power cut. An existing one is an error."""
 
+    def append(self, name: str) -> DurableFile:
+        """Opens an existing file to go on writing at its end. Raises FileNotFoundError when it is not there."""
+
     def open(self, name: str) -> BinaryIO:
         """Opens a file for reading. Raises FileNotFoundError when it is not there."""
 
@@ -48,8 +52,11 @@ class Disk(Protocol):
     def truncate(self, name: str, size: int) -> None:
         """Shortens a file, durably."""
 
-    def replace(self, name: str, data: bytes) -> None:
-        """Writes a whole small file so that a power cut leaves the old content or the new one."""
+    def replace(self, name: str, data: bytes, *, private: bool = False) -> None:
+        """Writes a whole small file so that a power cut leaves the old content or the new one.
+
+        `private`: only the agent's user may read it.
+        """
 
     def rename(self, name: str, new: str) -> None:
         """Renames, durably; the new folder must exist (see `list`). A cut may leave both names, never none."""
@@ -133,6 +140,15 @@ class PosixDisk:
             raise
         return PosixFile(fd, path)
 
+    def append(self, name: str) -> PosixFile:
+        path = self.path(name)
+        try:
+            return PosixFile(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _transient(error, "open", path) from error
+
     def open(self, name: str) -> BinaryIO:
         path = self.path(name)
         try:
@@ -157,13 +173,16 @@ class PosixDisk:
         except OSError as error:
             raise _transient(error, "truncate", path) from error
 
-    def replace(self, name: str, data: bytes) -> None:
+    def replace(self, name: str, data: bytes, *, private: bool = False) -> None:
         path = self.path(name)
         temporary = path.with_name(path.name + ".tmp")
+        mode = 0o600 if private else 0o640
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
             file = PosixFile(fd, temporary)
             try:
+                if private:
+                    os.fchmod(fd, mode)  # before the secret is in it: a cut may have left the temporary with any mode
                 file.write(data)
                 os.fsync(fd)
             finally:

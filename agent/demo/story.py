@@ -23,6 +23,7 @@ from agent.demo.rig import Rig
 from agent.demo.screen import Screen
 from agent.demo.viewer import Viewer
 from agent.errors import ConfigError, Transient, WardpostError
+from agent.recording.coverage import RECORDED
 from agent.types import NS
 from agent.uplink.worker import HISTORICAL_S
 
@@ -140,7 +141,7 @@ class Demo:
         model, labels = self._assets.get(MODEL), self._assets.get(LABELS)
         url, place = self._url, "your camera"
         if url is None:
-            url, place = str(self._out / "camera.mp4"), "the bicycle wall"
+            url, place = str(self._out / "camera.mp4"), "the wall"
             self._screen.progress(0, 1, "composing the film")
             make_film(self._assets.footage(), Path(url))
         return Rig(
@@ -197,10 +198,9 @@ class Demo:
         self._screen.say("Asked for the footage around that time (wardpost footage), the post answers:")
         answer = rig.footage(killed_ns - 6 * NS, self._clock.boot_ns() - 2 * NS, self._out / "around-the-kill.mp4")
         for stretch in answer["coverage"]:
-            why = f" ({stretch['detail']})" if stretch["detail"] else ""
-            self._screen.say(
-                f"{stretch['from'][11:19]}  {stretch['seconds']:5.1f} s  {stretch['what']}{why}", indent="    "
-            )
+            recorded = stretch["what"] == RECORDED
+            what = RECORDED if recorded else f"nothing recorded: {stretch['detail'] or stretch['what']}"
+            self._screen.say(f"{stretch['from'][11:19]}  {stretch['seconds']:5.1f} s  {what}", indent="    ")
         return killed_ns
 
     def _end(self, rig: Rig) -> int:

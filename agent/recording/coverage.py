@@ -189,8 +189,7 @@ def _survey(
         boot = by_boot.get(item.boot_id, [])
         at = bisect_right(boot, item.start_ns, key=lambda life: life.row.start_ns) - 1
         if at >= 0:
-            limit_ns = boot[at + 1].row.start_ns if at + 1 < len(boot) else item.end_ns
-            boot[at].note(item.start_ns, min(item.end_ns, limit_ns))
+            boot[at].note(item.start_ns, item.end_ns)
     return lives
 
 

@@ -49,14 +49,28 @@ class Credentials:
     tls: TlsSettings | None = None
 
 
-def tls_context(tls: TlsSettings | None) -> ssl.SSLContext:
+class TlsContext(ssl.SSLContext):
+    """A client context that remembers its socket: paho leaves it open when the handshake fails."""
+
+    made: ssl.SSLSocket | None = None
+
+    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        self.made = super().wrap_socket(*args, **kwargs)
+        return self.made
+
+
+def tls_context(tls: TlsSettings | None) -> TlsContext:
     """A client context that checks the broker's certificate and name. Raises ConfigError naming the bad file."""
     for name in ("ca", "cert", "key"):
         path = getattr(tls, name, "")
         if path and not os.access(path, os.R_OK):
             raise ConfigError(f"tls.{name}: {path} cannot be read; check the path and its permissions")
+    context = TlsContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the certificate and the name
     try:
-        context = ssl.create_default_context(cafile=tls.ca if tls and tls.ca else None)
+        if tls and tls.ca:
+            context.load_verify_locations(tls.ca)
+        else:
+            context.load_default_certs()
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"tls.ca: {tls.ca if tls else ''} is not a PEM certificate ({error})") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -125,7 +139,8 @@ class PahoTransport:
         self._drop()
         self._broker, self._hello = broker, hello
         self._happenings.clear()
-        client = self._make_client(broker, hello)
+        context = tls_context(self._credentials.tls) if broker.tls else None
+        client = self._make_client(hello, context)
         reason = self._look_up(broker)
         if reason is None:
             try:
@@ -133,12 +148,14 @@ class PahoTransport:
             except (OSError, ValueError) as error:  # ssl errors are OSErrors; an odd host name is a ValueError
                 reason = _plain(error)
         if reason is not None:
+            if context is not None and context.made is not None:
+                context.made.close()
             self._happenings.append(Refused(broker, reason))
             return
         self._client = client
         self._connack_by_s = self._now() + self._connect_s_max
 
-    def _make_client(self, broker: Broker, hello: Hello) -> paho.Client:
+    def _make_client(self, hello: Hello, context: TlsContext | None) -> paho.Client:
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=hello.client_id,
@@ -151,8 +168,8 @@ class PahoTransport:
         client.max_inflight_messages_set(0)  # no limit here: the sender's window is the limit
         if self._credentials.username:
             client.username_pw_set(self._credentials.username, read_password(self._credentials))
-        if broker.tls:
-            client.tls_set_context(tls_context(self._credentials.tls))
+        if context is not None:
+            client.tls_set_context(context)
         if hello.will is not None:
             client.will_set(hello.will.topic, hello.will.payload, qos=1, retain=True)
         client.on_connect = self._on_connect
@@ -318,11 +335,20 @@ class PahoTransport:
             if client is not None and client is self._client and writable:
                 client.loop_write()
             if client is not None and client is self._client and (buffered or sock in readable):
-                client.loop_read()
+                self._read(client)
             elif woken or not readable:
                 break
             first = False
         self._check_deadlines()
+
+    def _read(self, client: paho.Client) -> None:
+        try:
+            client.loop_read()
+        except Exception as error:  # noqa: BLE001  (paho's parser meets whatever a stranger sends)
+            if client is not self._client:
+                return
+            log.debug("paho: %r", error)
+            self._end("it does not speak MQTT; is the port right?")
 
     def _check_deadlines(self) -> None:
         client, now = self._client, self._now()

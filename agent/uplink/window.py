@@ -74,6 +74,11 @@ class Window:
         """Whether `select` could send an ordinary row."""
         return len(self._sent) < self._allowed and self._bytes < self._bytes_max
 
+    @property
+    def wants_rows(self) -> bool:
+        """Whether it is worth reading the outbox: a quarter of the window is free. A read costs the whole window."""
+        return self.has_room and 4 * (self._allowed - len(self._sent)) >= self._allowed
+
     def due(self) -> float:
         """When `expire` has something to do next; infinity when nothing is on its way or in back-off."""
         times = [*self._retry_at.values()]

@@ -195,7 +195,7 @@ class UplinkWorker:
         """Sends what may be sent now."""
         self._window.expire(now)
         waiting = self._store.outbox_rows > self._window.unacknowledged
-        if now < self._store_retry_at or not (self._new_rows or (waiting and self._window.has_room)):
+        if now < self._store_retry_at or not (self._new_rows or (waiting and self._window.wants_rows)):
             return
         self._new_rows = False  # before reading: what is committed from here on sets it again
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import ipaddress
+import random
 import socket
 import struct
 import threading
@@ -100,22 +102,37 @@ def test_a_name_that_does_not_exist_is_said_so() -> None:
     assert "cannot be looked up" in reason(outcome(Broker("no-such-host.invalid", 1883, tls=False)))
 
 
-def test_plain_talk_to_something_that_is_no_broker_is_refused() -> None:
-    """It answers, but not in MQTT."""
+def test_something_that_is_no_broker_is_refused_whatever_it_says(seed: int) -> None:
+    """It answers, but not in MQTT; or in MQTT, but nonsense."""
+    rng = random.Random(seed)
+    answers = [b"SSH-2.0-OpenSSH_9.2\r\n" * 20, b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x20\x00", b"\x20\x02\x00"]
+    answers += [
+        b"\x20\x02\x00\x00\x90\x01\x00",
+        b"\x20\x02\x00\x00\x30\x01\x00",
+        b"\x20\x02\x00\x63",
+        b"\x20\x02\x00\x01",
+    ]
+    answers += [rng.randbytes(rng.randrange(1, 40)) for _ in range(20)]
+    answers += [b"\x20\x02\x00\x00" + rng.randbytes(rng.randrange(1, 40)) for _ in range(20)]
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
-        connection, _ = listener.accept()
-        connection.recv(100)
-        connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n" * 20)
-        connection.recv(1000)
-        connection.close()
+        for answer in answers:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(100)
+                connection.sendall(answer)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1000):
+                    pass
 
     thread = threading.Thread(target=serve)
     thread.start()
-    assert reason(outcome(Broker("127.0.0.1", listener.getsockname()[1], tls=False)))
+    broker = Broker("127.0.0.1", listener.getsockname()[1], tls=False)
+    said = [reason(outcome(broker)) for _ in answers]
     thread.join()
     listener.close()
+    assert all(said)
 
 
 # -- TLS ----------------------------------------------------------------------------------------------------------------

@@ -157,6 +157,12 @@ class FakeDisk:
         self._step(f"after sync folder {name}")
         return FakeFile(self, name, inode, self._boot)
 
+    def append(self, name: str) -> FakeFile:
+        self._check("open", name)
+        if name not in self._names:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return FakeFile(self, name, self._names[name], self._boot)
+
     def open(self, name: str) -> BinaryIO:
         self._check("open", name, writes=False)
         if name not in self._names:
@@ -180,7 +186,7 @@ class FakeDisk:
         inode.durable = bytes(inode.data)
         self._step(f"after sync {name}")
 
-    def replace(self, name: str, data: bytes) -> None:
+    def replace(self, name: str, data: bytes, *, private: bool = False) -> None:  # noqa: ARG002  (it has no users)
         self._check("replace", name)
         temporary = name + ".tmp"
         self._room(name, len(data))

@@ -43,6 +43,8 @@ class Promises:
     receipted: set[tuple[str, int]] = field(default_factory=set)
     sent: dict[tuple[str, int], str] = field(default_factory=dict)
     anchors: set[TimeAnchor] = field(default_factory=set)
+    sealed: dict[str, str] = field(default_factory=dict)  # segment -> sha256 of its newest row
+    condemned: dict[str, str] = field(default_factory=dict)  # segment -> reason
     broken: list[str] = field(default_factory=list)
 
     def commit(self, epoch: str, sequence: int, event_id: str) -> None:
@@ -104,7 +106,8 @@ def check_1_committed_events_are_kept(world: World) -> None:
     stored = {(event.epoch, event.sequence): event.id for event in at_station(world.station_folder)}
     waiting = {(node.store.epoch, sequence): event_id for sequence, event_id in outbox(node.store).items()}
     shed = _shed(node.store)
-    for key, event_id in world.promises.committed.items():
+    on_record = {(node.store.epoch, s): i for s, i in node.store._query("select sequence, id from event")}
+    for key, event_id in (world.promises.committed | on_record).items():
         where = stored.get(key) or waiting.get(key)
         if where is None and not (key[0] == node.store.epoch and key[1] in shed):
             raise Broken(f"event {key[1]} was committed and is neither in the outbox nor at the station")
@@ -174,6 +177,17 @@ def check_2_a_row_is_a_whole_file(world: World) -> None:
             raise Broken(f"{row.name}: {len(data)} bytes on the disk are not the {row.bytes} that the row promises")
         if found.problem or len(found.fragments) != row.fragments:
             raise Broken(f"{row.name}: {len(found.fragments)} of {row.fragments} fragments verify: {found.problem}")
+
+
+def check_2_sealed_footage_stays(world: World) -> None:
+    """What was sealed is as it was, until policy deletes it."""
+    rows = {row.name: row.sha256 for row in world.node.store.segments()}
+    for name, reason in world.promises.condemned.items():
+        if reason not in {"budget", "age", "disk full"}:
+            raise Broken(f"{name} was sealed and then given up: {reason}")
+    for name, sha256 in world.promises.sealed.items():
+        if name not in world.promises.condemned and rows.get(name) != sha256:
+            raise Broken(f"{name} was sealed and is now {'changed' if name in rows else 'gone'}")
 
 
 def check_2_no_file_without_a_row(world: World) -> None:
@@ -305,6 +319,7 @@ SETTLED: tuple[Callable[[World], None], ...] = (
     check_1_everything_has_arrived,
     check_incidents_end,
     check_2_a_row_is_a_whole_file,
+    check_2_sealed_footage_stays,
     check_2_no_file_without_a_row,
     check_3_a_cut_costs_one_fragment,
     check_4_every_second_is_explained,

@@ -7,10 +7,9 @@ import os
 import random
 import shutil
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,14 +33,17 @@ class Universe:
     visits: tuple[Visit, ...] = ()
     parts: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    plant: Callable[[World], None] = lambda _world: None
 
     def world(self, folder: Path) -> World:
         """A new world, before its first moment."""
-        return World(folder, self.seed, visits=self.visits, parts=self.parts, **self.settings)
+        world = World(folder, self.seed, visits=self.visits, parts=self.parts, **self.settings)
+        self.plant(world)
+        return world
 
     def count(self) -> tuple[int, Counter[str], list[str]]:
         """Runs the story without any cut: how many crash points it has, of which kinds, and what does not hold."""
-        with _folder() as folder:
+        with universe_folder() as folder:
             world = self.world(folder)
             problems = _live(world, self.story)
             world.close()
@@ -50,7 +52,7 @@ class Universe:
     def explore(self, choose: Choose, *, jobs: int) -> list[Outcome]:
         """Runs the story once, and each cut that `choose` names in a fork of it."""
         explorer = Explorer(jobs=jobs)
-        with _folder() as folder:
+        with universe_folder() as folder:
             world = self.world(folder)
             child: list[tuple[Cut, Path]] = []
 
@@ -78,9 +80,9 @@ class Universe:
             world.close()
         return outcomes
 
-    def replay(self, cut: Cut) -> Outcome:
+    def replay(self, cut: Cut, *, quiet: bool = True) -> Outcome:
         """The same cut in this process: for a debugger, and to prove that forking changes nothing."""
-        with _folder() as folder:
+        with universe_folder(quiet=quiet) as folder:
             world = self.world(folder)
 
             def listen(point: int, step: str) -> None:
@@ -111,7 +113,6 @@ def _aftermath(world: World, story: Story, cut: Cut, folder: Path, death: Death)
 
 
 def _judged(world: World, story: Story, cut: Cut, death: Death) -> Outcome:
-    t0 = time.perf_counter()
     rng = random.Random(f"{cut.seed} {cut.point} {cut.kind}")
     log: bytes | None = None
     if cut.kind == "torn":
@@ -140,7 +141,7 @@ def _judged(world: World, story: Story, cut: Cut, death: Death) -> Outcome:
             deaths += 1
             world.crash_points.listener = None
             world.die(again, rng, off_s=SECOND_DEATH_S)
-    figures = {"deaths": float(deaths), "turns": float(world.scheduler.turns), "wall_s": time.perf_counter() - t0, "now_s": world.now_s}
+    figures = {"deaths": float(deaths), "lived_s": world.now_s}
     if world.losses:
         figures["loss_s"] = max(loss.lost_s for loss in world.losses)
         figures["loss_beyond_queue_s"] = max(loss.lost_s - loss.queue_s for loss in world.losses)
@@ -158,17 +159,17 @@ def _live(world: World, story: Story | None) -> list[str]:
     return checks.all_problems(world)
 
 
-class _folder:
-    """A folder in memory where there is one: a real disk would spend its time in SQLite's syncs."""
-
-    def __init__(self) -> None:
-        shm = Path("/dev/shm")
-        self._path = Path(tempfile.mkdtemp(prefix="wardpost-sim-", dir=shm if os.access(shm, os.W_OK) else None))
-
-    def __enter__(self) -> Path:
-        logging.getLogger("agent").setLevel(logging.CRITICAL + 1)
-        return self._path
-
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger("agent").setLevel(logging.NOTSET)
-        shutil.rmtree(self._path, ignore_errors=True)
+@contextmanager
+def universe_folder(*, quiet: bool = True) -> Iterator[Path]:
+    """A folder in memory where there is one: a real disk would spend the time in SQLite's syncs. The log is silenced."""
+    shm = Path("/dev/shm")
+    path = Path(tempfile.mkdtemp(prefix="wardpost-sim-", dir=shm if os.access(shm, os.W_OK) else None))
+    log = logging.getLogger("agent")
+    before = log.level
+    if quiet:
+        log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield path
+    finally:
+        log.setLevel(before)
+        shutil.rmtree(path, ignore_errors=True)

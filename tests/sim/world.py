@@ -41,9 +41,9 @@ from agent.station.store import FILE, StationStore
 from agent.station.worker import StationWorker
 from agent.store.store import Store
 from agent.supervisor import Life, Limits
-from agent.types import NS, Event, Frame, Packet
+from agent.types import NS, Event, Frame, Packet, Segment
 from agent.uplink import parse_broker
-from tests.sim.stopgap_broker import FakeBroker
+from tests.fakes.broker import FakeBroker, FakeTransport
 from tests.fakes.camera import FakeCamera, Walker
 from tests.fakes.clock import FakeClock
 from tests.fakes.detector import FakeDetector, bright_spots
@@ -54,7 +54,7 @@ from tests.sim.power import CrashPoints, DatabaseImage, Death, PowerCut
 from tests.sim.scheduler import Machine, Pace, Scheduler
 
 SITE, NODE, STATION = "phuong-1", "post-1", "desk"
-BROKER = "mqtt://broker:1883"
+BROKER = "mqtt://fake:1883"
 FPS = 5
 RESTART_S = 2.0  # systemd's pause before it starts a process again
 BOOT_S = 6.0  # from power to the agent's first instruction
@@ -98,6 +98,19 @@ class SimCamera(FakeCamera):
                 self.first_ns = item.boot_ns if self.first_ns is None else self.first_ns
                 self.newest_ns = item.boot_ns
         return items
+
+
+class SimTransport(FakeTransport):
+    """Lets somebody overhear what is handed to the broker."""
+
+    def __init__(self, *, broker: FakeBroker, clock: FakeClock, heard: Callable[[str, bytes], None]) -> None:
+        super().__init__(brokers=[broker], clock=clock)
+        self._overheard = heard
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> int:
+        mid = super().publish(topic, payload, qos=qos, retain=retain)
+        self._overheard(topic, payload)
+        return mid
 
 
 class SimStationStore(StationStore):
@@ -234,8 +247,9 @@ class World:
         self.eyes = FakeDetector(bright_spots())
         self.computer = Machine("node", self.clock)
         self.desk = Machine("station", FakeClock(boot_id="d" * 32, utc_ns=1_790_000_000 * NS))
-        self.scheduler.machines = [self.computer, self.desk]
-        self.broker = FakeBroker()
+        broker = Machine("broker", FakeClock(boot_id="b" * 32, utc_ns=1_790_000_000 * NS))
+        self.scheduler.machines = [self.computer, self.desk, broker]
+        self.broker = FakeBroker(clock=broker.clock)
         self._start_station()
 
     # -- time ---------------------------------------------------------------------------------------------------------
@@ -301,13 +315,14 @@ class World:
             walkers=[Walker(v.from_s - self.now_s, v.until_s - self.now_s, y=v.y) for v in self.visits],
         )
         self.panel = FakePanel()
+        self.transport = SimTransport(broker=self.broker, clock=self.clock, heard=self.promises.publish)
         world = agent.main.World(
             clock=self.clock,
             disk=self.disk,
             camera=self.camera,
             detector=self.eyes,
             panel=self.panel,
-            transport=self.broker.transport(self.clock, heard=self.promises.publish),
+            transport=self.transport,
             machine=QuietComputer(),
             rng=random.Random(f"{self.seed} node {self.lives}"),
             stopwatch_ns=lambda: 0,
@@ -374,12 +389,12 @@ class World:
             self.computer.on = False
             self.at(self.now_s + off_s + BOOT_S, lambda: self._power_up(off_s))
         else:
+            self.transport.vanish()
             self.at(self.now_s + RESTART_S, self.boot)
 
     def _process_ends(self) -> None:
         self.computer.lives = {}
         self.computer.due_ns.clear()
-        self.broker.cut(f"wardpost_{SITE}_{NODE}")
 
     def _power_up(self, off_s: float) -> None:
         self.clock.reboot(off_s)
@@ -416,9 +431,15 @@ class World:
         """Something in the node reports events, as its workers do."""
         self._reporter()(events)
 
-    def network(self, *, up: bool) -> None:
-        """The node's way to the broker."""
-        self.broker.network(f"wardpost_{SITE}_{NODE}", up=up)
+    def network(self, *, up: bool, silent: bool = False) -> None:
+        """The node's way to the broker. `silent`: nobody is told that it is gone, as when a mobile link fades."""
+        client = f"wardpost_{SITE}_{NODE}"
+        if up:
+            self.broker.heal(client)
+            return
+        if not silent:
+            self.broker.cut(client)
+        self.broker.partition(client)
 
     # -- the station --------------------------------------------------------------------------------------------------
 
@@ -428,9 +449,12 @@ class World:
         )
         store.crash_point = self.station_points
         self.station_store = store
+        self.station_transport = SimTransport(
+            broker=self.broker, clock=self.desk.clock, heard=self.promises.publish
+        )
         worker = StationWorker(
             store=store,
-            transport=self.broker.transport(self.desk.clock, heard=self.promises.publish),
+            transport=self.station_transport,
             clock=self.desk.clock,
             rng=random.Random(f"{self.seed} station"),
             site=SITE,
@@ -447,7 +471,7 @@ class World:
         self._graveyard.append((self.station_store, dict(self.desk.lives)))
         self.desk.lives = {}
         self.desk.due_ns.clear()
-        self.broker.cut(f"wardpost_{SITE}_station_{STATION}")
+        self.station_transport.vanish()
         self.station_folder = self._copy_of(self.station_folder, "station")
         self.station_points.revive()
         self.at(self.now_s + off_s, self._start_station)
@@ -543,6 +567,15 @@ def watched(kind: type[Store], promises: checks.Promises) -> type[Store]:
                 ):
                     promises.commit(self.epoch, sequence, event_id)
             return sequences
+
+        def add_segment(self, segment: Segment) -> None:
+            super().add_segment(segment)
+            promises.sealed[segment.name] = segment.sha256
+
+        def condemn(self, names: Sequence[str], reason: str) -> None:
+            # Before the fact: if the power goes after the commit, the decision stands.
+            promises.condemned.update(dict.fromkeys(names, reason))
+            super().condemn(names, reason)
 
     return Watched
 

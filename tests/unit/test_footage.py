@@ -185,6 +185,23 @@ def test_an_altered_fragment_is_left_out_and_named(
     assert len(copied) == (35 if place == "media" else 25)  # behind a broken trailer nothing in that file is proved
 
 
+def test_after_damage_nothing_is_shown_up_to_the_next_key_frame(
+    post: RecordingPost, disk: FakeDisk, tmp_path: Path
+) -> None:
+    """Pictures that refer to one that is missing would be smears: worse than none as evidence."""
+    post.feed(encoded(seconds=4, gop=20))
+    post.stop()
+    post.store.open()
+    with disk.open(NAME) as file:
+        damaged = scan(file).fragments[1]
+    disk.flip(NAME, (damaged.offset + damaged.length // 2) * 8)
+    done = clip(post, tmp_path, 0, 4)
+    times = [(part.utc_ns - UTC) / NS for part in done.parts]
+    assert len(done.damaged) == 1
+    assert len(pictures(done.files[0])) == round((damaged.start_ns - START) / NS * 10) + 20
+    assert times[0] == 0
+
+
 def test_fragments_that_overlap_after_a_storage_fault_are_shown_once(
     post: RecordingPost, disk: FakeDisk, tmp_path: Path
 ) -> None:

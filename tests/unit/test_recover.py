@@ -73,6 +73,33 @@ def test_the_file_in_progress_is_sealed_with_the_reason(same_boot: bool, reason:
     whole(back)
 
 
+def test_what_a_killed_process_left_in_the_page_cache_is_synced_before_its_row(tmp_path: Path) -> None:
+    """The process dies between write and sync; recovery finds the fragment whole in the cache; then the power goes."""
+    power = _Power(None)
+    disk = FakeDisk(root=tmp_path, crash_point=power)
+    post = RecordingPost(disk, tmp_path).boot()
+    packets = encoded(seconds=5)
+    post.feed(packets[:13])
+    disk.crash_point = lambda what: _die(what, "after write")
+    with pytest.raises(PowerCut):
+        post.feed(packets[13:])
+    disk.crash_point = no_crash
+    post.store.close()
+    back = again(disk, post, tmp_path)
+    assert [s.end_reason for s in back.recovery.sealed] == [EndReason.KILLED]
+    back.store.close()
+    disk.power_cut(lambda _n: 0)
+    post.clock.reboot(5)
+    last = again(disk, post, tmp_path)
+    assert (last.recovery.resealed, last.recovery.missing) == ([], [])
+    whole(last)
+
+
+def _die(what: str, step: str) -> None:
+    if step in what:
+        raise PowerCut(what)
+
+
 def test_a_new_store_is_rebuilt_from_the_files(tmp_path: Path) -> None:
     disk, post = recorded(tmp_path, 9)
     (tmp_path / "second").mkdir()
