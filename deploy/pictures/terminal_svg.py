@@ -37,8 +37,10 @@ def spans(line: str, style: str) -> tuple[list[tuple[int, str, str]], str]:
 
 def _css(codes: list[str], style: str) -> str:
     for code in codes:
-        if code in ("", "0", "39"):
+        if code in ("", "0"):
             style = ""
+        elif code == "39":
+            style = re.sub("fill:[^;]*;", "", style)
         elif code == "1":
             style += "font-weight:bold;"
         elif code == "2":
@@ -63,9 +65,8 @@ def svg(lines: list[str]) -> str:
         for column, text, style in parts:
             x = MARGIN + column * CELL_W
             css = f' style="{style}"' if style else ""
-            rows.append(
-                f'<text x="{x:.1f}" y="{y}" textLength="{len(text) * CELL_W:.1f}"{css}>{escape(text).replace("  ", _GAP)}</text>'
-            )
+            length, shown = f"{len(text) * CELL_W:.1f}", escape(text).replace("  ", _GAP)
+            rows.append(f'<text x="{x:.1f}" y="{y}" textLength="{length}"{css}>{shown}</text>')
     return "\n".join([*rows, "</g>", "</svg>"]) + "\n"
 
 

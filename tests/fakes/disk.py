@@ -186,7 +186,7 @@ class FakeDisk:
         inode.durable = bytes(inode.data)
         self._step(f"after sync {name}")
 
-    def replace(self, name: str, data: bytes, *, private: bool = False) -> None:  # noqa: ARG002  (it has no users)
+    def replace(self, name: str, data: bytes, *, private: bool = False) -> None:
         self._check("replace", name)
         temporary = name + ".tmp"
         self._room(name, len(data))

@@ -1,0 +1,799 @@
+#!/usr/bin/env python3
+"""Checks a Wardpost evidence package. One file; needs Python 3.9 or newer and the program `openssl`, nothing else.
+
+    python3 verify.py PACKAGE.zip [--trust KEY.pem ...] [--json]
+
+Exit code 0: verified. 1: not verified, every finding says what is wrong and where. 2: not a package, or not readable.
+`--trust`: public keys (PEM) known from elsewhere, of the node or of its station; without one the check proves that the
+package is whole and by the holder of *one* key, and prints that key's fingerprint to be compared by other means.
+
+Format of a package (agent/evidence/package.py writes it): a zip in which every byte is determined by the names and
+contents of its files, so that nothing can be changed unseen. manifest.json names every file with its SHA-256 and is
+signed by the node (manifest.sig). ledger.jsonl is a slice of the node's ledger: one signed record a line, each with the
+hash of the one before; the record of kind `segment` holds the SHA-256 of a file of footage. receipts.jsonl holds what
+the station signed: how long the ledger was at what time. Signatures are Ed25519 over DSSE's PAE
+("DSSEv1 <length> <type> <length> <payload>", in-toto DSSE v1).
+
+Bounds: FILES_MAX files, META_BYTES_MAX of text, LINES_MAX records; footage is streamed by CHUNK_BYTES; time is four
+passes over the footage at most, and one start of openssl a signature.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import concurrent.futures
+import datetime as dt
+import hashlib
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple, Optional
+
+FILES_MAX = 20_000
+NAME_BYTES_MAX = 100
+DIRECTORY_BYTES_MAX = 4 << 20
+META_BYTES_MAX = 256 << 20
+MANIFEST_BYTES_MAX = 16 << 20
+LINE_BYTES_MAX = 1 << 16
+LINES_MAX = 100_000
+CHUNK_BYTES = 1 << 20
+FINDINGS_MAX = 200
+MOOV_BYTES_MAX = 64 << 20
+SAMPLE_BYTES_MAX = 16 << 20
+NS = 1_000_000_000
+
+PACKAGE_TYPE = "application/vnd.wardpost.package+json;v=1"
+RECORD_TYPE = "application/vnd.wardpost.record+json;v=1"
+RECEIPT_TYPE = "application/vnd.wardpost.receipt+json;v=1"
+MANIFEST, SIGNATURE, LEDGER, EXTRACTION, RECEIPTS = (
+    "manifest.json",
+    "manifest.sig",
+    "ledger.jsonl",
+    "extraction.jsonl",
+    "receipts.jsonl",
+)
+NAMES = re.compile(
+    r"manifest\.json|manifest\.sig|ledger\.jsonl|extraction\.jsonl|receipts\.jsonl|coverage\.json|report\.html"
+    r"|report\.txt|verify\.py|README\.txt|clip(-[0-9]{1,4})?\.mp4|segments/[0-9]{6,12}-[0-9]{8,12}\.mp4"
+    r"|keys/[a-z0-9-]{1,64}\.pem"
+)
+_ZERO = "0" * 64
+
+
+class NotAPackage(Exception):
+    """The file is no package at all, or cannot be read. The text says why."""
+
+
+class Stop(Exception):
+    """What was found makes it impossible to go on."""
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong. `code` is for programs, `says` for people."""
+
+    code: str
+    where: str
+    says: str
+
+
+class Findings:
+    """What is wrong, in the order in which it was met; at most FINDINGS_MAX are kept."""
+
+    def __init__(self) -> None:
+        self.items: list[Finding] = []
+        self.more = 0
+
+    def add(self, code: str, where: str, says: str) -> None:
+        if len(self.items) < FINDINGS_MAX:
+            self.items.append(Finding(code, where, says))
+        else:
+            self.more += 1
+
+
+# -- the zip ----------------------------------------------------------------------------------------------------------
+
+
+class Member(NamedTuple):
+    """One file of the package."""
+
+    name: str
+    size: int
+    crc: int
+    offset: int  # of its local header
+
+    @property
+    def start(self) -> int:
+        """Where its contents begin."""
+        return self.offset + len(local_header(self))
+
+
+_LOCAL = struct.Struct("<4sHHHHHIIIHH")
+_CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
+_END = struct.Struct("<4sHHHHIIH")
+_END64 = struct.Struct("<4sQHHIIQQQQ")
+_LOCATOR = struct.Struct("<4sIQI")
+_BIG = 0xFFFFFFFF
+_DATE = 0x21  # 1980-01-01: a package's bytes do not depend on when files were touched
+_MODE = 0o100644 << 16
+
+
+def local_header(member: Member) -> bytes:
+    """What stands before the contents of a file."""
+    big = member.size >= _BIG
+    extra = struct.pack("<HHQQ", 1, 16, member.size, member.size) if big else b""
+    size = _BIG if big else member.size
+    name = member.name.encode()
+    return (
+        _LOCAL.pack(
+            b"PK\3\4", 45 if big else 20, 0, 0, 0, _DATE, member.crc, size, size, len(name), len(extra)
+        )
+        + name
+        + extra
+    )
+
+
+def directory_entry(member: Member) -> bytes:
+    """What stands for a file in the directory at the end."""
+    fields = b""
+    size, offset = member.size, member.offset
+    if member.size >= _BIG:
+        fields += struct.pack("<QQ", member.size, member.size)
+        size = _BIG
+    if member.offset >= _BIG:
+        fields += struct.pack("<Q", member.offset)
+        offset = _BIG
+    extra = struct.pack("<HH", 1, len(fields)) + fields if fields else b""
+    version = 45 if fields else 20
+    name = member.name.encode()
+    return (
+        _CENTRAL.pack(
+            b"PK\1\2", 0x300 | version, version, 0, 0, 0, _DATE, member.crc, size, size, len(name), len(extra),
+            0, 0, 0, _MODE, offset,
+        )
+        + name
+        + extra
+    )
+
+
+def end_of(count: int, size: int, offset: int) -> bytes:
+    """What stands behind the directory."""
+    tail = b""
+    if offset >= _BIG:
+        tail += _END64.pack(b"PK\6\6", 44, 0x32D, 45, 0, 0, count, count, size, offset)
+        tail += _LOCATOR.pack(b"PK\6\7", 0, offset + size, 1)
+    return tail + _END.pack(b"PK\5\6", 0, 0, count, count, size, min(offset, _BIG), 0)
+
+
+class Package:
+    """The files of a package that lies open. Reads only; `members` is in the order of the zip."""
+
+    def __init__(self, file: BinaryIO, findings: Findings) -> None:
+        self._file = file
+        self._findings = findings
+        self.members: dict[str, Member] = {}
+        self.size = file.seek(0, 2)
+
+    def _at(self, offset: int, count: int) -> bytes:
+        self._file.seek(offset)
+        return self._file.read(count)
+
+    def open(self) -> None:
+        """Reads the directory and holds every byte of the structure against it. Raises NotAPackage, Stop."""
+        start = self._at(0, 30 + len(MANIFEST))
+        ours = start[:4] == b"PK\3\4" and start[30:] == MANIFEST.encode()
+        tail = self._at(max(self.size - _END.size, 0), _END.size)
+        if len(tail) < _END.size or tail[:4] != b"PK\5\6":
+            if not ours:
+                raise NotAPackage("it is no zip file of Wardpost's")
+            self._stop("truncated", "package", "the zip has no end: the package is cut off, or something was appended")
+        (_, _, _, _, count, size, offset, _) = _END.unpack(tail)
+        if offset == _BIG:
+            place = self.size - _END.size - _LOCATOR.size - _END64.size
+            big = self._at(max(place, 0), _END64.size)
+            if place < 0 or big[:4] != b"PK\6\6":
+                self._stop("structure", "package", "the zip's 64-bit end record is damaged")
+            (_, _, _, _, _, _, _, count, size, offset) = _END64.unpack(big)
+        if size > DIRECTORY_BYTES_MAX or count > FILES_MAX or offset + size > self.size:
+            self._stop("structure", "package", "the zip's directory is larger than a package can have, or cut off")
+        entries = self._entries(self._at(offset, size), count)
+        if not any(member.name == MANIFEST for member in entries):
+            if not ours:
+                raise NotAPackage("it is a zip file, but has no manifest.json: no package of Wardpost's")
+            self._stop("structure", "package", "the directory of the zip has lost manifest.json")
+        if self._findings.items:
+            raise Stop
+        self._compare(entries, offset)
+        self.members = {member.name: member for member in entries}
+
+    def _stop(self, code: str, where: str, says: str) -> None:
+        self._findings.add(code, where, says)
+        raise Stop
+
+    def _entries(self, data: bytes, count: int) -> list[Member]:
+        """The directory's files. Names and methods that a package never has are findings."""
+        entries: list[Member] = []
+        seen: set[str] = set()
+        at = 0
+        while at < len(data):
+            if at + _CENTRAL.size > len(data) or data[at : at + 4] != b"PK\1\2":
+                self._stop("structure", "package", f"the zip's directory is damaged at its byte {at}")
+            fields = _CENTRAL.unpack_from(data, at)
+            method, crc, packed, size = fields[4], fields[7], fields[8], fields[9]
+            name_length, extra_length, comment_length, offset = fields[10], fields[11], fields[12], fields[16]
+            at += _CENTRAL.size
+            raw = data[at : at + name_length]
+            extra = data[at + name_length : at + name_length + extra_length]
+            at += name_length + extra_length + comment_length
+            big = list(struct.unpack(f"<{max(len(extra) - 4, 0) // 8}Q", extra[4 : 4 + max(len(extra) - 4, 0) // 8 * 8]))
+            if size == _BIG and len(big) >= 2:
+                size = packed = big.pop(0)
+                big.pop(0)
+            if offset == _BIG and big:
+                offset = big.pop(0)
+            name = raw.decode("ascii", "backslashreplace")
+            shown = printable(name)
+            if method != 0 or packed != size:
+                self._findings.add("compressed", shown, "the file is compressed; a package stores its files as they are")
+            if name in seen:
+                self._findings.add("duplicate-name", shown, "the zip holds two files of this name")
+            seen.add(name)
+            if not NAMES.fullmatch(name):
+                tricky = len(raw) > NAME_BYTES_MAX or not re.fullmatch(r"[A-Za-z0-9 _.\-/]+", name)
+                tricky = tricky or name.startswith("/") or ".." in name.split("/")
+                code = "bad-name" if tricky else "extra-file"
+                says = "a name that would leave the folder it is unpacked in" if tricky else "no file of a package"
+                self._findings.add(code, shown, says)
+            entries.append(Member(name, size, crc, offset))
+        if len(entries) != count:
+            self._stop("structure", "package", f"the zip's end speaks of {count} files, its directory of {len(entries)}")
+        return entries
+
+    def _compare(self, entries: list[Member], directory: int) -> None:
+        """Every byte that is not contents must be the one that the names and contents demand."""
+        at = 0
+        for member in entries:
+            expected = local_header(member)
+            if member.offset != at or at + len(expected) + member.size > directory:
+                self._stop("structure", member.name, "its place in the zip does not follow the file before it")
+            if self._at(at, len(expected)) != expected:
+                self._stop("structure", member.name, f"the zip's header of this file, at byte {at}, was altered")
+            at += len(expected) + member.size
+        if at != directory:
+            self._stop("structure", "package", f"{directory - at} bytes at byte {at} belong to no file")
+        for member in entries:
+            expected = directory_entry(member)
+            if self._at(at, len(expected)) != expected:
+                self._stop("structure", member.name, f"the zip's directory entry of this file, at byte {at}, was altered")
+            at += len(expected)
+        if self._at(at, self.size - at if self.size - at < 1 << 16 else 1 << 16) != end_of(
+            len(entries), at - directory, directory
+        ):
+            self._stop("structure", "package", f"the end of the zip, from byte {at}, was altered")
+
+    def chunks(self, member: Member) -> Iterator[bytes]:
+        """The contents, piece by piece."""
+        left, at = member.size, member.start
+        while left > 0:
+            data = self._at(at, min(left, CHUNK_BYTES))
+            if not data:
+                raise NotAPackage(f"{member.name} cannot be read to its end")
+            yield data
+            at += len(data)
+            left -= len(data)
+
+    def read(self, member: Member, limit: int) -> bytes:
+        """The contents of a small file."""
+        if member.size > limit:
+            self._stop("limit", member.name, f"{member.size} bytes; the verifier reads {limit} at most")
+        return b"".join(self.chunks(member))
+
+    def lines(self, member: Member) -> Iterator[tuple[int, bytes]]:
+        """(number, line without its end). A last line without an end is given as it is."""
+        rest, number = b"", 0
+        for data in self.chunks(member):
+            parts = (rest + data).split(b"\n")
+            rest = parts.pop()
+            if len(rest) > LINE_BYTES_MAX:
+                self._stop("limit", member.name, f"line {number + len(parts) + 1} is longer than {LINE_BYTES_MAX} bytes")
+            for line in parts:
+                number += 1
+                yield number, line
+        if rest:
+            yield number + 1, rest
+
+    def view(self, member: Member) -> View:
+        """The contents as a place to read from."""
+        return View(self._file, member.start, member.size)
+
+
+class View:
+    """A stretch of a file."""
+
+    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
+        self._file = file
+        self._start = start
+        self.size = size
+
+    def at(self, offset: int, count: int) -> bytes:
+        """`count` bytes, or fewer at the end."""
+        if offset < 0 or count < 0 or offset >= self.size:
+            return b""
+        self._file.seek(self._start + offset)
+        return self._file.read(min(count, self.size - offset))
+
+
+def printable(text: str) -> str:
+    """Somebody else's text on a terminal: no control characters, bounded."""
+    return re.sub(r"[^\x20-\x7e]", "?", text[:120])
+
+
+# -- JSON, keys, signatures -------------------------------------------------------------------------------------------
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(text)
+
+
+def parse(data: bytes) -> Any:
+    """JSON of bounded size; ValueError for anything else, NaN and absurd nesting included."""
+    try:
+        return json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def unbase64(text: Any) -> bytes:
+    """Strict: there is one way to write a value. Raises ValueError."""
+    if not isinstance(text, str):
+        raise ValueError("no base64 text")
+    data = base64.b64decode(text.encode("ascii", "replace"), validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("not canonical base64")
+    return data
+
+
+_PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=]{60})\n-----END PUBLIC KEY-----\n")
+_SPKI = bytes.fromhex("302a300506032b6570032100")  # RFC 8410: Ed25519, then 32 bytes
+
+
+def raw_key(pem: bytes) -> Optional[bytes]:  # noqa: UP045  (Python 3.9)
+    """The 32 bytes of an Ed25519 public key in PEM; None for anything else."""
+    found = _PEM.fullmatch(pem)
+    if not found:
+        return None
+    try:
+        der = unbase64(found.group(1).decode())
+    except ValueError:
+        return None
+    return der[len(_SPKI) :] if der.startswith(_SPKI) and len(der) == len(_SPKI) + 32 else None
+
+
+def pem_of(raw: bytes) -> bytes:
+    """PEM of an Ed25519 public key."""
+    return b"-----BEGIN PUBLIC KEY-----\n" + base64.b64encode(_SPKI + raw) + b"\n-----END PUBLIC KEY-----\n"
+
+
+def key_id(raw: bytes) -> str:
+    """How a signature names its key."""
+    return hashlib.sha256(raw).hexdigest()[:16]
+
+
+def pae(kind: str, payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding: what is signed."""
+    return b"DSSEv1 %d %s %d %s" % (len(kind.encode()), kind.encode(), len(payload), payload)
+
+
+class Signed(NamedTuple):
+    """A signature to be checked."""
+
+    raw_key: bytes
+    message: bytes
+    signature: bytes
+
+
+class OpenSsl:
+    """Ed25519 by `openssl pkeyutl`, a few at a time."""
+
+    def check(self, many: list[Signed]) -> list[bool]:
+        """Whether each signature is right. Raises NotAPackage when openssl cannot do its work."""
+        if not many:
+            return []
+        with tempfile.TemporaryDirectory(prefix="wardpost-verify-") as folder:
+            for raw in {signed.raw_key for signed in many}:
+                with open(os.path.join(folder, raw.hex()), "wb") as file:
+                    file.write(pem_of(raw))
+
+            def one(number: int) -> bool:
+                signed = many[number]
+                if len(signed.signature) != 64:
+                    return False
+                message = os.path.join(folder, f"{number}.m")
+                signature = os.path.join(folder, f"{number}.s")
+                with open(message, "wb") as file:
+                    file.write(signed.message)
+                with open(signature, "wb") as file:
+                    file.write(signed.signature)
+                command = ["openssl", "pkeyutl", "-verify", "-rawin", "-pubin"]
+                command += ["-inkey", os.path.join(folder, signed.raw_key.hex()), "-in", message, "-sigfile", signature]
+                try:
+                    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+                except FileNotFoundError:
+                    raise NotAPackage("the program openssl is not installed; it checks the signatures") from None
+                except subprocess.TimeoutExpired:
+                    raise NotAPackage("openssl did not answer within a minute") from None
+                os.unlink(message)
+                os.unlink(signature)
+                if done.returncode not in (0, 1) or b"rawin" in done.stderr:
+                    raise NotAPackage("this openssl cannot check Ed25519; version 1.1.1 or newer of OpenSSL is needed")
+                return done.returncode == 0
+
+            with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+                return list(pool.map(one, range(len(many))))
+
+
+# -- MP4 --------------------------------------------------------------------------------------------------------------
+
+
+class BadMedia(Exception):
+    """Boxes that are not as they must be."""
+
+
+class Sample(NamedTuple):
+    """One access unit: where it lies, and when it is decoded and shown, in ticks of its file."""
+
+    offset: int
+    size: int
+    dts: int
+    delay: int
+    key: bool
+
+
+class Track(NamedTuple):
+    """The video of a flat MP4."""
+
+    timescale: int
+    config: bytes  # the sample description with SPS and PPS
+    samples: list[Sample]
+
+
+def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """(type, begin of body, end) of the boxes in a stretch of memory."""
+    while start < end:
+        if start + 8 > end:
+            raise BadMedia("a box is cut off")
+        size, kind = struct.unpack_from(">I4s", data, start)
+        if size < 8 or start + size > end:
+            raise BadMedia(f"box {kind!r} has an impossible size")
+        yield kind, start + 8, start + size
+        start += size
+
+
+def _find(data: bytes, start: int, end: int, *path: bytes) -> tuple[int, int]:
+    for wanted in path:
+        for kind, begin, stop in _boxes(data, start, end):
+            if kind == wanted:
+                start, end = begin, stop
+                break
+        else:
+            raise BadMedia(f"no box {wanted!r}")
+    return start, end
+
+
+def _table(data: bytes, place: tuple[int, int], columns: int, skip: int = 4) -> list[tuple[int, ...]]:
+    """Rows of u32 behind version, flags and a count."""
+    start, end = place
+    (count,) = struct.unpack_from(">I", data, start + skip)
+    start += skip + 4
+    if count * columns * 4 > end - start:
+        raise BadMedia("a table is cut off")
+    return list(struct.iter_unpack(f">{columns}I", data[start : start + count * columns * 4]))
+
+
+def _top(view: View) -> Iterator[tuple[bytes, int, int]]:
+    """(type, begin, end) of the outer boxes of a file."""
+    at = 0
+    for _ in range(200_000):
+        if at >= view.size:
+            return
+        front = view.at(at, 16)
+        if len(front) < 8:
+            raise BadMedia("a box is cut off")
+        size, kind = struct.unpack_from(">I4s", front)
+        if size == 1 and len(front) == 16:
+            (size,) = struct.unpack_from(">Q", front, 8)
+        if size < 8 or at + size > view.size:
+            raise BadMedia(f"box {kind!r} has an impossible size")
+        yield kind, at, at + size
+        at += size
+    raise BadMedia("too many boxes")
+
+
+def _moov(view: View) -> bytes:
+    for kind, begin, end in _top(view):
+        if kind == b"moov":
+            if end - begin > MOOV_BYTES_MAX:
+                raise BadMedia("its index is too large")
+            return view.at(begin + 8, end - begin - 8)
+    raise BadMedia("it has no index")
+
+
+def _description(data: bytes, media: tuple[int, int]) -> tuple[int, bytes]:
+    """Timescale, and the avcC: how the pictures are coded."""
+    start, _end = _find(data, *media, b"mdhd")
+    (timescale,) = struct.unpack_from(">I", data, start + (20 if data[start] == 1 else 12))
+    start, end = _find(data, *media, b"minf", b"stbl", b"stsd")
+    size, kind = struct.unpack_from(">I4s", data, start + 8)
+    if kind != b"avc1" or start + 8 + size > end or timescale == 0:
+        raise BadMedia("it is no H.264")
+    begin, stop = _find(data, start + 8 + 8 + 78, start + 8 + size, b"avcC")
+    return timescale, data[begin:stop]
+
+
+def _video(data: bytes) -> tuple[int, int]:
+    """The one track of a file."""
+    traks = [(begin, end) for kind, begin, end in _boxes(data, 0, len(data)) if kind == b"trak"]
+    if len(traks) != 1:
+        raise BadMedia(f"{len(traks)} tracks; a file of footage has one")
+    return _find(data, *traks[0], b"mdia")
+
+
+def flat(view: View) -> Track:
+    """The samples of a flat MP4 (ISO/IEC 14496-12). Raises BadMedia, whatever the bytes are."""
+    try:
+        return _flat(_moov(view))
+    except (struct.error, IndexError) as error:
+        raise BadMedia(f"its index is damaged: {error}") from None
+
+
+def _flat(data: bytes) -> Track:
+    media = _video(data)
+    timescale, config = _description(data, media)
+    stbl = _find(data, *media, b"minf", b"stbl")
+    kinds = {kind: (begin, end) for kind, begin, end in _boxes(data, *stbl)}
+    if not {b"stts", b"stsz", b"stsc"} <= set(kinds):
+        raise BadMedia("its index lacks a table")
+    start, _ = kinds[b"stsz"]
+    fixed, count = struct.unpack_from(">II", data, start + 4)
+    if count > MOOV_BYTES_MAX // 4 or fixed:
+        raise BadMedia("its sizes are no recorder's")
+    sizes = [row[0] for row in _table(data, kinds[b"stsz"], 1, 8)]
+    times = _spread(_table(data, kinds[b"stts"], 2), count)
+    delays = _spread(_table(data, kinds[b"ctts"], 2), count) if b"ctts" in kinds else [0] * count
+    keys = {row[0] for row in _table(data, kinds[b"stss"], 1)} if b"stss" in kinds else None
+    if b"co64" in kinds:
+        chunks = [high << 32 | low for high, low in _table(data, kinds[b"co64"], 2)]
+    elif b"stco" in kinds:
+        chunks = [row[0] for row in _table(data, kinds[b"stco"], 1)]
+    else:
+        raise BadMedia("its index lacks a table")
+    runs = _table(data, kinds[b"stsc"], 3)
+    samples: list[Sample] = []
+    dts = 0
+    for index, (first, per_chunk, _) in enumerate(runs):
+        last = runs[index + 1][0] if index + 1 < len(runs) else len(chunks) + 1
+        if not 1 <= first <= last <= len(chunks) + 1:
+            raise BadMedia("its chunks are out of order")
+        for chunk in range(first, last):
+            at = chunks[chunk - 1]
+            if per_chunk > count - len(samples):
+                raise BadMedia("its chunks hold more samples than there are")
+            for _ in range(per_chunk):
+                n = len(samples)
+                samples.append(Sample(at, sizes[n], dts, _signed(delays[n]), keys is None or n + 1 in keys))
+                at += sizes[n]
+                dts += times[n]
+    if len(samples) != count:
+        raise BadMedia("its tables do not fit each other")
+    return Track(timescale, config, samples)
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 32) if value >= 1 << 31 else value
+
+
+def _spread(rows: list[tuple[int, ...]], count: int) -> list[int]:
+    values: list[int] = []
+    for repeat, value in rows:
+        if repeat > count - len(values):
+            raise BadMedia("its tables do not fit each other")
+        values += [value] * repeat
+    if len(values) != count:
+        raise BadMedia("its tables do not fit each other")
+    return values
+
+
+def head_of(view: View) -> tuple[int, bytes]:
+    """Timescale and avcC of a fragmented file. Raises BadMedia."""
+    try:
+        data = _moov(view)
+        return _description(data, _video(data))
+    except (struct.error, IndexError) as error:
+        raise BadMedia(f"its index is damaged: {error}") from None
+
+
+def fragment_samples(view: View, offset: int) -> list[Sample]:
+    """The samples of the fragment (moof, mdat) at `offset`, with offsets in the file. Raises BadMedia."""
+    try:
+        return _fragment_samples(view, offset)
+    except (struct.error, IndexError) as error:
+        raise BadMedia(f"the fragment at byte {offset} is damaged: {error}") from None
+
+
+def _fragment_samples(view: View, offset: int) -> list[Sample]:
+    size, kind = struct.unpack(">I4s", view.at(offset, 8))
+    if kind != b"moof" or size > 1 << 20:
+        raise BadMedia(f"no fragment at byte {offset}")
+    data = view.at(offset + 8, size - 8)
+    traf = _find(data, 0, len(data), b"traf")
+    start, _ = _find(data, *traf, b"tfhd")
+    flags = int.from_bytes(data[start + 1 : start + 4], "big")
+    at = start + 8
+    defaults = {}
+    for bit, name, width in ((1, "base", 8), (2, "desc", 4), (8, "duration", 4), (16, "size", 4), (32, "flags", 4)):
+        if flags & bit:
+            defaults[name] = int.from_bytes(data[at : at + width], "big")
+            at += width
+    start, _ = _find(data, *traf, b"tfdt")
+    dts = struct.unpack_from(">Q" if data[start] == 1 else ">I", data, start + 4)[0]
+    samples: list[Sample] = []
+    for box, begin, end in _boxes(data, *traf):
+        if box == b"trun":
+            dts = _run(data, begin, end, offset, defaults, samples, dts)
+    return samples
+
+
+def _run(
+    data: bytes, at: int, end: int, base: int, defaults: dict[str, int], samples: list[Sample], dts: int
+) -> int:
+    flags = int.from_bytes(data[at + 1 : at + 4], "big")
+    (count,) = struct.unpack_from(">I", data, at + 4)
+    at += 8
+    if count > (end - at) // 4 + 1:
+        raise BadMedia("a run is cut off")
+    if not flags & 1:
+        raise BadMedia("a run without a place")
+    place = base + struct.unpack_from(">i", data, at)[0]
+    at += 4
+    first_flags = None
+    if flags & 4:
+        (first_flags,) = struct.unpack_from(">I", data, at)
+        at += 4
+    for n in range(count):
+        row = {"duration": defaults.get("duration", 0), "size": defaults.get("size", 0), "delay": 0}
+        row["flags"] = defaults.get("flags", 0) if first_flags is None or n else first_flags
+        for bit, name in ((0x100, "duration"), (0x200, "size"), (0x400, "flags"), (0x800, "delay")):
+            if flags & bit:
+                (row[name],) = struct.unpack_from(">I", data, at)
+                at += 4
+        samples.append(Sample(place, row["size"], dts, _signed(row["delay"]), not row["flags"] & 0x10000))
+        place += row["size"]
+        dts += row["duration"]
+    return dts
+
+
+# -- a file of footage ------------------------------------------------------------------------------------------------
+
+_TRAILER = struct.Struct(">I4s16sHHIQqq32s")
+_TRAILER_BYTES = _TRAILER.size + 32
+_HEADER_UUID = bytes.fromhex("b1f0c5a27d0e4b3f9a36776172647631")
+_TRAILER_UUID = bytes.fromhex("b1f0c5a27d0e4b3f9a36776172647632")
+FRAGMENTS_MAX = 20_000
+
+
+class Fragment(NamedTuple):
+    """One second or so of footage."""
+
+    n: int
+    offset: int
+    end: int  # behind its trailer
+    start_ns: int
+    end_ns: int
+    key: bool
+
+
+class Scan(NamedTuple):
+    """A file as far as it proves itself."""
+
+    header: dict[str, Any]
+    fragments: list[Fragment]
+    problem: str  # empty: whole
+
+
+def scan(view: View) -> Scan:
+    """Reads a file of footage up to the first thing that is wrong: each fragment carries its own hash and a chain."""
+    header: dict[str, Any] = {}
+    fragments: list[Fragment] = []
+    try:
+        at = 0
+        chain = hashlib.sha256()
+        for kind, size_max in ((b"ftyp", 1 << 16), (b"moov", 1 << 16), (b"uuid", 4096)):
+            size = _box(view, at, kind, size_max)
+            data = view.at(at, size)
+            if len(data) < size:
+                raise BadMedia(f"its {kind.decode()} is cut off")
+            chain.update(data)
+            at += size
+        found = parse(data[24:]) if data[8:24] == _HEADER_UUID else None
+        if not isinstance(found, dict):
+            raise BadMedia("it has no header of this recorder")
+        header = found
+        value = chain.digest()
+        while at < view.size:
+            n = len(fragments) + 1
+            if n > FRAGMENTS_MAX:
+                raise BadMedia(f"more than {FRAGMENTS_MAX} fragments")
+            fragment, value = _scan_fragment(view, at, n, value)
+            fragments.append(fragment)
+            at = fragment.end
+        if not fragments:
+            raise BadMedia("it ends behind its header")
+    except (BadMedia, ValueError) as error:
+        return Scan(header, fragments, str(error))
+    return Scan(header, fragments, "")
+
+
+def _box(view: View, at: int, kind: bytes, size_max: int) -> int:
+    front = view.at(at, 8)
+    if len(front) < 8:
+        raise BadMedia(f"cut off at byte {at + len(front)}")
+    size, found = struct.unpack(">I4s", front)
+    if found != kind or not 8 <= size <= size_max:
+        raise BadMedia(f"no {kind.decode()} box at byte {at}")
+    return int(size)
+
+
+def _scan_fragment(view: View, at: int, n: int, chain: bytes) -> tuple[Fragment, bytes]:
+    length = _box(view, at, b"moof", 1 << 20)
+    length += _box(view, at + length, b"mdat", 64 << 20)
+    digest = hashlib.sha256()
+    done = 0
+    while done < length:
+        data = view.at(at + done, min(CHUNK_BYTES, length - done))
+        if not data:
+            raise BadMedia(f"fragment {n} is cut off at byte {at + done}")
+        digest.update(data)
+        done += len(data)
+    raw = view.at(at + length, _TRAILER_BYTES)
+    if len(raw) < _TRAILER_BYTES:
+        raise BadMedia(f"fragment {n} is cut off at byte {at + length + len(raw)}")
+    size, kind, mark, version, flags, number, stated, start_ns, end_ns, sha = _TRAILER.unpack_from(raw)
+    value = hashlib.sha256(chain + raw[: _TRAILER.size]).digest()
+    fits = (size, kind, mark, version) == (_TRAILER_BYTES, b"uuid", _TRAILER_UUID, 1) and flags in (0, 1)
+    if not fits or raw[_TRAILER.size :] != value or number != n or stated != length or end_ns < start_ns:
+        raise BadMedia(f"fragment {n} at byte {at}: its trailer does not fit")
+    if sha != digest.digest():
+        raise BadMedia(f"fragment {n} at byte {at}: its contents do not match their hash")
+    return Fragment(n, at, at + length + _TRAILER_BYTES, start_ns, end_ns, bool(flags & 1)), value
+
+
+def second_of(header: dict[str, Any], fragments: list[Fragment]) -> str:
+    """Words for the moment behind the last good fragment."""
+    start, utc = header.get("start_ns"), header.get("utc_ns")
+    if not isinstance(start, int) or not isinstance(utc, int):
+        return "at its very beginning"
+    at = fragments[-1].end_ns if fragments else start
+    return f"second {(at - start) / NS:.1f} of the file, {rfc3339(utc + at - start)} by the node's clock"
+
+
+def rfc3339(utc_ns: int) -> str:
+    """UTC with milliseconds."""
+    try:
+        moment = dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=utc_ns // 1000)  # noqa: DTZ001  (UTC throughout)
+    except OverflowError:
+        return "at an impossible time"
+    return moment.isoformat(timespec="milliseconds") + "Z"
+
+
+def when(text: Any) -> int:
+    """Nanoseconds of UTC; ValueError."""
+    if not isinstance(text, str) or not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", text):
+        raise ValueError("no time")
+    delta = dt.datetime.fromisoformat(text[:-1]) - dt.datetime(1970, 1, 1)  # noqa: DTZ001
+    return (delta.days * 86_400 + delta.seconds) * NS + delta.microseconds * 1000
