@@ -60,7 +60,7 @@ assets: setup ## the pinned model and the sample footage, into .cache/assets
 	@$(BIN)/python -m agent.assets >/dev/null
 
 .PHONY: demo
-demo: assets ## the whole product on this machine, in about 90 s (CAMERA=URL: on your own camera)
+demo: assets ## the whole product on this machine, in about 75 s (CAMERA=URL: on your own camera)
 	@$(BIN)/wardpost demo $(if $(CAMERA),--camera '$(CAMERA)')
 
 .PHONY: test

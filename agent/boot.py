@@ -6,17 +6,24 @@ Each function is idempotent, so that a second power cut during recovery is one m
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 
 from agent.clock import Clock
 from agent.disk import Disk
 from agent.errors import Corrupt, Transient
+from agent.evidence import keys
+from agent.evidence.ledger import FOLDER as LEDGER_FOLDER
+from agent.evidence.ledger import Ledger
+from agent.evidence.receipts import ReceiptBook
 from agent.recording.recover import Recovery
+from agent.store import rebuild
 from agent.store.store import SessionRow, Store
 from agent.types import NS, Event, Kind, NewId, Phase, Priority
 
 STORE_NAME = "wardpost.db"
 QUARANTINE_FILES_MAX = 20
+_SET_ASIDE = re.compile(rf"{re.escape(STORE_NAME)}\.corrupt-[0-9]{{6,}}")
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +43,50 @@ def open_store(make: Callable[[], Store], disk: Disk) -> tuple[Store, str | None
         store.open()
         return store, f"The node's database was damaged and has been set aside as {moved}: {error}"
     return store, None
+
+
+def open_ledger(disk: Disk, store: Store, clock: Clock, node: str) -> tuple[Ledger, ReceiptBook, str]:
+    """Opens the ledger behind the last line that was ever used, and hands over what a cut kept from being handed over.
+
+    `node` is site/node. Makes the node's key at the first start. Returns also what headquarters should hear: a sentence
+    about lines that are lost, or empty. Raises Transient.
+    """
+    pairs = keys.load_or_make(disk, "node")
+    book = ReceiptBook(disk, node)
+    book.open()
+    ledger = Ledger(disk, clock=clock, node=node, keys=pairs)
+    newest = 0 if book.newest is None else book.newest.payload.seq
+    repair = ledger.open(store.ledger_mark(), epoch=store.epoch, receipted=newest)
+    store.hand_over(repair.resend)
+    return ledger, book, repair.problem
+
+
+def restore_index(disk: Disk, store: Store, ledger: Ledger, receipts: ReceiptBook, source: str) -> str:
+    """Gives a store that nobody has lived with what the one before it knew; of a first start there is nothing.
+
+    Idempotent: a cut before the end leaves a store that nobody has lived with. Run it behind `open_ledger` and before
+    `recover`. Returns a sentence for headquarters, or empty. Raises Transient.
+    """
+    if not store.is_new:
+        return ""
+    names = sorted(name for name in _names(disk) if _SET_ASIDE.fullmatch(name))
+    found = rebuild.find(
+        files=[disk.path(name) for name in names],
+        disk=disk,
+        ledger=LEDGER_FOLDER,
+        public=keys.public_keys(keys.load(disk, "node")),
+        source=source,
+        receipted=0 if receipts.newest is None else receipts.newest.payload.seq,
+    )
+    for name in names:  # SQLite makes one to read a write-ahead log, and may leave it
+        disk.unlink(f"{name}-shm")
+    store.restore(found)
+    if not found.events and not any(found.rows.values()):
+        return ""
+    sessions = len(found.rows.get("session", []))
+    sentence = f"The index was rebuilt: {sessions} sessions, {found.waiting} events sent again under their old ids."
+    log.warning("%s Ledger stands at %d; damaged tables: %s", sentence, ledger.seq, ", ".join(found.unread) or "none")
+    return sentence
 
 
 def quarantine(disk: Disk, name: str, *companions: str) -> str:
@@ -63,7 +114,9 @@ def _names(disk: Disk) -> list[str]:
         raise Transient(f"cannot list {disk.path('')}: {error}; check the disk") from error
 
 
-def notices(before: SessionRow | None, found: Recovery, damage: str | None, clock: Clock, new_id: NewId) -> list[Event]:
+def notices(
+    before: SessionRow | None, found: Recovery, damage: str | None, clock: Clock, new_id: NewId, *, ledger: str = ""
+) -> list[Event]:
     """What headquarters should hear about this start: how the last life ended, and what recovery had to mend."""
     sentences = [_how_it_ended(before, clock)]
     if found.sealed:
@@ -73,6 +126,8 @@ def notices(before: SessionRow | None, found: Recovery, damage: str | None, cloc
     told = [("node", Priority.NOTICE, " ".join(sentences))]
     if damage is not None:
         told.append(("storage", Priority.ALERT, damage))
+    if ledger:
+        told.append(("storage", Priority.ALERT, ledger))
     harmed = [*(name for name, _ in found.quarantined), *found.missing, *found.resealed, *(n for n, _ in found.failed)]
     if harmed:
         told.append(("storage", Priority.ALERT, f"Footage was found damaged or missing: {', '.join(harmed[:5])}"))

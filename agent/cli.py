@@ -71,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
     footage.add_argument("--json", action="store_true", help="print the coverage as JSON")
     footage.set_defaults(run=_footage)
 
+    _account(commands)
+    _evidence(commands)
+
     replay = commands.add_parser("replay", help="run the node's eyes over a file, offline, as fast as possible")
     replay.add_argument("file", type=Path, metavar="FILE")
     replay.add_argument(
@@ -103,6 +106,47 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR", help="where everything is left")
     demo.set_defaults(run=_demo)
     return top
+
+
+def _account(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    coverage = commands.add_parser("coverage", help="what became of every second of a time range, and why")
+    _config(coverage, NODE_CONFIG)
+    coverage.add_argument("--from", dest="start", required=True, metavar="TIME", help="as for footage")
+    coverage.add_argument("--to", dest="end", required=True, metavar="TIME")
+    coverage.add_argument("--json", action="store_true", help="print it as JSON")
+    coverage.add_argument("--svg", type=Path, metavar="OUT.svg", help="draw it, a row for each local day")
+    coverage.set_defaults(run=_coverage)
+
+    hold = commands.add_parser("hold", help="keep the footage of a time range through everything")
+    hold.add_argument("--config", type=Path, metavar="F", help=f"default: {NODE_CONFIG}, with --node {STATION_CONFIG}")
+    hold.add_argument("--node", metavar="NODE", help="at a station: the node that is to hold, dark or not")
+    hold.add_argument("--from", dest="start", metavar="TIME", help="as for footage; may lie in the future")
+    hold.add_argument("--to", dest="end", metavar="TIME")
+    hold.add_argument("--until", metavar="TIME", help="when the hold ends by itself; default: when it is released")
+    hold.add_argument("--reason", metavar="TEXT", help="why; it goes on the ledger")
+    hold.add_argument("--list", action="store_true", help="list the holds; with --node, what was asked of the node")
+    hold.add_argument("--release", metavar="ID", help="end a hold")
+    hold.add_argument("--json", action="store_true", help="print the answer as JSON")
+    hold.set_defaults(run=_hold)
+
+
+def _evidence(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = commands.add_parser("export", help="make an evidence package of a time range, to be checked by anybody")
+    _config(export, NODE_CONFIG)
+    export.add_argument("--from", dest="start", required=True, metavar="TIME", help="as for footage")
+    export.add_argument("--to", dest="end", required=True, metavar="TIME")
+    export.add_argument("-o", dest="output", required=True, type=Path, metavar="FILE.zip")
+    export.add_argument("--who", default="", metavar="NAME", help="who takes it out; default: the user of this command")
+    export.add_argument("--reason", default="", metavar="TEXT", help="why; both go on the ledger")
+    export.set_defaults(run=_export)
+
+    verify = commands.add_parser("verify", help="check an evidence package, and say what is wrong with it")
+    verify.add_argument("package", type=Path, metavar="PACKAGE.zip")
+    verify.add_argument(
+        "--trust", action="append", default=[], type=Path, metavar="KEY.pem", help="a public key known from elsewhere"
+    )
+    verify.add_argument("--json", action="store_true", help="print the result as JSON")
+    verify.set_defaults(run=_verify)
 
 
 def _config(command: argparse.ArgumentParser, default: Path) -> None:
@@ -160,6 +204,67 @@ def _footage(args: argparse.Namespace) -> int:
     return footage(
         load(args.config, Config), start=args.start, end=args.end, output=args.output, as_json=args.json, out=print
     )
+
+
+def _coverage(args: argparse.Namespace) -> int:
+    from agent.config import Config, load
+    from agent.desk import coverage
+
+    config = load(args.config, Config)
+    return coverage(config, start=args.start, end=args.end, as_json=args.json, svg=args.svg, out=print)
+
+
+def _hold(args: argparse.Namespace) -> int:
+    from agent.config import Config, load
+
+    verb, asked = _hold_args(args)
+    if args.node is None:
+        from agent.desk import hold
+
+        return hold(load(args.config or NODE_CONFIG, Config), verb, asked, as_json=args.json, out=print)
+    from agent.station.main import StationSettings
+    from agent.station.order import order
+
+    settings = load(args.config or STATION_CONFIG, StationSettings)
+    return order(settings, args.node, verb, asked, as_json=args.json, out=print)
+
+
+def _hold_args(args: argparse.Namespace) -> tuple[str, dict[str, str]]:
+    """The verb and its arguments. Raises ConfigError."""
+    if args.list:
+        return "holds", {}
+    if args.release is not None:
+        return "release", {"hold": args.release}
+    if args.start is None or args.end is None or not args.reason:
+        raise ConfigError("hold: give --from, --to and --reason; or --list, or --release ID")
+    asked = {"from": args.start, "to": args.end, "reason": args.reason}
+    return "hold", asked if args.until is None else asked | {"until": args.until}
+
+
+def _export(args: argparse.Namespace) -> int:
+    from agent.config import Config, load
+    from agent.extraction import export_package
+
+    return export_package(
+        load(args.config, Config),
+        start=args.start,
+        end=args.end,
+        output=args.output,
+        who=args.who,
+        reason=args.reason,
+        out=print,
+    )
+
+
+def _verify(args: argparse.Namespace) -> int:
+    import json
+
+    from agent.evidence.standalone import in_words
+    from agent.evidence.verify import EXIT, trusted_key, verify
+
+    result = verify(args.package, [trusted_key(path) for path in args.trust])
+    print(json.dumps(result, indent=2) if args.json else in_words(str(args.package), result))
+    return EXIT[result["verdict"]]
 
 
 def _station(args: argparse.Namespace) -> int:

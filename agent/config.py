@@ -7,6 +7,7 @@ somebody relies on. `problems` finds everything that is wrong, not only the firs
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 import tomllib
 from collections.abc import Iterator
@@ -92,6 +93,14 @@ class RecordingSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fiel
     budget_gb: Annotated[float, Meta(gt=0)] = 24.0
     keep_days_max: Annotated[float, Meta(gt=0, le=3660)] = 30.0
     free_gb_min: Annotated[float, Meta(ge=0)] = 0.5  # always left free, whatever the budget
+    preroll_s: Annotated[float, Meta(ge=0, le=600)] = 10.0  # footage so long before an event outlives ordinary footage
+    postroll_s: Annotated[float, Meta(ge=0, le=600)] = 30.0  # and so long after it
+    event_share_max: Annotated[float, Meta(ge=0, le=0.45)] = 0.4  # of the budget, for footage around events
+    event_days_max: Annotated[float, Meta(gt=0, le=3660)] = 90.0
+    hold_share_max: Annotated[float, Meta(ge=0, le=0.45)] = 0.4  # of the budget, for what is held
+    hold_days_max: Annotated[float, Meta(gt=0, le=3660)] = 180.0  # the longest `until` of a hold
+    young_h: Annotated[float, Meta(ge=0, le=8760)] = 24.0  # footage younger than this should not have to go
+    notice_h: Annotated[float, Meta(ge=0, le=168)] = 2.0  # so long before it has to, headquarters is told
     queue_s_max: Annotated[float, Meta(gt=0, le=60)] = 10.0  # footage in memory while the disk stalls
     queue_mb_max: Annotated[int, Meta(ge=1, le=512)] = 32
 
@@ -135,7 +144,9 @@ class PanelSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
     siren: Pin | None = None  # output
     lamp: Pin | None = None  # output
     led: Pin | None = None  # output
+    privacy: Pin | None = None  # input, pulled up, closes to ground: nothing is recorded or looked at
     debounce_ms: Annotated[int, Meta(ge=1, le=1000)] = 50
+    privacy_s_max: Annotated[float, Meta(ge=1, le=86_400)] = 900.0  # privacy ends by itself, whoever asked for it
     siren_s_max: Annotated[float, Meta(gt=0, le=600)] = 60.0
 
 
@@ -172,6 +183,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def fingerprint(settings: Settings) -> str:
+    """SHA-256 of the settings in force, defaults included, as JSON with sorted keys: what the ledger says of them."""
+    return hashlib.sha256(msgspec.json.encode(settings, order="sorted")).hexdigest()
 
 
 def load(path: Path, kind: type[S]) -> S:

@@ -1,18 +1,29 @@
-"""`wardpost footage`: what a person at the post asks of the card, wired to the disk and the node's own memory."""
+"""`wardpost footage`, `coverage`, `hold`: what a person at the post asks, wired to the disk and the node's memory."""
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from agent.clock import SystemClock, parse_rfc3339, rfc3339
+from agent.boot import STORE_NAME
+from agent.clock import Clock, SystemClock, parse_rfc3339, rfc3339, uuid7_maker
 from agent.config import Config
 from agent.disk import PosixDisk
 from agent.errors import ConfigError
-from agent.local import catalog_of
-from agent.recording.coverage import Now, Stretch
-from agent.recording.footage import Extraction, NoFootage, extract
+from agent.evidence import records
+from agent.folder import DataLock
+from agent.local import Snapshot, catalog_of, journal_extraction, order
+from agent.recording.account import Account, account, as_dict, hold_dict, stretch_dict, table
+from agent.recording.coverage import Now
+from agent.recording.footage import Extraction, NoFootage, extract, unsealed
+from agent.recording.holds import HoldDesk
+from agent.recording.timeline_svg import draw
+from agent.store.store import InUse, Origin, Store
+from agent.types import NS
 
 
 def footage(config: Config, *, start: str, end: str, output: Path, as_json: bool, out: Callable[[str], None]) -> int:
@@ -21,12 +32,16 @@ def footage(config: Config, *, start: str, end: str, output: Path, as_json: bool
     Works beside a running node and on a stopped one's card. Raises ConfigError, Transient.
     """
     clock = SystemClock()
-    start_ns, end_ns = _time("--from", start), _time("--to", end)
+    start_ns, end_ns = moment("footage", "--from", start), moment("footage", "--to", end)
     if end_ns <= start_ns:
         raise ConfigError(f"footage: --to {end} is not after --from {start}")
     folder = Path(config.node.data)
     disk = PosixDisk(folder)
     catalog = catalog_of(folder, clock)
+    told = records.body(
+        what="clip", who=_who(), start_utc_ns=start_ns, end_utc_ns=end_ns, output=str(output.absolute())[:300]
+    )
+    journal_extraction(folder, clock, told)  # before the first byte: what fails afterwards was tried
     try:
         result = extract(
             disk=disk,
@@ -34,21 +49,149 @@ def footage(config: Config, *, start: str, end: str, output: Path, as_json: bool
             start_utc_ns=start_ns,
             end_utc_ns=end_ns,
             output=output,
-            now=Now(clock.boot_id, clock.boot_ns()),
+            now=asked_at(clock, catalog),
         )
     except NoFootage as error:
         result = Extraction(coverage=error.coverage)
-        out(json.dumps(_as_dict(result), indent=2) if as_json else f"{error}\n{_table(error.coverage)}")
+        out(json.dumps(_as_dict(result), indent=2) if as_json else f"{error}\n{table(error.coverage)}")
         return 1
     out(json.dumps(_as_dict(result), indent=2) if as_json else _words(result))
     return 0
 
 
-def _time(option: str, text: str) -> int:
+def _who() -> str:
+    """The account that asks, as far as the machine can tell."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = "?"
+    return f"{name[:60]} (uid {os.getuid()})"
+
+
+def asked_at(clock: Clock, catalog: Snapshot) -> Now:
+    """The moment of asking, and whether it is a running node that answers."""
+    return Now(clock.boot_id, clock.boot_ns(), utc_ns=clock.utc().utc_ns, running=catalog.live)
+
+
+def coverage(
+    config: Config, *, start: str, end: str, as_json: bool, svg: Path | None, out: Callable[[str], None]
+) -> int:
+    """Prints what became of every second of the range, and draws it; returns the exit code. Blocks for the reading.
+
+    Works beside a running node and on a stopped one's card. Raises ConfigError, Transient.
+    """
+    clock = SystemClock()
+    start_ns, end_ns = moment("coverage", "--from", start), moment("coverage", "--to", end)
+    if end_ns <= start_ns:
+        raise ConfigError(f"coverage: --to {end} is not after --from {start}")
+    folder = Path(config.node.data)
+    catalog = catalog_of(folder, clock)
+    open_files = unsealed(PosixDisk(folder), catalog)
+    found = account(
+        catalog,
+        start_ns,
+        end_ns,
+        writing=[segment for segment, _ in open_files],
+        anchors=[anchor for _, anchor in open_files],
+        now=asked_at(clock, catalog),
+    )
+    if svg is not None:
+        title = f"{config.node.site}/{config.node.id} {config.node.place}".strip()
+        try:
+            drawing = draw(found, title=title)
+        except ValueError as error:
+            raise ConfigError(f"coverage: --svg: {error}") from None
+        try:
+            svg.write_text(drawing, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"coverage: cannot write {svg}: {error.strerror}; choose another file") from None
+    out(json.dumps(as_dict(found), indent=2) if as_json else _account_words(found))
+    return 0
+
+
+def _account_words(found: Account) -> str:
+    total_s = (found.end_utc_ns - found.start_utc_ns) / NS
+    lines = [
+        f"{seconds:12.1f} s  {100 * seconds / total_s:5.1f} %  {what}"
+        for what, seconds in sorted(found.totals_s().items(), key=lambda item: -item[1])
+    ]
+    lines += ["", table(found.stretches)]
+    for stretch in found.stretches:
+        lines += [f"  {rfc3339(stretch.start_utc_ns)} {stretch.what}: {line}" for line in stretch.evidence]
+    lines += [f"  no uplink {rfc3339(s.start_utc_ns)} to {rfc3339(s.end_utc_ns)}: {s.detail}" for s in found.offline]
+    lines += [f"  held: {_hold_words(hold_dict(hold))}" for hold in found.holds]
+    return "\n".join(lines)
+
+
+def _hold_words(hold: dict[str, Any]) -> str:
+    until = f"until {hold['until']}" if hold["until"] else "until it is released"
+    return f"{hold['id']}  {hold['from']} to {hold['to']}, {until}: {hold['reason']} (by {hold['by']})"
+
+
+def hold(config: Config, verb: str, args: dict[str, Any], *, as_json: bool, out: Callable[[str], None]) -> int:
+    """Holds, releases or lists (`holds`), by the running node or, where none runs, on its card. Returns the exit code.
+
+    Raises ConfigError, Corrupt, Transient.
+    """
+    folder = Path(config.node.data)
+    clock = SystemClock()
+    if not (folder / STORE_NAME).is_file():
+        raise ConfigError(f"{folder}: there is no {STORE_NAME} in it; is this the node.data of the configuration?")
+    args = args | {"by": f"{_who()}, at the post"}
+    try:
+        lock = DataLock(folder).take(clock)
+    except InUse:
+        answer = order(folder, verb, args)
+    else:
+        with lock:
+            answer = _on_the_card(config, folder, clock, verb, args)
+    out(json.dumps(answer, indent=2) if as_json else _answer_words(verb, answer))
+    return 0
+
+
+def _on_the_card(config: Config, folder: Path, clock: Clock, verb: str, args: dict[str, Any]) -> dict[str, Any]:
+    """The same desk as in the node, on the store of one that does not run."""
+    new_id = uuid7_maker(clock)
+    store = Store(
+        folder / STORE_NAME,
+        clock=clock,
+        new_id=new_id,
+        origin=Origin(config.node.site, config.node.id),
+        outbox_rows_max=config.store.outbox_rows_max,
+        event_rows_max=config.store.event_rows_max,
+    )
+    store.open()
+    try:
+        desk = HoldDesk(
+            book=store,
+            clock=clock,
+            settings=config.recording,
+            new_id=new_id,
+            writing=lambda: None,
+            bitrate_kbps=config.camera.bitrate_kbps,
+        )
+        if verb == "hold":
+            return desk.hold(args, str(args["by"]))
+        return desk.release(args, str(args["by"])) if verb == "release" else desk.listing()
+    finally:
+        store.close()
+
+
+def _answer_words(verb: str, answer: dict[str, Any]) -> str:
+    if verb == "release":
+        return f"{answer['id']}: {answer['was']}"
+    share = f"{answer['held_bytes'] / 1e9:.2f} of {answer['held_bytes_max'] / 1e9:.2f} GB are held"
+    if verb == "hold":
+        return f"{_hold_words(answer)}\n{answer['summary']}; {share}"
+    return "\n".join([*(_hold_words(one) for one in answer["holds"]), share])
+
+
+def moment(command: str, option: str, text: str) -> int:
+    """UTC nanoseconds of what a person typed. Raises ConfigError that names the option."""
     try:
         return parse_rfc3339(text)
     except ValueError as error:
-        raise ConfigError(f"footage: {option}: {error}") from None
+        raise ConfigError(f"{command}: {option}: {error}") from None
 
 
 def _as_dict(result: Extraction) -> dict[str, object]:
@@ -60,17 +203,7 @@ def _as_dict(result: Extraction) -> dict[str, object]:
         ],
         "fragments": result.fragments,
         "damaged": result.damaged,
-        "coverage": [
-            {
-                "from": rfc3339(s.start_utc_ns),
-                "to": rfc3339(s.end_utc_ns),
-                "seconds": round(s.seconds, 3),
-                "what": s.what,
-                "detail": s.detail,
-                "error_s": None if s.unc_s is None else round(s.unc_s, 3),
-            }
-            for s in result.coverage
-        ],
+        "coverage": [stretch_dict(stretch) for stretch in result.coverage],
     }
 
 
@@ -79,14 +212,4 @@ def _words(result: Extraction) -> str:
         f"{part.file}: from {part.at_s:.1f} s: {rfc3339(part.utc_ns)}, {part.seconds:.1f} s" for part in result.parts
     ]
     lines += [f"left out, damaged: {name}" for name in result.damaged]
-    return "\n".join([*lines, _table(result.coverage)])
-
-
-def _table(stretches: list[Stretch]) -> str:
-    """The whole range, a line a stretch: from, to, seconds, what, why."""
-    lines = []
-    for s in stretches:
-        error = "clock not vouched for" if s.unc_s is None else f"+-{s.unc_s:.1f} s"
-        why = f"{s.detail}; {error}" if s.detail else error
-        lines.append(f"  {rfc3339(s.start_utc_ns)}  {rfc3339(s.end_utc_ns)}  {s.seconds:9.1f} s  {s.what}  ({why})")
-    return "\n".join(lines)
+    return "\n".join([*lines, table(result.coverage)])

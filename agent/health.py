@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -20,6 +20,9 @@ STEP_S_MIN = 0.5
 ALIVE_S = 60.0
 LOOK_S = 2.0
 SPACE_S = 30.0
+SIGNS_S = 10.0
+SIGN_HOLD_S = 10.0
+"""A change must last so long to go on record: a link that flaps does not wear out the card."""
 SPACE_AGAIN = 1.25
 """Free space must be this much above the floor before the shortage is over: no alert a minute at the edge of it."""
 
@@ -138,6 +141,24 @@ class ClockWatch:
         self._known = (utc.unc_ns is not None, utc.source)
 
 
+class SignWatch:
+    """One thing that may explain a gap later. Pure but for `look`: times are passed in."""
+
+    def __init__(self, look: Callable[[], str | None]) -> None:
+        self._look = look
+        self._seen: str | None = None
+        self._since_ns = 0
+        self.noted: str | None = None  # as it is on record
+
+    def changed(self, now_ns: int) -> str | None:
+        """What should be put on record now, because it has lasted; None: nothing."""
+        text = self._look()
+        if text != self._seen:
+            self._seen, self._since_ns = text, now_ns
+        lasts = now_ns - self._since_ns >= SIGN_HOLD_S * NS
+        return text if text is not None and text != self.noted and lasts else None
+
+
 class Ledger(Protocol):
     """What health writes down: the part of the store that it needs."""
 
@@ -146,6 +167,9 @@ class Ledger(Protocol):
 
     def add_anchor(self, anchor: TimeAnchor) -> None:
         """See agent.store.store.Store.add_anchor. Raises Transient."""
+
+    def add_sign(self, what: str, text: str, *, active: bool) -> None:
+        """See agent.store.store.Store.add_sign. Raises Transient."""
 
 
 class HealthWorker:
@@ -164,8 +188,13 @@ class HealthWorker:
         retry_reports: Callable[[], None],
         free_bytes: Callable[[], int],
         free_bytes_min: int,
+        signs: Mapping[str, Callable[[], str | None]] | None = None,
     ) -> None:
-        """`retry_reports` stores again what the disk refused (agent.reporter); `free_bytes` may raise Transient."""
+        """`retry_reports` stores again what the disk refused (agent.reporter); `free_bytes` may raise Transient.
+
+        `signs`: what may explain a gap later, by name: a text while there is something to tell, an empty one while all
+        is well, None where it cannot be known. A change that lasts goes on record.
+        """
         self._clock = clock
         self._ledger = ledger
         self._new_id = new_id
@@ -174,7 +203,8 @@ class HealthWorker:
         self._free_bytes = free_bytes
         self._free_bytes_min = free_bytes_min
         self._watch = ClockWatch()
-        self._due_ns = {"alive": 0, "space": 0}
+        self._signs = {name: SignWatch(look) for name, look in (signs or {}).items()}
+        self._due_ns = {"alive": 0, "space": 0, "signs": 0}
         self._short: tuple[str, int] | None = None  # incident and start of a shortage
         self._refused: set[str] = set()
 
@@ -188,6 +218,9 @@ class HealthWorker:
             self._try("sign of life", self._ledger.alive)
         if self._due("space", now_ns, SPACE_S):
             self._try("free space", lambda: self._space(now_ns))
+        if self._due("signs", now_ns, SIGNS_S):
+            for name, watch in self._signs.items():
+                self._try(f"sign {name}", lambda name=name, watch=watch: self._sign(name, watch, now_ns))  # type: ignore[misc]
         self._retry_reports()
         return now + LOOK_S
 
@@ -211,6 +244,12 @@ class HealthWorker:
             return False
         self._refused.discard(what)
         return True
+
+    def _sign(self, name: str, watch: SignWatch, now_ns: int) -> None:
+        text = watch.changed(now_ns)
+        if text is not None:
+            self._ledger.add_sign(name, text or "well again", active=bool(text))
+            watch.noted = text
 
     def _clocks(self) -> None:
         boot_ns, utc = self._clock.boot_ns(), self._clock.utc()

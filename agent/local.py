@@ -12,7 +12,7 @@ import os
 import selectors
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from msgspec import Raw, Struct
 from agent.boot import STORE_NAME
 from agent.clock import Clock
 from agent.errors import ConfigError, Corrupt, Transient, WardpostError
+from agent.evidence.records import RecordKind
 from agent.folder import DataLock, InUse
 from agent.recording.index import Catalog
 from agent.store.store import Origin, SessionRow, Store, Tombstone
-from agent.types import Gap, Segment, TimeAnchor
+from agent.types import Gap, Hold, Segment, Sign, TimeAnchor
 
 SOCKET_NAME = "agent.sock"
 REQUEST_BYTES_MAX = 4096
@@ -41,6 +42,8 @@ _PARTS: dict[str, Any] = {
     "gaps": list[Gap],
     "segments": list[Segment],
     "tombstones": list[Tombstone],
+    "signs": list[Sign],
+    "holds": list[Hold],
 }
 
 log = logging.getLogger(__name__)
@@ -48,6 +51,7 @@ log = logging.getLogger(__name__)
 
 class _Request(Struct):
     ask: str
+    body: Raw = Raw(b"{}")  # a JSON object: what the ledger is to say about an extraction, the args of an order
 
 
 class _Line(Struct):
@@ -69,6 +73,9 @@ class Snapshot:
     _segments: list[Segment]
     _gaps: list[Gap]
     _tombstones: list[Tombstone]
+    _signs: list[Sign]
+    _holds: list[Hold]
+    live: bool = field(default=False, compare=False)  # a running node has answered; else the card was read
 
     def sessions(self) -> list[SessionRow]:
         return self._sessions
@@ -85,6 +92,12 @@ class Snapshot:
     def tombstones(self) -> list[Tombstone]:
         return self._tombstones
 
+    def signs(self) -> list[Sign]:
+        return self._signs
+
+    def holds(self) -> list[Hold]:
+        return self._holds
+
 
 def snapshot(catalog: Catalog) -> Snapshot:
     """Reads it all. Segments before tombstones: what is deleted in between is seen twice rather than not at all."""
@@ -94,6 +107,8 @@ def snapshot(catalog: Catalog) -> Snapshot:
         _segments=catalog.segments(),
         _gaps=catalog.gaps(),
         _tombstones=catalog.tombstones(),
+        _signs=catalog.signs(),
+        _holds=catalog.holds(),
     )
 
 
@@ -118,13 +133,26 @@ class LocalWorker:
     step_s_max = 20.0
 
     def __init__(
-        self, folder: Path, *, catalog: Catalog, status: Callable[[], Mapping[str, Any]], wait_s: float = 0.5
+        self,
+        folder: Path,
+        *,
+        catalog: Catalog,
+        status: Callable[[], Mapping[str, Any]],
+        extracted: Callable[[bytes], None] | None = None,
+        verbs: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] | None = None,
+        wait_s: float = 0.5,
     ) -> None:
-        """The caller holds the folder's DataLock: a socket that is already there is then nobody's."""
+        """The caller holds the folder's DataLock: a socket that is already there is then nobody's.
+
+        `extracted` puts an extraction on the ledger (a JSON object); it may raise Transient. `verbs`: what the
+        folder's owner may order besides; each is quick and raises WardpostError.
+        """
         self._folder = folder
         self._catalog = catalog
         self._status = status
+        self._extracted = extracted
         self._wait_s = wait_s
+        self._verbs = dict(verbs or {})
         self._listener: socket.socket | None = None
         self._selector: selectors.BaseSelector | None = None
         self._connections: dict[int, _Connection] = {}
@@ -232,7 +260,8 @@ class LocalWorker:
     def _answer(self, request: bytes) -> Iterator[bytes]:
         """The lines of a reply. An error of ours is a line as well: the client is a person's command."""
         try:
-            ask = msgspec.json.decode(request, type=_Request).ask
+            asked = msgspec.json.decode(request, type=_Request)
+            ask = asked.ask
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             yield _line(_Line(error='not a request; send {"ask": "status"} or {"ask": "catalog"}'))
             return
@@ -240,10 +269,18 @@ class LocalWorker:
             if ask == "catalog":
                 yield from _parts(snapshot(self._catalog))
                 yield _line(_Line(end=True))
+            elif ask == "extraction" and self._extracted is not None:
+                self._extracted(bytes(asked.body))
+                yield _line(_Line(end=True))
             elif ask == "status":
                 yield _line(_Line(end=True, result=Raw(msgspec.json.encode(self._status()))))
+            elif ask in self._verbs:
+                args = msgspec.json.decode(asked.body, type=dict[str, Any])
+                yield _line(_Line(end=True, result=Raw(msgspec.json.encode(self._verbs[ask](args)))))
             else:
                 yield _line(_Line(error=f"nobody here knows {ask[:40]!r}; ask for status or catalog"))
+        except msgspec.ValidationError as error:
+            yield _line(_Line(error=f"{ask}: {error}"))
         except WardpostError as error:
             yield _line(_Line(error=str(error)))
 
@@ -281,6 +318,20 @@ def status_of(folder: Path) -> dict[str, Any]:
         raise Corrupt(f"{folder / SOCKET_NAME}: not an answer: {error}") from None
 
 
+def note_extraction(folder: Path, body: bytes) -> None:
+    """Has a running node put an extraction on its ledger. Raises Transient when none runs, or its disk refuses."""
+    _ask(folder, "extraction", body)
+
+
+def order(folder: Path, verb: str, args: dict[str, Any]) -> dict[str, Any]:
+    """Has a running node do something. Raises Transient when none runs on this folder, or with why it will not."""
+    _parts_seen, result = _ask(folder, verb, msgspec.json.encode(args))
+    try:
+        return msgspec.json.decode(result, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise Corrupt(f"{folder / SOCKET_NAME}: not an answer: {error}") from None
+
+
 def catalog_of(folder: Path, clock: Clock) -> Snapshot:
     """What is known about the footage in a data folder, whether a node runs on it or not.
 
@@ -293,20 +344,40 @@ def catalog_of(folder: Path, clock: Clock) -> Snapshot:
         lock = DataLock(folder).take(clock)
     except InUse:
         return _catalog_of_node(folder)
-    with lock:
-        store = Store(
-            folder / STORE_NAME,
-            clock=clock,
-            new_id=_no_id,
-            origin=Origin("", ""),
-            outbox_rows_max=100,
-            event_rows_max=100,
-        )
-        store.open()
-        try:
-            return snapshot(store)
-        finally:
-            store.close()
+    with lock, _store_of(folder, clock) as store:
+        return snapshot(store)
+
+
+def journal_extraction(folder: Path, clock: Clock, body: bytes) -> None:
+    """Puts an extraction on record, whether a node runs or not: then its next start puts it on the ledger.
+
+    Raises Transient or Corrupt when that is not possible: nothing is taken from a card off the record.
+    """
+    try:
+        lock = DataLock(folder).take(clock)
+    except InUse:
+        note_extraction(folder, body)
+        return
+    with lock, _store_of(folder, clock) as store:
+        store.note(RecordKind.EXTRACTION, body)
+
+
+@contextlib.contextmanager
+def _store_of(folder: Path, clock: Clock) -> Iterator[Store]:
+    """The store of a node that does not run; the caller holds its lock."""
+    store = Store(
+        folder / STORE_NAME,
+        clock=clock,
+        new_id=_no_id,
+        origin=Origin("", ""),
+        outbox_rows_max=100,
+        event_rows_max=100,
+    )
+    store.open()
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 def _no_id() -> str:
@@ -322,10 +393,10 @@ def _catalog_of_node(folder: Path) -> Snapshot:
                 found[part] += msgspec.json.decode(items, type=_PARTS[part])
     except msgspec.DecodeError as error:
         raise Corrupt(f"{folder / SOCKET_NAME}: not an answer: {error}") from None
-    return Snapshot(**{f"_{part}": items for part, items in found.items()})
+    return Snapshot(**{f"_{part}": items for part, items in found.items()}, live=True)
 
 
-def _ask(folder: Path, what: str) -> tuple[list[tuple[str, Raw]], Raw]:
+def _ask(folder: Path, what: str, body: bytes = b"{}") -> tuple[list[tuple[str, Raw]], Raw]:
     """Asks the running node. Returns the parts and the result."""
     where = folder / SOCKET_NAME
     parts: list[tuple[str, Raw]] = []
@@ -335,7 +406,7 @@ def _ask(folder: Path, what: str) -> tuple[list[tuple[str, Raw]], Raw]:
             sock.settimeout(CLIENT_WAIT_S_MAX)
             with _short_path(folder) as path:
                 sock.connect(path)
-            sock.sendall(msgspec.json.encode(_Request(what)) + b"\n")
+            sock.sendall(msgspec.json.encode(_Request(what, Raw(body))) + b"\n")
             with sock.makefile("rb") as reader:
                 while raw := reader.readline(LINE_BYTES_MAX):
                     size += len(raw)

@@ -33,6 +33,11 @@ def throttled_words(bits: int) -> list[str]:
     return [words for bit, words in _THROTTLED if bits >> bit & 1]
 
 
+def power_words(throttled: list[str] | None) -> str | None:
+    """What the power supply is to blame for, one text; empty: nothing; None: this machine does not tell."""
+    return None if throttled is None else ", ".join(throttled)
+
+
 def run_vcgencmd() -> str:
     """Output of `vcgencmd get_throttled`, as `throttled=0x50005`. Raises OSError or subprocess.SubprocessError."""
     return subprocess.run(

@@ -18,16 +18,21 @@ from agent import __version__, boot, drivers, logs
 from agent.camera import Camera
 from agent.camera.worker import CameraWorker
 from agent.clock import Clock, SystemClock, Usage, uuid7_maker
-from agent.config import Config, load
+from agent.config import Config, fingerprint, load
 from agent.disk import Disk, PosixDisk
 from agent.errors import Transient
+from agent.evidence.records import RecordKind
+from agent.evidence.worker import LedgerWorker
 from agent.folder import DataLock
 from agent.health import HealthWorker, Heartbeats
 from agent.local import LocalWorker
-from agent.machine import Machine
+from agent.machine import Machine, power_words
 from agent.notify import Notifier
 from agent.panel import Panel
 from agent.panel.worker import PanelWorker
+from agent.privacy import PrivacyWorker
+from agent.recording.holds import HoldDesk
+from agent.recording.marks import Marks
 from agent.recording.recorder import RecorderWorker
 from agent.recording.recover import recover
 from agent.recording.retention import Limits as RetentionLimits
@@ -71,6 +76,7 @@ class Node:
     store: Store
     workers: tuple[Worker, ...]
     state: NodeState
+    ledger: LedgerWorker
     wakers: Mapping[str, Callable[[Callable[[], None]], None]]  # worker -> how to tell it whom to wake
 
 
@@ -96,6 +102,8 @@ def run(config_path: Path) -> int:
         code = supervisor.run()
         with suppress(Transient):  # a disk that refuses now is explained by the next start
             node.store.stop_session("stopped" if code == 0 else f"exit {code}")
+        if not supervisor.left_running:
+            node.ledger.close()  # once more: the stop itself is on record
         node.store.close()
         if supervisor.left_running:  # a thread is stuck in a library: Python would wait for it for ever
             os._exit(code)
@@ -140,10 +148,21 @@ def build(config: Config, world: World) -> Node:
         )
 
     store, damage = boot.open_store(make_store, disk)
+    ledger, receipts, torn = boot.open_ledger(disk, store, clock, f"{config.node.site}/{config.node.id}")
+    torn = f"{torn} {boot.restore_index(disk, store, ledger, receipts, origin.source)}".strip()
     found = recover(disk=disk, index=store, clock=clock, source=origin.source)
     before = store.start_session()
+    store.note_config(fingerprint(config))
     reporter = Reporter(store)
-    reporter([*boot.end_left_open(store, clock), *boot.notices(before, found, damage, clock, new_id)])
+    reporter(
+        [
+            *boot.end_left_open(store, clock),
+            *boot.notices(before, found, damage, clock, new_id, ledger=torn),
+        ]
+    )
+
+    evidence = LedgerWorker(ledger=ledger, receipts=receipts, journal=store)
+    store.on_urgent = evidence.notify
 
     frames: Inbox[Frame] = Inbox(1, WhenFull.LATEST)
     recorder = RecorderWorker(
@@ -161,11 +180,21 @@ def build(config: Config, world: World) -> Node:
     def report_one(event: Event) -> None:
         reporter([event])
 
+    privacy = PrivacyWorker(
+        clock=clock,
+        ledger=store,
+        packets=recorder.offer,
+        frames=frames.put,
+        paused=recorder.paused,
+        report=reporter,
+        new_id=new_id,
+        s_max=config.panel.privacy_s_max,
+    )
     camera = CameraWorker(
         camera=world.camera,
         clock=clock,
-        packets=recorder.offer,
-        frames=frames.put,
+        packets=privacy.packet,
+        frames=privacy.frame,
         report=report_one,
         lost=recorder.lost,
         new_id=new_id,
@@ -193,6 +222,15 @@ def build(config: Config, world: World) -> Node:
         camera=camera,
         vision=vision,
         recorder=recorder,
+        privacy_left_s=lambda: privacy.left_s,
+    )
+    holds = HoldDesk(
+        book=store,
+        clock=clock,
+        settings=config.recording,
+        new_id=new_id,
+        writing=lambda: recorder.state.writing,
+        bitrate_kbps=config.camera.bitrate_kbps,
     )
     panel = PanelWorker(
         world.panel,
@@ -201,6 +239,7 @@ def build(config: Config, world: World) -> Node:
         report=reporter,
         state=state.post,
         siren_s_max=config.panel.siren_s_max,
+        privacy=privacy.switch,
     )
     heartbeat = Heartbeats(
         node=config.node.id, session=store.session, clock=clock, machine=world.machine, probes=state.probes()
@@ -221,9 +260,12 @@ def build(config: Config, world: World) -> Node:
         window_rows_max=config.uplink.window_rows_max,
         ack_timeout_s=config.uplink.ack_timeout_s,
         command_key=load_key(config.uplink.command_key),
-        verbs=verbs(heartbeat=heartbeat, panel=panel, state=state),
+        verbs=verbs(heartbeat=heartbeat, panel=panel, state=state, holds=holds, privacy=privacy),
         wait_s_max=world.wait_s_max,
+        ledger_key=ledger.key.public.hex(),
+        ledger_receipt=evidence.receipt,
     )
+    evidence.handed_over = uplink.notify
     state.uplink = uplink
     reporter.committed = uplink.notify
     health = HealthWorker(
@@ -234,17 +276,40 @@ def build(config: Config, world: World) -> Node:
         retry_reports=reporter.retry,
         free_bytes=disk.free_bytes,
         free_bytes_min=int(config.recording.free_gb_min * GB / 2),
+        signs={"power": lambda: power_words(world.machine.throttled()), "link": state.link},
     )
     retention = RetentionWorker(
-        limits=RetentionLimits.of(config.recording), disk=disk, index=store, clock=clock, report=reporter, new_id=new_id
+        limits=RetentionLimits.of(config.recording),
+        disk=disk,
+        index=store,
+        clock=clock,
+        report=reporter,
+        new_id=new_id,
+        marks=Marks(store, preroll_s=config.recording.preroll_s, postroll_s=config.recording.postroll_s),
+        holds=holds,
     )
-    local = LocalWorker(folder=disk.path(""), catalog=store, status=state.status, wait_s=min(0.5, world.wait_s_max))
+    state.retention = retention
+    local = LocalWorker(
+        folder=disk.path(""),
+        catalog=store,
+        status=state.status,
+        extracted=lambda body: store.note(RecordKind.EXTRACTION, body, urgent=True),
+        verbs={
+            "hold": lambda args: holds.hold(args, str(args.get("by", "the post"))),
+            "release": lambda args: holds.release(args, str(args.get("by", "the post"))),
+            "holds": lambda _: holds.listing(),
+        },
+        wait_s=min(0.5, world.wait_s_max),
+    )
     return Node(
         store=store,
-        workers=(panel, health, local, uplink, retention, recorder, vision, camera),
+        workers=(privacy, panel, health, local, uplink, evidence, retention, recorder, vision, camera),
         state=state,
+        ledger=evidence,
         wakers={
+            "ledger": evidence.set_wake,
             "panel": panel.set_wake,
+            "privacy": lambda wake: setattr(privacy, "wake", wake),
             "recorder": recorder.set_wake,
             "vision": lambda wake: setattr(frames, "wake", wake),
         },

@@ -9,20 +9,28 @@ import msgspec
 
 from agent import __version__, wire
 from agent.camera.worker import CameraWorker
-from agent.clock import Clock, rfc3339
+from agent.clock import Clock, parse_rfc3339, rfc3339
 from agent.config import Config
 from agent.disk import Disk
 from agent.errors import Corrupt
 from agent.health import Probes
 from agent.panel import PostState, post_state
 from agent.panel.worker import PanelWorker
+from agent.privacy import PrivacyWorker
+from agent.recording.account import account, as_reply
+from agent.recording.coverage import Now
+from agent.recording.holds import HoldDesk
 from agent.recording.recorder import RecorderWorker
+from agent.recording.retention import Keep, RetentionWorker
 from agent.store.store import Store
 from agent.supervisor import Supervisor
 from agent.types import MS, NS
 from agent.uplink.commands import Verb
 from agent.uplink.worker import UplinkWorker
 from agent.vision.worker import VisionWorker
+
+COVERAGE_DAYS_MAX = 31
+HEADQUARTERS = "headquarters"
 
 
 class NodeState:
@@ -39,6 +47,7 @@ class NodeState:
         camera: CameraWorker,
         vision: VisionWorker,
         recorder: RecorderWorker,
+        privacy_left_s: Callable[[], float],
     ) -> None:
         self._config = config
         self._clock = clock
@@ -48,6 +57,8 @@ class NodeState:
         self._camera = camera
         self._vision = vision
         self._recorder = recorder
+        self._privacy_left_s = privacy_left_s
+        self.retention: RetentionWorker | None = None  # made after this
         self.uplink: UplinkWorker | None = None  # made after this: its heartbeat comes from here
         self._supervisor: Supervisor | None = None
 
@@ -96,7 +107,38 @@ class NodeState:
             bytes=footage.bytes,
             oldest=None if footage.oldest_utc_ns is None else rfc3339(footage.oldest_utc_ns),
             droppedpackets=state.packets_dropped,
+            classes=self._classes(),
+            privacyleft_s=round(self._privacy_left_s(), 1),
         )
+
+    def _classes(self) -> list[wire.FootageClass]:
+        """The newest outlook of retention: when what will be gone."""
+        if self.retention is None:
+            return []
+        outlook = self.retention.outlook
+        utc_ns, now_ns = self._clock.utc().utc_ns, self._clock.boot_ns()
+        found = []
+        for name, keep in (
+            ("continuous", Keep.CONTINUOUS),
+            ("event", Keep.EVENT),
+            ("unsent", Keep.UNSENT),
+            ("held", Keep.HELD),
+        ):
+            one = outlook.classes.get(keep)
+            if one is None:
+                continue
+            gone_ns = None if one.gone_in_s is None else utc_ns - (now_ns - outlook.boot_ns) + round(one.gone_in_s * NS)
+            oldest_ns = None if one.age_s is None else utc_ns - (now_ns - outlook.boot_ns) - round(one.age_s * NS)
+            found.append(
+                wire.FootageClass(
+                    name=name,  # type: ignore[arg-type]
+                    segments=one.segments,
+                    bytes=one.bytes,
+                    oldest=None if oldest_ns is None else rfc3339(oldest_ns),
+                    overwrite=None if gone_ns is None else rfc3339(gone_ns),
+                )
+            )
+        return found
 
     def queue(self) -> wire.QueueState:
         oldest_ns = self._store.oldest_pending_ns()
@@ -113,7 +155,26 @@ class NodeState:
             network=self.uplink is not None and self.uplink.broker is not None,
             camera=self._camera.stats.up,
             fault=bool(self._recorder.state.fault) or any(life.trouble for life in lives.values()),
+            privacy=self._privacy_left_s() > 0,
         )
+
+    def coverage(self, args: dict[str, Any]) -> dict[str, Any]:
+        """The account of a range, bounded as `agent.recording.account` says: `from`, `to`. Raises Corrupt."""
+        try:
+            start_ns, end_ns = (parse_rfc3339(str(args.get(name))) for name in ("from", "to"))
+        except ValueError as error:
+            raise Corrupt(f"coverage: {error}") from None
+        if not start_ns < end_ns <= start_ns + COVERAGE_DAYS_MAX * 86_400 * NS:
+            raise Corrupt(f"coverage: to must lie after from, by {COVERAGE_DAYS_MAX} days at most")
+        writing = self._recorder.state.writing
+        now = Now(self._clock.boot_id, self._clock.boot_ns())
+        return as_reply(account(self._store, start_ns, end_ns, writing=[writing] if writing else [], now=now))
+
+    def link(self) -> str:
+        """Empty while the uplink stands, else what is wrong with it."""
+        if self.uplink is None or self.uplink.broker is None:
+            return "no broker is connected"
+        return "connected, but no station acknowledges" if self.uplink.station_silent else ""
 
     def status(self) -> dict[str, Any]:
         """For `wardpost status`: the same facts as the heartbeat, and what only matters on the spot."""
@@ -135,7 +196,14 @@ class NodeState:
         }
 
 
-def verbs(*, heartbeat: Callable[[], wire.Heartbeat], panel: PanelWorker, state: NodeState) -> dict[str, Verb]:
+def verbs(
+    *,
+    heartbeat: Callable[[], wire.Heartbeat],
+    panel: PanelWorker,
+    state: NodeState,
+    holds: HoldDesk,
+    privacy: PrivacyWorker,
+) -> dict[str, Verb]:
     """What a station may ask of this node: see `agent.uplink.commands` for who is believed."""
 
     def seconds(args: dict[str, Any], default: float) -> float:
@@ -150,4 +218,9 @@ def verbs(*, heartbeat: Callable[[], wire.Heartbeat], panel: PanelWorker, state:
         "identify": Verb(lambda args: {"seconds": panel.identify(seconds(args, 30.0))}, acting=True),
         "siren": Verb(lambda args: {"seconds": panel.siren(seconds(args, 10.0))}, acting=True),
         "lamp": Verb(lambda args: {"seconds": panel.lamp(seconds(args, 60.0))}, acting=True),
+        "coverage": Verb(state.coverage, acting=False),
+        "holds": Verb(lambda _: holds.listing(), acting=False),
+        "hold": Verb(lambda args: holds.hold(args, HEADQUARTERS), acting=True, lasting=True, needs_time=False),
+        "release": Verb(lambda args: holds.release(args, HEADQUARTERS), acting=True, lasting=True),
+        "privacy": Verb(lambda args: {"seconds": privacy.command(seconds(args, 300.0))}, acting=True),
     }

@@ -220,6 +220,7 @@ class EndReason(StrEnum):
     CAMERA = "camera"  # the camera stalled, vanished or changed its format
     STORAGE = "storage"  # a write or sync failed: the file was abandoned
     OVERRUN = "overrun"  # the disk was too slow: packets were dropped after this segment
+    PRIVACY = "privacy"  # the privacy switch
     POWER_CUT = "power_cut"  # sealed by recovery, machine had restarted
     KILLED = "killed"  # sealed by recovery, only the process had died
 
@@ -263,6 +264,43 @@ class Gap:
     end_ns: int
     cause: Cause
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A range that a person wants kept. In UTC: it may lie in several boots, or in the future."""
+
+    id: str
+    start_utc_ns: int
+    end_utc_ns: int
+    until_utc_ns: int | None  # None: until it is released
+    reason: str
+    asker: str
+    made_utc_ns: int
+    released: str = ""  # how it ended; empty: it is in force
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """Something noticed in passing that may explain later why nothing was recorded."""
+
+    session: int
+    boot_id: str
+    boot_ns: int
+    what: str  # "power" (throttling flags), "link" (the uplink), or the Kind of an event: mains, camera, storage
+    active: bool  # it begins; False: it has ended
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curtain:
+    """Privacy in force: nothing is recorded or looked at from `start_ns` to `until_ns` of this boot."""
+
+    boot_id: str
+    start_ns: int
+    until_ns: int
+    charged_ns: int  # up to here it counts as spent, whatever happens: after a power cut only the rest is granted
+    asker: str
 
 
 NewId = Callable[[], str]  # makes a UUIDv7

@@ -42,6 +42,7 @@ class Status(Message, frozen=True, kw_only=True):
     session: Annotated[int, Meta(ge=0, description="counts the starts of the agent; a will of an older one is stale")]
     version: Annotated[str, Meta(max_length=64)] = ""
     place: Annotated[str, Meta(max_length=200)] = ""
+    key: Annotated[str, Meta(max_length=64, description="public key of the ledger: Ed25519, raw, 64 hex digits")] = ""
 
 
 class ClockState(Message, frozen=True, kw_only=True):
@@ -71,6 +72,16 @@ class VisionState(Message, frozen=True, kw_only=True):
     inferencems: float
 
 
+class FootageClass(Message, frozen=True, kw_only=True):
+    """Footage of one class: what is deleted first when room is needed comes first."""
+
+    name: Literal["continuous", "event", "unsent", "held"]
+    segments: int
+    bytes: int
+    oldest: Utc | None
+    overwrite: Annotated[Utc | None, Meta(description="when its oldest is expected to go, at the present rate")]
+
+
 class RecordingState(Message, frozen=True, kw_only=True):
     """Footage on the card."""
 
@@ -79,6 +90,8 @@ class RecordingState(Message, frozen=True, kw_only=True):
     bytes: int
     oldest: Annotated[Utc | None, Meta(description="start of the oldest footage still kept")]
     droppedpackets: int
+    classes: Annotated[list[FootageClass], Meta(max_length=4)] = []
+    privacyleft_s: Annotated[float, Meta(ge=0, description="the privacy switch is on for so long still; 0: off")] = 0.0
 
 
 class QueueState(Message, frozen=True, kw_only=True):
@@ -157,6 +170,14 @@ class CloudEvent(Message, frozen=True, kw_only=True):
     data: EventData
 
 
+class Record(Message, frozen=True, kw_only=True):
+    """`record`: one line of the node's ledger, signed and chained (agent/evidence)."""
+
+    epoch: Uuid
+    sequence: Annotated[Sequence, Meta(description="shared with the events of this node and epoch")]
+    line: Annotated[str, Meta(max_length=32 * 1024, description="DSSE envelope, one line, as on the ledger")]
+
+
 class Receipt(Message, frozen=True, kw_only=True):
     """`ack`: the station has committed these. Only this empties a node's outbox (invariant 1)."""
 
@@ -165,6 +186,9 @@ class Receipt(Message, frozen=True, kw_only=True):
     stored: Annotated[list[tuple[Sequence, Sequence]], Meta(max_length=ACK_RANGES_MAX, description="ranges, inclusive")]
     head: Annotated[int, Meta(ge=0, description="everything from 1 to here is stored")]
     time: Utc
+    ledger: Annotated[
+        str, Meta(max_length=8192, description="signed receipt for the newest line of the ledger, DSSE; empty: none")
+    ] = ""
 
 
 class Command(Message, frozen=True, kw_only=True):
@@ -245,6 +269,10 @@ class Topics:
         return f"{self.base}/heartbeat"
 
     @property
+    def record(self) -> str:
+        return f"{self.base}/record"
+
+    @property
     def ack(self) -> str:
         return f"{self.base}/ack"
 
@@ -265,7 +293,7 @@ class Topics:
 
 _TOPIC = re.compile(
     rf"{ROOT}/(?P<site>[a-z0-9-]{{1,32}})/(?P<node>[a-z0-9-]{{1,32}})"
-    r"/(?P<channel>status|heartbeat|ack|event|cmd|reply)(?:/(?P<leaf>[a-z0-9-]{1,36}))?"
+    r"/(?P<channel>status|heartbeat|record|ack|event|cmd|reply)(?:/(?P<leaf>[a-z0-9-]{1,36}))?"
 )
 _WITH_LEAF = frozenset({"event", "cmd", "reply"})
 
@@ -276,7 +304,7 @@ class Address:
 
     site: str
     node: str
-    channel: str  # status, heartbeat, event, ack, cmd, reply
+    channel: str  # status, heartbeat, event, record, ack, cmd, reply
     leaf: str  # the kind of event, the verb, the command's id; empty for the others
 
     @property

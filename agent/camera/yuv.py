@@ -114,14 +114,26 @@ def _pixels(planes: Planes, box: Box) -> tuple[int, int, int, int]:
 def _fit(part: Plane, out: Plane, width: int, height: int) -> None:
     """Copies `part` into the top left of `out`, shrunk to `width` x `height`; the last row and column are repeated."""
     if part.shape != (height, width):
-        part = np.asarray(
-            cv2.resize(np.ascontiguousarray(part), (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8
-        )
+        part = _shrunk(np.ascontiguousarray(part), width, height)
     out[:height, :width] = part
     if width < out.shape[1]:
         out[:height, width:] = out[:height, width - 1 : width]
     if height < out.shape[0]:
         out[height:] = out[height - 1 : height]
+
+
+def _shrunk(part: Plane, width: int, height: int) -> Plane:
+    """`part` resized: halved by averaging while that leaves enough, then interpolated.
+
+    OpenCV's INTER_AREA at an uneven scale took 4.7 ms for a 720p plane, halving 0.14 and interpolating 0.3.
+    """
+    while part.shape[0] >= 2 * height and part.shape[1] >= 2 * width:
+        rows, columns = part.shape[0] // 2, part.shape[1] // 2
+        even = part[: 2 * rows, : 2 * columns]
+        part = np.asarray(cv2.resize(even, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    if part.shape == (height, width):
+        return part
+    return np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
 def _to_limited(values: Plane, scale: float, shift: float) -> None:

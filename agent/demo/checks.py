@@ -194,8 +194,10 @@ def _visitors_seen(evidence: Evidence) -> Verdict:
 
 
 def _picture_drawn(evidence: Evidence) -> Verdict:
-    there = evidence.picture is not None and evidence.picture.is_file()
-    return Verdict("a detection was drawn", there, str(evidence.picture) if there else "no picture was written")
+    drawn = evidence.picture
+    if drawn is None or not drawn.is_file():
+        return Verdict("a detection was drawn", passed=False, detail="no picture was written")
+    return Verdict("a detection was drawn", passed=True, detail=drawn.name)
 
 
 def _hole_s(segments: Iterable[Segment], start_ns: int, end_ns: int) -> float:

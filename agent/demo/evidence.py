@@ -74,11 +74,20 @@ class Evidence:
 
 
 def committed_of(node: Path) -> tuple[list[Committed], int, int]:
-    """What a stopped node committed, how many rows are undelivered, and how many it ever gave up."""
+    """Events that a stopped node committed, how many of them are undelivered, and how many rows it ever gave up.
+
+    Lines of the ledger travel through the same outbox, but are no events: one about the stop itself waits for the next
+    start, and each leaves the node's store when it has been delivered.
+    """
     with closing(_read_only(node / STORE_NAME)) as db:
-        rows = db.execute("select sequence, id, incident, kind, phase, session, boot_ns from event order by sequence")
+        rows = db.execute(
+            "select sequence, id, incident, kind, phase, session, boot_ns from event where kind <> 'record'"
+            " order by sequence"
+        )
         events = [Committed(*row) for row in rows]
-        (undelivered,) = db.execute("select count(*) from outbox").fetchone()
+        (undelivered,) = db.execute(
+            "select count(*) from outbox join event using (sequence) where kind <> 'record'"
+        ).fetchone()
         (given_up,) = db.execute("select coalesce(sum(rows), 0) from shed").fetchone()
     return events, undelivered, given_up
 

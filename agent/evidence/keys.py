@@ -44,7 +44,7 @@ def public_of(text: str) -> bytes:
 
 
 def public_pem(public: bytes) -> bytes:
-    """A raw public key in the form that `openssl pkeyutl -pubin` reads. Raises ValueError for 32 bytes that are none."""
+    """A raw public key in the form that `openssl pkeyutl -pubin` reads. Raises ValueError for no key."""
     return Ed25519PublicKey.from_public_bytes(public).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 

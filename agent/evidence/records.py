@@ -31,6 +31,7 @@ class RecordKind(StrEnum):
 
     INSTALL = "install"  # a ledger begins, or goes on with a key that nobody has introduced
     KEY = "key"  # the next line is signed by the key in this one
+    INDEX = "index"  # the node's database was lost or damaged; what was had back of it
     LEDGER = "ledger"  # lines were lost, damaged or given up; which, and where what is left of them lies
     START = "start"
     STOP = "stop"
@@ -95,6 +96,24 @@ class Fact:
     utc_ns: int
     unc_ns: int | None
     body: bytes  # JSON object
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLine:
+    """A line that is durable on the ledger. `number`: of its row in this store's journal, None: it has none there."""
+
+    seq: int
+    head: str  # sha256
+    number: int | None
+    line: bytes  # without newline
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerMark:
+    """The last line of the ledger that was handed to the outbox. `seq` 0: none."""
+
+    seq: int
+    head: str
 
 
 def payload_of(fact: Fact, *, node: str, epoch: str, seq: int, prev: str, receipt: str | None) -> bytes:

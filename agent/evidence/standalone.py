@@ -18,6 +18,10 @@ Bounds: FILES_MAX files, META_BYTES_MAX of text, LINES_MAX records; footage is s
 passes over the footage at most, and one start of openssl a signature.
 """
 
+# One file that must run on a bare Python 3.9, and that a stranger reads from top to bottom: a check that raises and is
+# caught in the same function reads better there than a helper; so do plain `open` and short words for exceptions.
+# ruff: noqa: N818, TRY301, TRY004, PTH108, PTH118, PTH123, PLR0911, EXE001
+
 from __future__ import annotations
 
 import argparse
@@ -59,6 +63,7 @@ MANIFEST, SIGNATURE, LEDGER, EXTRACTION, RECEIPTS = (
     "extraction.jsonl",
     "receipts.jsonl",
 )
+FIRST = "README.txt"  # by its name at the front even a cut-off package is known as one
 NAMES = re.compile(
     r"manifest\.json|manifest\.sig|ledger\.jsonl|extraction\.jsonl|receipts\.jsonl|coverage\.json|report\.html"
     r"|report\.txt|verify\.py|README\.txt|clip(-[0-9]{1,4})?\.mp4|segments/[0-9]{6,12}-[0-9]{8,12}\.mp4"
@@ -131,9 +136,7 @@ def local_header(member: Member) -> bytes:
     size = _BIG if big else member.size
     name = member.name.encode()
     return (
-        _LOCAL.pack(
-            b"PK\3\4", 45 if big else 20, 0, 0, 0, _DATE, member.crc, size, size, len(name), len(extra)
-        )
+        _LOCAL.pack(b"PK\3\4", 45 if big else 20, 0, 0, 0, _DATE, member.crc, size, size, len(name), len(extra))
         + name
         + extra
     )
@@ -154,8 +157,23 @@ def directory_entry(member: Member) -> bytes:
     name = member.name.encode()
     return (
         _CENTRAL.pack(
-            b"PK\1\2", 0x300 | version, version, 0, 0, 0, _DATE, member.crc, size, size, len(name), len(extra),
-            0, 0, 0, _MODE, offset,
+            b"PK\1\2",
+            0x300 | version,
+            version,
+            0,
+            0,
+            0,
+            _DATE,
+            member.crc,
+            size,
+            size,
+            len(name),
+            len(extra),
+            0,
+            0,
+            0,
+            _MODE,
+            offset,
         )
         + name
         + extra
@@ -186,8 +204,8 @@ class Package:
 
     def open(self) -> None:
         """Reads the directory and holds every byte of the structure against it. Raises NotAPackage, Stop."""
-        start = self._at(0, 30 + len(MANIFEST))
-        ours = start[:4] == b"PK\3\4" and start[30:] == MANIFEST.encode()
+        start = self._at(0, 30 + len(FIRST))
+        ours = start[:4] == b"PK\3\4" and start[30:] == FIRST.encode()
         tail = self._at(max(self.size - _END.size, 0), _END.size)
         if len(tail) < _END.size or tail[:4] != b"PK\5\6":
             if not ours:
@@ -231,7 +249,9 @@ class Package:
             raw = data[at : at + name_length]
             extra = data[at + name_length : at + name_length + extra_length]
             at += name_length + extra_length + comment_length
-            big = list(struct.unpack(f"<{max(len(extra) - 4, 0) // 8}Q", extra[4 : 4 + max(len(extra) - 4, 0) // 8 * 8]))
+            big = list(
+                struct.unpack(f"<{max(len(extra) - 4, 0) // 8}Q", extra[4 : 4 + max(len(extra) - 4, 0) // 8 * 8])
+            )
             if size == _BIG and len(big) >= 2:
                 size = packed = big.pop(0)
                 big.pop(0)
@@ -240,7 +260,9 @@ class Package:
             name = raw.decode("ascii", "backslashreplace")
             shown = printable(name)
             if method != 0 or packed != size:
-                self._findings.add("compressed", shown, "the file is compressed; a package stores its files as they are")
+                self._findings.add(
+                    "compressed", shown, "the file is compressed; a package stores its files as they are"
+                )
             if name in seen:
                 self._findings.add("duplicate-name", shown, "the zip holds two files of this name")
             seen.add(name)
@@ -252,7 +274,9 @@ class Package:
                 self._findings.add(code, shown, says)
             entries.append(Member(name, size, crc, offset))
         if len(entries) != count:
-            self._stop("structure", "package", f"the zip's end speaks of {count} files, its directory of {len(entries)}")
+            self._stop(
+                "structure", "package", f"the zip's end speaks of {count} files, its directory of {len(entries)}"
+            )
         return entries
 
     def _compare(self, entries: list[Member], directory: int) -> None:
@@ -270,11 +294,11 @@ class Package:
         for member in entries:
             expected = directory_entry(member)
             if self._at(at, len(expected)) != expected:
-                self._stop("structure", member.name, f"the zip's directory entry of this file, at byte {at}, was altered")
+                self._stop(
+                    "structure", member.name, f"the zip's directory entry of this file, at byte {at}, was altered"
+                )
             at += len(expected)
-        if self._at(at, self.size - at if self.size - at < 1 << 16 else 1 << 16) != end_of(
-            len(entries), at - directory, directory
-        ):
+        if self._at(at, min(self.size - at, 1 << 16)) != end_of(len(entries), at - directory, directory):
             self._stop("structure", "package", f"the end of the zip, from byte {at}, was altered")
 
     def chunks(self, member: Member) -> Iterator[bytes]:
@@ -301,7 +325,9 @@ class Package:
             parts = (rest + data).split(b"\n")
             rest = parts.pop()
             if len(rest) > LINE_BYTES_MAX:
-                self._stop("limit", member.name, f"line {number + len(parts) + 1} is longer than {LINE_BYTES_MAX} bytes")
+                self._stop(
+                    "limit", member.name, f"line {number + len(parts) + 1} is longer than {LINE_BYTES_MAX} bytes"
+                )
             for line in parts:
                 number += 1
                 yield number, line
@@ -567,12 +593,7 @@ def _flat(data: bytes) -> Track:
     times = _spread(_table(data, kinds[b"stts"], 2), count)
     delays = _spread(_table(data, kinds[b"ctts"], 2), count) if b"ctts" in kinds else [0] * count
     keys = {row[0] for row in _table(data, kinds[b"stss"], 1)} if b"stss" in kinds else None
-    if b"co64" in kinds:
-        chunks = [high << 32 | low for high, low in _table(data, kinds[b"co64"], 2)]
-    elif b"stco" in kinds:
-        chunks = [row[0] for row in _table(data, kinds[b"stco"], 1)]
-    else:
-        raise BadMedia("its index lacks a table")
+    chunks = _chunks(data, kinds)
     runs = _table(data, kinds[b"stsc"], 3)
     samples: list[Sample] = []
     dts = 0
@@ -592,6 +613,14 @@ def _flat(data: bytes) -> Track:
     if len(samples) != count:
         raise BadMedia("its tables do not fit each other")
     return Track(timescale, config, samples)
+
+
+def _chunks(data: bytes, kinds: dict[bytes, tuple[int, int]]) -> list[int]:
+    if b"co64" in kinds:
+        return [high << 32 | low for high, low in _table(data, kinds[b"co64"], 2)]
+    if b"stco" in kinds:
+        return [row[0] for row in _table(data, kinds[b"stco"], 1)]
+    raise BadMedia("its index lacks a table")
 
 
 def _signed(value: int) -> int:
@@ -649,9 +678,7 @@ def _fragment_samples(view: View, offset: int) -> list[Sample]:
     return samples
 
 
-def _run(
-    data: bytes, at: int, end: int, base: int, defaults: dict[str, int], samples: list[Sample], dts: int
-) -> int:
+def _run(data: bytes, at: int, end: int, base: int, defaults: dict[str, int], samples: list[Sample], dts: int) -> int:
     flags = int.from_bytes(data[at + 1 : at + 4], "big")
     (count,) = struct.unpack_from(">I", data, at + 4)
     at += 8
@@ -797,3 +824,742 @@ def when(text: Any) -> int:
         raise ValueError("no time")
     delta = dt.datetime.fromisoformat(text[:-1]) - dt.datetime(1970, 1, 1)  # noqa: DTZ001
     return (delta.days * 86_400 + delta.seconds) * NS + delta.microseconds * 1000
+
+
+# -- the clip against the originals -----------------------------------------------------------------------------------
+
+HOLE_NS_MAX = 2 * NS
+_TOLERANCE_NS = 1_000_000
+
+
+class Original(NamedTuple):
+    """One access unit of the original files, in the order of the package."""
+
+    view: View
+    sample: Sample
+    config: bytes
+    boot_id: str
+    dts_ns: int
+    delay_ns: int
+
+
+def originals(files: list[View]) -> Iterator[Original]:
+    """Every access unit of whole original files. Raises BadMedia."""
+    for view in files:
+        timescale, config = head_of(view)
+        header: dict[str, Any] = {}
+        for kind, begin, end in _top(view):
+            if kind == b"uuid" and not header:
+                try:
+                    header = parse(view.at(begin + 24, min(end - begin - 24, 4096)))
+                    base_ns, boot_id = int(header["base_ns"]), str(header["boot_id"])
+                except (ValueError, KeyError, TypeError):
+                    raise BadMedia("its header makes no sense") from None
+            elif kind == b"moof":
+                if not header:
+                    raise BadMedia("it has no header")
+                for sample in fragment_samples(view, begin):
+                    dts_ns = base_ns + round(sample.dts * NS / timescale)
+                    yield Original(view, sample, config, boot_id, dts_ns, round(sample.delay * NS / timescale))
+
+
+def playable(units: Iterator[Original]) -> Iterator[tuple[Original, bool]]:
+    """What a clip shows of them, and whether a hole (closed in it) comes before. As agent/recording/footage.py."""
+    boot_id, last_ns, config, synced = "", 0, b"", False
+    for unit in units:
+        if unit.boot_id == boot_id and unit.dts_ns <= last_ns:
+            continue
+        hole = unit.boot_id != boot_id or unit.dts_ns - last_ns > HOLE_NS_MAX
+        if (hole or unit.config != config or not synced) and not unit.sample.key:
+            synced = False
+            continue
+        hole = hole or unit.config != config
+        synced, boot_id, last_ns, config = True, unit.boot_id, unit.dts_ns, unit.config
+        yield unit, hole
+
+
+def compare_clip(files: list[View], clips: list[View], first: int, samples: int) -> str:
+    """What is wrong with a clip that is said to begin at the originals' access unit `first`; empty when nothing is.
+
+    Every access unit must be the original's, byte for byte, in order, none left out, at its own time.
+    """
+    units = originals(files)
+    try:
+        for _ in range(first):
+            next(units)
+    except StopIteration:
+        return "it is said to begin behind the end of the originals"
+    except BadMedia as error:
+        return f"an original cannot be read: {error}"
+    wanted = playable(units)
+    done = 0
+    for number, clip in enumerate(clips, 1):
+        try:
+            track = flat(clip)
+        except BadMedia as error:
+            return f"file {number} of the clip cannot be read: {error}"
+        before: Optional[tuple[Sample, Original]] = None  # noqa: UP045
+        for sample in track.samples:
+            try:
+                unit, hole = next(wanted)
+            except StopIteration:
+                return f"it goes on behind the end of the originals, from its access unit {done + 1}"
+            except BadMedia as error:
+                return f"an original cannot be read: {error}"
+            wrong = _unlike(track, clip, sample, unit, None if hole else before)
+            if wrong:
+                return f"access unit {done + 1} of the clip, second {sample.dts / track.timescale:.1f}: {wrong}"
+            before = (sample, unit)
+            done += 1
+    return "" if done == samples else f"it has {done} access units, the manifest says {samples}"
+
+
+def _unlike(
+    track: Track,
+    clip: View,
+    sample: Sample,
+    unit: Original,
+    before: Optional[tuple[Sample, Original]],  # noqa: UP045
+) -> str:
+    if track.config != unit.config:
+        return "it is described otherwise than the original"
+    if sample.size != unit.sample.size or sample.size > SAMPLE_BYTES_MAX:
+        return "it is not the original's (another length)"
+    data = clip.at(sample.offset, sample.size)
+    if len(data) != sample.size or data != unit.view.at(unit.sample.offset, sample.size):
+        return "it is not the original's (other bytes)"
+    if sample.key != unit.sample.key:
+        return "it is marked as a key frame, or not, against the original"
+    if abs(sample.delay * NS // track.timescale - unit.delay_ns) > _TOLERANCE_NS:
+        return "it is shown at another time than the original"
+    if before is not None:
+        step_ns = (sample.dts - before[0].dts) * NS // track.timescale
+        if abs(step_ns - (unit.dts_ns - before[1].dts_ns)) > _TOLERANCE_NS:
+            return "it is played at another speed than the original"
+    return ""
+
+
+# -- the check --------------------------------------------------------------------------------------------------------
+
+_RECORD_FIELDS = {
+    "v": int,
+    "node": str,
+    "seq": int,
+    "prev": str,
+    "epoch": str,
+    "boot_id": str,
+    "boot_ns": int,
+    "utc": str,
+    "kind": str,
+    "body": dict,
+}
+_RECEIPT_FIELDS = {"v": int, "station": str, "node": str, "seq": int, "head": str, "time": str, "prev": str}
+_SEGMENT_FIELDS = {"name": str, "boot_id": str, "start_ns": int, "end_ns": int, "bytes": int, "sha256": str}
+
+
+def sound_manifest(manifest: Any) -> bool:
+    """Whether it has all that the check reads, of the right types, and names no file twice."""
+    fields = {"v": int, "node": str, "range": dict, "files": list, "segments": list, "missing": list}
+    if not typed(manifest, fields) or manifest["v"] != 1:
+        return False
+    if not typed(manifest["range"], {"from": str, "to": str, "boots": list}):
+        return False
+    parts: tuple[tuple[list[Any], dict[str, type]], ...] = (
+        (manifest["files"], {"name": str, "bytes": int, "sha256": str}),
+        (manifest["segments"], {"name": str, "sealed": bool}),
+        (manifest["missing"], {"name": str, "why": str}),
+        (manifest["range"]["boots"], {"boot_id": str, "from_ns": int, "to_ns": int}),
+    )
+    if not all(typed(entry, wanted) for entries, wanted in parts for entry in entries):
+        return False
+    return len({entry["name"] for entry in manifest["files"]}) == len(manifest["files"])
+
+
+class Line(NamedTuple):
+    """A signed line, taken apart."""
+
+    where: str
+    digest: str
+    key: str
+    signed: bytes
+    signature: bytes
+    payload: dict[str, Any]
+
+
+def typed(value: Any, fields: dict[str, type]) -> bool:
+    """Whether a JSON object has these fields, of these types."""
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), kind) and not (kind is int and isinstance(value.get(name), bool))
+        for name, kind in fields.items()
+    )
+
+
+def open_line(where: str, raw: bytes, kind: str, fields: dict[str, type]) -> Line:
+    """Takes a DSSE line apart. Raises ValueError with what is wrong."""
+    try:
+        wrapper = parse(raw)
+        (signature,) = wrapper["signatures"]
+        payload = unbase64(wrapper["payload"])
+        key, sig = signature["keyid"], unbase64(signature["sig"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError("it is no signed line") from None
+    spelled = {
+        "payloadType": kind,
+        "payload": wrapper["payload"],
+        "signatures": [{"keyid": key, "sig": signature["sig"]}],
+    }
+    if json.dumps(spelled, separators=(",", ":"), ensure_ascii=False).encode() != raw:
+        raise ValueError(f"it is no line of the type {kind}, or written in another way than a node does")
+    try:
+        content = parse(payload)
+    except ValueError:
+        content = None
+    if not typed(content, fields) or content["v"] != 1 or not isinstance(key, str):
+        raise ValueError("its content lacks something, or is of another version")
+    return Line(where, hashlib.sha256(raw).hexdigest(), key, pae(kind, payload), sig, content)
+
+
+class Check:
+    """One package under examination. After `run`, `findings`, `notes` and `proves` tell the result."""
+
+    def __init__(self, file: BinaryIO, trusted: list[bytes], ed25519: Any = None) -> None:
+        self.findings = Findings()
+        self.package = Package(file, self.findings)
+        self.trusted = trusted
+        self.ed25519 = ed25519 or OpenSsl()
+        self.manifest: dict[str, Any] = {}
+        self.stated: dict[str, tuple[int, str]] = {}  # name -> size, sha256 of the manifest
+        self.hashes: dict[str, str] = {}
+        self.node_keys: dict[str, bytes] = {}
+        self.station_keys: dict[str, bytes] = {}
+        self.records: list[Line] = []
+        self.receipts: list[Line] = []
+        self.extraction: Optional[Line] = None  # noqa: UP045
+        self.signatures: list[tuple[Signed, str, str, str]] = []
+        self.notes: list[str] = []
+        self.proves: list[str] = []
+        self.trust = "not compared with a key known from elsewhere"
+
+    def run(self) -> None:
+        """Raises NotAPackage only."""
+        try:
+            self.package.open()
+            self._manifest()
+            self._hash_all()
+            self._keys()
+            self._signature_of_manifest()
+            self._ledger()
+            self._receipts()
+            self._extraction()
+            self._segments()
+            self._check_signatures()
+            self._clip()
+            self._trust()
+        except Stop:
+            return
+        except BadMedia as error:
+            self._add("media", "package", str(error))
+        if not self.findings.items:
+            self._say()
+
+    def _add(self, code: str, where: str, says: str) -> None:
+        self.findings.add(code, where, says)
+
+    def _manifest(self) -> None:
+        try:
+            manifest = parse(self.package.read(self.package.members[MANIFEST], MANIFEST_BYTES_MAX))
+        except ValueError:
+            manifest = None
+        if not sound_manifest(manifest):
+            self._add("manifest", MANIFEST, "it is damaged, or not of a version that this program reads")
+            raise Stop
+        self.manifest = manifest
+        self.stated = {entry["name"]: (entry["bytes"], entry["sha256"]) for entry in manifest["files"]}
+
+    def _hash_all(self) -> None:
+        """Each file once: its hash, and the zip's own checksum."""
+        for name in self.stated:
+            if name not in self.package.members:
+                self._add("missing-file", printable(name), "the manifest names this file, the package does not hold it")
+        for member in self.package.members.values():
+            digest, crc = hashlib.sha256(), 0
+            for data in self.package.chunks(member):
+                digest.update(data)
+                crc = zlib.crc32(data, crc)
+            self.hashes[member.name] = digest.hexdigest()
+            if member.name in (MANIFEST, SIGNATURE):
+                if crc != member.crc:
+                    self._add("altered-file", member.name, "its contents do not fit the checksum of the zip")
+                continue
+            stated = self.stated.get(member.name)
+            if stated is None:
+                self._add("extra-file", member.name, "the manifest does not know this file")
+            elif stated != (member.size, self.hashes[member.name]):
+                self._add("altered-file", member.name, self._altered(member))
+            elif crc != member.crc:
+                self._add("structure", member.name, "the zip's checksum of this file was altered")
+
+    def _altered(self, member: Member) -> str:
+        """Where a file that is not what the manifest says was altered."""
+        if not member.name.startswith("segments/"):
+            return "it is not the file that the manifest was signed for"
+        hashes = {sha: name for name, (_, sha) in self.stated.items()}
+        found = self.hashes[member.name]
+        if found in hashes:
+            return f"its place holds {hashes[found]}: files were swapped, or one was put in twice"
+        return self._damage(member.name, self.stated[member.name][0])
+
+    def _keys(self) -> None:
+        for member in self.package.members.values():
+            if not member.name.startswith("keys/"):
+                continue
+            found = re.fullmatch(r"keys/(node|station)-([0-9a-f]{16})\.pem", member.name)
+            if not found:
+                continue  # a certificate of somebody else's
+            raw = raw_key(self.package.read(member, 4096))
+            if raw is None or key_id(raw) != found.group(2):
+                self._add("foreign-key", member.name, "the file does not hold the key that its name names")
+                continue
+            (self.node_keys if found.group(1) == "node" else self.station_keys)[key_id(raw)] = raw
+
+    def _signature_of_manifest(self) -> None:
+        member = self.package.members.get(SIGNATURE)
+        if member is None:
+            self._add("unsigned", MANIFEST, "nobody has signed the manifest: who made this package is not proved")
+            return
+        data = self.package.read(member, 4096)
+        try:
+            found = parse(data)
+            (signature,) = found["signatures"]
+            key, sig = signature["keyid"], unbase64(signature["sig"])
+            again = {"payloadType": PACKAGE_TYPE, "signatures": [{"keyid": key, "sig": signature["sig"]}]}
+            if json.dumps(again, separators=(",", ":")).encode() + b"\n" != data:
+                raise ValueError
+        except (ValueError, KeyError, TypeError):
+            self._add("manifest-signature", SIGNATURE, "the signature of the manifest is damaged")
+            return
+        content = self.package.read(self.package.members[MANIFEST], MANIFEST_BYTES_MAX)
+        self._sign(
+            key,
+            self.node_keys,
+            pae(PACKAGE_TYPE, content),
+            sig,
+            "manifest-signature",
+            MANIFEST,
+            "its signature is not right: the manifest was altered after it was signed",
+        )
+
+    def _sign(
+        self, key: Any, keys: dict[str, bytes], message: bytes, signature: bytes, code: str, where: str, says: str
+    ) -> None:
+        """Puts a signature on the list; a key that is not known is a finding at once."""
+        raw = keys.get(key) if isinstance(key, str) else None
+        if raw is None:
+            self._add("foreign-key", where, f"signed by the key {printable(str(key))}, which is none of this package's")
+        else:
+            self.signatures.append((Signed(raw, message, signature), code, where, says))
+
+    def _check_signatures(self) -> None:
+        for right, (_, code, where, says) in zip(  # noqa: B905
+            self.ed25519.check([signed for signed, _, _, _ in self.signatures]), self.signatures
+        ):
+            if not right:
+                self._add(code, where, says)
+
+    def _lines(self, name: str, kind: str, fields: dict[str, type], code: str) -> Iterator[Line]:
+        member = self.package.members.get(name)
+        if member is None:
+            return
+        if member.size > META_BYTES_MAX:
+            self._add("limit", name, f"{member.size} bytes; this verifier reads {META_BYTES_MAX} at most")
+            raise Stop
+        for number, raw in self.package.lines(member):
+            if number > LINES_MAX:
+                self._add("limit", name, f"more than {LINES_MAX} lines")
+                raise Stop
+            where = f"{name} line {number}"
+            try:
+                yield open_line(where, raw, kind, fields)
+            except ValueError as error:
+                self._add(code, where, str(error))
+
+    def _ledger(self) -> None:
+        """Signatures, the chain, and the numbers: what was dropped, swapped, played twice, replaced."""
+        if LEDGER not in self.package.members:
+            self._add("no-ledger", LEDGER, "the package has no ledger: nothing says what was recorded when")
+            return
+        keys = dict(self.node_keys)
+        before: Optional[Line] = None  # noqa: UP045
+        seen: dict[int, str] = {}
+        for line in self._lines(LEDGER, RECORD_TYPE, _RECORD_FIELDS, "record"):
+            payload = line.payload
+            where = f"{line.where}, record {payload['seq']}"
+            if payload["node"] != self.manifest["node"]:
+                self._add("foreign-record", where, f"a record of {printable(payload['node'])}, not of this node")
+            self._sign(
+                line.key,
+                keys,
+                line.signed,
+                line.signature,
+                "record-signature",
+                where,
+                "its signature is not right: the record was altered, or signed again by another key",
+            )
+            self._follows(before, line, where, seen)
+            seen[payload["seq"]] = line.digest
+            self.records.append(line)
+            before = line
+
+    def _follows(self, before: Optional[Line], line: Line, where: str, seen: dict[int, str]) -> None:  # noqa: UP045
+        if before is None:
+            return
+        seq, last = line.payload["seq"], before.payload["seq"]
+        if seq in seen:
+            same = seen[seq] == line.digest
+            self._add(
+                "replayed-record" if same else "fork",
+                where,
+                "this record stands here for the second time" if same else f"two records have the number {seq}",
+            )
+        elif seq <= last:
+            self._add("swapped-record", where, f"it stands behind record {last}: the order was changed")
+        elif seq > last + 1:
+            what = f"record {last + 1} is" if seq == last + 2 else f"records {last + 1} to {seq - 1} are"
+            self._add("dropped-record", where, f"{what} missing")
+        elif line.payload["prev"] != before.digest:
+            self._add("chain-break", where, f"it does not follow the record {last} that stands before it")
+
+    def _receipts(self) -> None:
+        """What the station signed: a record it has seen cannot be exchanged any more."""
+        by_seq = {line.payload["seq"]: line.digest for line in self.records}
+        before: Optional[Line] = None  # noqa: UP045
+        for line in self._lines(RECEIPTS, RECEIPT_TYPE, _RECEIPT_FIELDS, "receipt"):
+            payload = line.payload
+            where = f"{line.where}, receipt for record {payload['seq']}"
+            if payload["node"] != self.manifest["node"]:
+                self._add("foreign-receipt", where, f"a receipt for {printable(payload['node'])}, not for this node")
+            self._sign(
+                line.key,
+                self.station_keys,
+                line.signed,
+                line.signature,
+                "receipt-signature",
+                where,
+                "its signature is not right: the receipt was altered, or made by somebody else",
+            )
+            if before is not None and payload["seq"] <= before.payload["seq"]:
+                self._add("receipt-order", where, "it stands behind a receipt for a later record")
+            if payload["seq"] in by_seq and by_seq[payload["seq"]] != payload["head"]:
+                self._add(
+                    "rewritten",
+                    where,
+                    f"the station has signed another record {payload['seq']}: the ledger was rewritten after it",
+                )
+            try:
+                when(payload["time"])
+            except ValueError:
+                self._add("receipt", where, "it names no time")
+            self.receipts.append(line)
+            before = line
+        self._named_receipts()
+
+    def _named_receipts(self) -> None:
+        """A record names the newest receipt that the node had: it must be older, and it must be here.
+
+        The receipts' own chain has holes on a node that was offline; only the station holds all of it.
+        """
+        numbers = {line.digest: line.payload["seq"] for line in self.receipts}
+        first, last = min(numbers.values(), default=0), max(numbers.values(), default=0)
+        for line in self.records:
+            named, seq = line.payload.get("receipt"), line.payload["seq"]
+            if not isinstance(named, str):
+                continue
+            if numbers.get(named, 0) >= seq:
+                self._add("receipt-order", line.where, "it names a receipt that was given for a later record")
+            elif named not in numbers and first < seq <= last:
+                self._add("dropped-receipt", line.where, "it names a receipt that is not in the package")
+
+    def _extraction(self) -> None:
+        """The export itself stands on the ledger, with the hash of what was taken out."""
+        for line in self._lines(EXTRACTION, RECORD_TYPE, _RECORD_FIELDS, "record"):
+            payload = line.payload
+            where = f"{EXTRACTION}, record {payload['seq']}"
+            self._sign(
+                line.key,
+                self.node_keys,
+                line.signed,
+                line.signature,
+                "record-signature",
+                where,
+                "its signature is not right: the record was altered, or signed again by another key",
+            )
+            twin = [other for other in self.records if other.payload["seq"] == payload["seq"]]
+            if twin and twin[0].digest != line.digest:
+                self._add("fork", where, "the ledger has another record of this number")
+            elif self._next(payload["seq"]) and payload["prev"] != self.records[-1].digest:
+                self._add("chain-break", where, "it does not follow the ledger's last record in this package")
+            if payload["node"] != self.manifest["node"] or payload["kind"] != "extraction":
+                self._add("extraction", where, "it does not tell of an export by this node")
+            elif payload["body"].get("content") != self.content():
+                self._add("extraction", where, "it tells of an export of other files than these")
+            else:
+                for name in ("who", "reason"):
+                    if payload["body"].get(name) != self.manifest.get(name):
+                        self._add("extraction", where, f"it names another `{name}` than the manifest")
+            self.extraction = line
+
+    def _next(self, seq: int) -> bool:
+        return bool(self.records) and bool(seq == self.records[-1].payload["seq"] + 1)
+
+    def content(self) -> str:
+        """One hash for all footage of the package, as the record of the export has it."""
+        digest = hashlib.sha256()
+        for name, (_, sha) in sorted(self.stated.items()):
+            if name.endswith(".mp4") or name == "coverage.json":
+                digest.update(f"{sha}  {name}\n".encode("utf-8", "replace"))
+        return digest.hexdigest()
+
+    def _segments(self) -> None:
+        """Each original file against the record that the node made when it sealed it."""
+        sealed: dict[str, dict[str, Any]] = {}
+        deleted: set[str] = set()
+        for line in self.records:
+            body = line.payload["body"]
+            if line.payload["kind"] == "segment" and typed(body, _SEGMENT_FIELDS):
+                sealed[body["name"]] = body
+            elif line.payload["kind"] == "deletion" and isinstance(body.get("segments"), list):
+                deleted |= {str(row.get("name")) for row in body["segments"] if isinstance(row, dict)}
+        listed = {entry["name"] for entry in self.manifest["segments"]}
+        present = {name for name in self.package.members if name.startswith("segments/")}
+        for entry in self.manifest["segments"]:
+            if entry["name"] in present:  # a missing one has been named already
+                self._against_ledger(entry["name"], entry["sealed"], sealed)
+        for name in sorted(present - listed):
+            self._add("manifest", printable(name), "the manifest does not list this file as footage")
+        excused = {entry["name"] for entry in self.manifest["missing"]} | deleted | listed
+        boots = {boot["boot_id"]: boot for boot in self.manifest["range"]["boots"]}
+        for name, body in sealed.items():
+            boot = boots.get(body["boot_id"])
+            if boot and name not in excused and body["end_ns"] > boot["from_ns"] and body["start_ns"] < boot["to_ns"]:
+                self._add("dropped-footage", printable(name), "the ledger says that it was recorded in this time")
+
+    def _against_ledger(self, name: str, is_sealed: bool, sealed: dict[str, dict[str, Any]]) -> None:
+        body = sealed.get(name)
+        if not is_sealed:
+            if self.extraction is None:
+                self._add("not-on-ledger", name, "no signed record tells of this file")
+            return
+        if body is None:
+            self._add("not-on-ledger", name, "the ledger in this package does not know this file")
+            return
+        found = self.hashes[name]
+        if found == body["sha256"] or self.stated.get(name, (0, ""))[1] != found:
+            return  # right; or altered behind the manifest's back, and that was said
+        others = [printable(other) for other, row in sealed.items() if row["sha256"] == found]
+        if others:
+            says = f"it is {others[0]}: files were swapped, or one was put in twice"
+        else:
+            says = self._damage(name, body["bytes"])
+        self._add("altered-file", name, f"not the file that the ledger has recorded: {says}")
+
+    def _damage(self, name: str, size: int) -> str:
+        """Where an original stops being what it was. `size`: what it should have."""
+        member = self.package.members[name]
+        seen = scan(self.package.view(member))
+        if seen.problem:
+            return f"altered: {seen.problem}; {second_of(seen.header, seen.fragments)}"
+        if member.size < size:
+            return f"truncated behind fragment {len(seen.fragments)}, {second_of(seen.header, seen.fragments)}"
+        return "whole in itself, but not what was recorded: another file was put in its place"
+
+    def _clip(self) -> None:
+        clip = self.manifest.get("clip")
+        if clip is None:
+            return
+        if not typed(clip, {"files": list, "first": int, "samples": int}) or clip["first"] < 0:
+            self._add("manifest", MANIFEST, "what it says of the clip makes no sense")
+            return
+        if self.findings.items:
+            self.notes.append("clip.mp4 was not compared with the originals, for something else is wrong")
+            return
+        members = self.package.members
+        names = [entry["name"] for entry in self.manifest["segments"]]
+        if any(name not in members for name in (*clip["files"], *names)):
+            self._add("missing-file", "clip.mp4", "the clip or an original of it is missing")
+            return
+        views = [self.package.view(members[name]) for name in names]
+        wrong = compare_clip(
+            views, [self.package.view(members[n]) for n in clip["files"]], clip["first"], clip["samples"]
+        )
+        if wrong:
+            self._add("clip", "clip.mp4", wrong)
+
+    def _trust(self) -> None:
+        if not self.trusted:
+            return
+        known = {key_id(raw) for raw in self.trusted}
+        if known & set(self.node_keys):
+            self.trust = "signed by a node's key that you trust"
+            if not set(self.node_keys) <= known:
+                self.notes.append("the package also holds older or newer keys of the node, which you have not named")
+        elif known & set(self.station_keys):
+            if any(line.key in known for line in self.receipts):
+                self.trust = "its records were received by a station whose key you trust"
+            else:
+                self._add("foreign-key", "keys", "none of its receipts is by the station whose key you trust")
+        else:
+            self._add("foreign-key", "keys", "the package is signed by other keys than those that you trust")
+
+    # -- what it comes to ---------------------------------------------------------------------------------------------
+
+    def bracket(self) -> tuple[Optional[str], Optional[str]]:  # noqa: UP045
+        """The files' records were made (after, before), by the station's clock; None: no receipt bounds that side."""
+        numbers = [
+            line.payload["seq"]
+            for line in self.records
+            if line.payload["kind"] == "segment" and line.payload["body"].get("name") in self.hashes
+        ]
+        if not numbers:
+            return None, None
+        named = {line.digest: line for line in self.receipts}
+        after = before = None
+        for line in self.records:
+            receipt = named.get(str(line.payload.get("receipt")))
+            if line.payload["seq"] == numbers[0] and receipt is not None:
+                after = self._moment(receipt, -1)
+        for line in self.receipts:
+            if line.payload["seq"] >= numbers[-1]:
+                before = self._moment(line, 1)
+                break
+        return after, before
+
+    @staticmethod
+    def _moment(line: Line, side: int) -> str:
+        unc = line.payload.get("unc_ms")
+        moment = when(line.payload["time"])
+        if isinstance(unc, int) and 0 <= unc < 1 << 40:
+            return rfc3339(moment + side * unc * 1_000_000)
+        return rfc3339(moment) + " (nobody vouched for the station's clock)"
+
+    def _say(self) -> None:
+        segments = self.manifest["segments"]
+        unsealed = [entry["name"] for entry in segments if not entry["sealed"]]
+        self.proves.append(
+            f"the {len(segments)} files of footage are, byte for byte, those that {printable(self.manifest['node'])} "
+            f"recorded and signed for; no byte of the package was changed since the export"
+        )
+        if self.manifest.get("clip") is not None:
+            self.proves.append("the clip shows exactly these pictures, in order, at their own speed (holes closed)")
+        after, before = self.bracket()
+        if after:
+            self.proves.append(f"the node made the records of these files after {after}, by the station's clock")
+        if before:
+            self.proves.append(f"the files existed, as they are, before {before}, by the station's clock")
+        for name in unsealed:
+            self.notes.append(f"{printable(name)} was being written: only the record of the export vouches for it")
+        if not before:
+            self.notes.append("no receipt of the station bounds the time from above: when, only the node's clock says")
+
+    def result(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        after, before = self.bracket() if self.manifest and not self.findings.items else (None, None)
+        return {
+            "verdict": "not verified" if self.findings.items else "verified",
+            "findings": [finding._asdict() for finding in self.findings.items],
+            "findings_more": self.findings.more,
+            "proves": self.proves,
+            "does_not_prove": list(LIMITS),
+            "notes": self.notes,
+            "trust": self.trust,
+            "node": printable(str(self.manifest.get("node", ""))),
+            "range": {k: printable(str(self.manifest.get("range", {}).get(k, ""))) for k in ("from", "to")},
+            "node_keys": sorted(hashlib.sha256(raw).hexdigest() for raw in self.node_keys.values()),
+            "station_keys": sorted(hashlib.sha256(raw).hexdigest() for raw in self.station_keys.values()),
+            "recorded_after": after,
+            "recorded_before": before,
+            "files": len(self.package.members),
+            "segments": len(self.manifest.get("segments", [])),
+            "records": len(self.records),
+            "receipts": len(self.receipts),
+        }
+
+
+LIMITS = (
+    "that the keys are the node's and the station's: compare the fingerprints with those from elsewhere (--trust)",
+    "that the camera looked at the real scene: it signs what it sees, a picture held before it included",
+    "that the node's clock was right: receipts bound when the records were made, not when the pictures were taken",
+    "that nothing happened while nothing was recorded: the report lists those stretches and their reasons",
+)
+
+
+def in_words(path: str, result: dict[str, Any]) -> str:
+    """The result for a person."""
+    lines = [f"{path}: {result['verdict'].upper()}"]
+    lines += [f"  wrong: {f['where']}: {f['says']} [{f['code']}]" for f in result["findings"]]
+    if result.get("findings_more"):
+        lines.append(f"  and {result['findings_more']} more")
+    if result["verdict"] == "not a package":
+        return "\n".join(lines)
+    lines.append(f"  node {result['node']}, {result['range']['from']} to {result['range']['to']}")
+    lines.append(
+        f"  {result['segments']} files of footage, {result['records']} records, {result['receipts']} receipts;"
+        f" trust: {result['trust']}"
+    )
+    lines += [f"  key of the node: {key}" for key in result["node_keys"]]
+    lines += [f"  key of the station: {key}" for key in result["station_keys"]]
+    lines += [f"  proved: {text}" for text in result["proves"]]
+    lines += [f"  note: {text}" for text in result["notes"]]
+    if result["verdict"] == "verified":
+        lines += [f"  not proved: {text}" for text in result["does_not_prove"]]
+    return "\n".join(lines)
+
+
+EXIT = {"verified": 0, "not verified": 1, "not a package": 2}
+
+
+def not_a_package(why: str) -> dict[str, Any]:
+    """The result for something that cannot be examined."""
+    return {"verdict": "not a package", "findings": [Finding("not-a-package", "package", why)._asdict()]}
+
+
+def verify(path: str, trusted: list[bytes], ed25519: Any = None) -> dict[str, Any]:
+    """Examines one file. Never raises for what the file holds. `ed25519`: checks signatures in place of openssl."""
+    try:
+        with open(path, "rb") as file:
+            check = Check(file, trusted, ed25519)
+            check.run()
+            return check.result()
+    except NotAPackage as error:
+        return not_a_package(str(error))
+    except OSError as error:
+        return not_a_package(f"it cannot be read: {error.strerror or error}")
+
+
+def main() -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Checks a Wardpost evidence package.")
+    parser.add_argument("package", metavar="PACKAGE")
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="KEY.pem", help="a public key known from elsewhere"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    args = parser.parse_args()
+    trusted = []
+    for path in args.trust:
+        try:
+            with open(path, "rb") as file:
+                raw = raw_key(file.read(4096))
+        except OSError as error:
+            raw = None
+            print(f"{path}: {error.strerror}", file=sys.stderr)
+        if raw is None:
+            print(f"{path}: no Ed25519 public key in PEM", file=sys.stderr)
+            return 2
+        trusted.append(raw)
+    result = verify(args.package, trusted)
+    print(json.dumps(result, indent=2) if args.json else in_words(args.package, result))
+    return EXIT[result["verdict"]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -20,6 +20,7 @@ class Input(StrEnum):
     BELL = "bell"  # a person presses for help
     TAMPER = "tamper"  # the box is open, or the wire is cut
     MAINS_LOST = "mains_lost"  # running on the battery
+    PRIVACY = "privacy"  # a person wants nothing recorded
 
 
 class Output(StrEnum):
@@ -114,10 +115,16 @@ class PostState(StrEnum):
     NO_NETWORK = "no network"
     NO_CAMERA = "no camera"
     FAULT = "fault"
+    PRIVACY = "privacy"
 
 
-def post_state(*, booting: bool, network: bool, camera: bool, fault: bool) -> PostState:
-    """The most urgent thing to say. `fault`: a worker is down, or footage cannot be written."""
+def post_state(*, booting: bool, network: bool, camera: bool, fault: bool, privacy: bool = False) -> PostState:
+    """The most urgent thing to say. `fault`: a worker is down, or footage cannot be written.
+
+    Privacy comes first: whoever threw the switch relies on seeing that it works, and it ends by itself.
+    """
+    if privacy:
+        return PostState.PRIVACY
     if fault:
         return PostState.FAULT
     if booting:
@@ -135,6 +142,7 @@ BLINK_MS: dict[PostState, tuple[int, ...]] = {
     PostState.NO_NETWORK: (200, 300, 200, 2300),
     PostState.NO_CAMERA: (200, 300, 200, 300, 200, 1800),
     PostState.FAULT: (200, 300, 200, 300, 200, 300, 200, 1300),
+    PostState.PRIVACY: (2700, 300),
 }
 IDENTIFY_MS = (100, 100)  # somebody at headquarters wants to know which box this is
 

@@ -54,6 +54,10 @@ _WORDS = {
 }
 
 
+def ignore_privacy(_closed: bool) -> None:
+    """The default for `privacy`."""
+
+
 class BellBudget:
     """Decides which presses are incidents of their own. Pure: times are passed in."""
 
@@ -98,14 +102,20 @@ class PanelWorker:
         report: Callable[[Sequence[Event]], None],
         state: Callable[[], PostState],
         siren_s_max: float,
+        privacy: Callable[[bool], None] = ignore_privacy,
     ) -> None:
-        """`report` stores events (agent.reporter); `state` tells what the LED should say, cheaply, from any thread."""
+        """`report` stores events (agent.reporter); `state` tells what the LED should say, cheaply, from any thread.
+
+        `privacy` is told when the privacy switch is thrown; it blocks for one transaction at most.
+        """
         self._panel = panel
         self._clock = clock
         self._new_id = new_id
         self._report = report
         self._state = state
         self._siren_s_max = siren_s_max
+        self._privacy = privacy
+        self._opened_ns = 0
         self._orders: Inbox[_Order] = Inbox(16, WhenFull.REFUSE)
         self._incidents: dict[Input, _Open] = {}
         self._bell = BellBudget()
@@ -147,6 +157,7 @@ class PanelWorker:
 
     def open(self) -> None:
         self._panel.open()
+        self._opened_ns = self._clock.boot_ns()
         self._led = False
         self._shown = None
 
@@ -180,6 +191,11 @@ class PanelWorker:
     # -- inputs --------------------------------------------------------------------------------------------------------
 
     def _incident(self, edge: Edge) -> list[Event]:
+        if edge.input is Input.PRIVACY:
+            # A switch that was left closed is no new wish: privacy would begin anew with each restart.
+            if not edge.active or edge.boot_ns > self._opened_ns:
+                self._privacy(edge.active)
+            return []
         words = _WORDS[edge.input]
         if edge.active:
             if edge.input is Input.BELL and not self._bell.take(edge.boot_ns):

@@ -9,28 +9,39 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import pairwise
 
+from agent.recording.testimony import Testimony
 from agent.recording.timeline import Moment, Timeline
 from agent.store.store import SessionRow, Tombstone
-from agent.types import NS, Cause, EndReason, Gap, Segment
+from agent.types import NS, Cause, EndReason, Gap, Segment, Sign
 
 RECORDED = "recorded"
 ROLL_NS_MAX = NS  # between two files of which the first was rolled, nothing is missing: frame times jitter
 TAIL_S_MAX = 15.0  # footage in memory, and gaps not yet on record, when a process dies
+ALIVE_S_MAX = 75.0  # a living agent signs its life at least so often (health.ALIVE_S, and a slow card)
+EVIDENCE_MAX = 8  # lines for one stretch
+NOT_YET = "being recorded, not yet on the disk"
+FUTURE = "in the future"
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """One labelled part of the range, `[start, end)`."""
+    """One labelled part of the range, `[start, end)`.
+
+    Two things may be uncertain about an end: where UTC was (`unc_s`, either way), and, where a life ended without a
+    word, when it did: after its last sign, by `start_late_s` at most while the card took data.
+    """
 
     start_utc_ns: int
     end_utc_ns: int
     what: str  # "recorded" or a types.Cause
     detail: str
     unc_s: float | None  # how far the ends may be off; None: nobody can vouch for the wall clock
+    start_late_s: float = 0.0  # the start may truly lie so much later than its last proof says
+    evidence: tuple[str, ...] = ()  # what this rests on, a sentence each
 
     @property
     def seconds(self) -> float:
@@ -39,22 +50,25 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """The moment of asking, when it is a running node that answers."""
+    """The moment of asking. `running`: the node itself answers; else its card is read, and its last life is over."""
 
     boot_id: str
     boot_ns: int
+    utc_ns: int | None = None  # by the asker's own clock, where the boot may be that of another machine
+    running: bool = True
 
 
 class _Rank(IntEnum):
     """How direct a claim is. Smaller wins."""
 
     RECORDED = 0
-    GAP = 1
-    TOMBSTONE = 2
-    ROLLED = 3  # the jitter between two files
-    SESSION = 4  # inside of a session: start-up, what was in memory when it died
-    BETWEEN = 5  # between two sessions
-    OUTSIDE = 6  # before the first, after now
+    PRIVACY = 1  # switched off by a person: whatever else failed meanwhile, nothing was to be recorded
+    GAP = 2
+    TOMBSTONE = 3
+    ROLLED = 4  # the jitter between two files
+    SESSION = 5  # inside of a session: start-up, what was in memory when it died
+    BETWEEN = 6  # between two sessions
+    OUTSIDE = 7  # before the first, after now
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +79,8 @@ class _Claim:
     what: str
     detail: str
     unc_s: float | None
+    late_s: float = 0.0
+    evidence: tuple[str, ...] = ()
 
 
 def coverage(
@@ -77,27 +93,38 @@ def coverage(
     tombstones: Sequence[Tombstone],
     timeline: Timeline,
     now: Now | None = None,
+    signs: Sequence[Sign] = (),
 ) -> list[Stretch]:
     """The range, in order. `segments` may include the file in progress (its sha256 is empty).
 
-    `now` is given when the node runs: then its last session has not ended. Boots without any time anchor cannot be
-    placed and claim nothing.
+    While the node runs (`now`), its last session has not ended. Boots without any time anchor cannot be placed and
+    claim nothing. `signs` change no label: they are the evidence.
     """
+    testimony = Testimony(signs, timeline)
     claims = [
         *_recorded(segments, timeline),
-        *_explained(gaps, tombstones, timeline),
-        *_lives(_survey(sessions, segments, gaps, tombstones), timeline, now),
+        *_explained(gaps, tombstones, timeline, testimony),
+        *_lives(_survey(sessions, segments, gaps, tombstones), timeline, now, testimony),
     ]
     return _join(_sweep(start_utc_ns, end_utc_ns, claims))
 
 
 def _claim(
-    timeline: Timeline, boot_id: str, start_ns: int, end_ns: int, rank: _Rank, what: str, detail: str
+    timeline: Timeline,
+    boot_id: str,
+    start_ns: int,
+    end_ns: int,
+    rank: _Rank,
+    what: str,
+    detail: str,
+    *,
+    late_s: float = 0.0,
+    evidence: Sequence[str] = (),
 ) -> Iterator[_Claim]:
     """A claim on a stretch of one boot, if that boot can be placed."""
     start, end = timeline.utc(boot_id, start_ns), timeline.utc(boot_id, end_ns)
     if start is not None and end is not None and end.utc_ns > start.utc_ns:
-        yield _Claim(start.utc_ns, end.utc_ns, rank, what, detail, _worse(start, end))
+        yield _Claim(start.utc_ns, end.utc_ns, rank, what, detail, _worse(start, end), late_s, tuple(evidence))
 
 
 def _worse(one: Moment, other: Moment) -> float | None:
@@ -117,13 +144,21 @@ def _recorded(segments: Sequence[Segment], timeline: Timeline) -> Iterator[_Clai
             yield from _claim(timeline, one.boot_id, one.end_ns, following.start_ns, _Rank.ROLLED, RECORDED, "")
 
 
-def _explained(gaps: Sequence[Gap], tombstones: Sequence[Tombstone], timeline: Timeline) -> Iterator[_Claim]:
+def _explained(
+    gaps: Sequence[Gap], tombstones: Sequence[Tombstone], timeline: Timeline, testimony: Testimony
+) -> Iterator[_Claim]:
     for gap in gaps:
-        yield from _claim(timeline, gap.boot_id, gap.start_ns, gap.end_ns, _Rank.GAP, gap.cause, gap.detail)
+        rank = _Rank.PRIVACY if gap.cause is Cause.PRIVACY else _Rank.GAP
+        yield from _claim(
+            timeline, gap.boot_id, gap.start_ns, gap.end_ns, rank, gap.cause, gap.detail, evidence=testimony.gap(gap)
+        )
     for stone in tombstones:
         # "budget", "age", "disk full" are policy; "file missing" and "file damaged" are what the disk did.
         cause = Cause.STORAGE_FAULT if stone.reason.startswith("file ") else Cause.DELETED
-        yield from _claim(timeline, stone.boot_id, stone.start_ns, stone.end_ns, _Rank.TOMBSTONE, cause, stone.reason)
+        proof = (f"tombstone: {stone.segments} file(s), {stone.bytes} bytes: {stone.reason}",)
+        yield from _claim(
+            timeline, stone.boot_id, stone.start_ns, stone.end_ns, _Rank.TOMBSTONE, cause, stone.reason, evidence=proof
+        )
 
 
 @dataclass(slots=True)
@@ -134,19 +169,24 @@ class _Life:
     first_ns: int | None = None  # first footage or gap
     last_ns: int = 0  # last footage or gap
     end_ns: int = 0
+    fed: bool = False  # the last that is on record is footage
 
-    def note(self, start_ns: int, end_ns: int) -> None:
+    def note(self, start_ns: int, end_ns: int, *, footage: bool = False) -> None:
         """The session was alive from `start_ns` to `end_ns`, and what it did then is on record."""
         self.first_ns = start_ns if self.first_ns is None else min(self.first_ns, start_ns)
+        if end_ns >= self.last_ns:
+            self.fed = footage
         self.last_ns = max(self.last_ns, end_ns)
         self.end_ns = max(self.end_ns, end_ns)
 
 
-def _lives(lives: Sequence[_Life], timeline: Timeline, now: Now | None) -> Iterator[_Claim]:
+def _lives(lives: Sequence[_Life], timeline: Timeline, now: Now | None, testimony: Testimony) -> Iterator[_Claim]:
     """What the sessions themselves tell."""
     if not lives:
         return
-    running = lives[-1] if now is not None and lives[-1].row.boot_id == now.boot_id else None
+    last = lives[-1]
+    lives_on = now is not None and now.running and last.row.boot_id == now.boot_id and last.row.stop is None
+    running = last if lives_on else None
     for life, following in zip(lives, [*lives[1:], None], strict=True):
         row = life.row
         if life is running and now is not None:
@@ -156,8 +196,10 @@ def _lives(lives: Sequence[_Life], timeline: Timeline, now: Now | None) -> Itera
                 timeline, row.boot_id, row.start_ns, life.first_ns, _Rank.SESSION, Cause.AGENT_STOPPED, "starting"
             )
         tail_ns = min(life.end_ns, life.last_ns + round(TAIL_S_MAX * NS))
+        proof: tuple[str, ...] = ()
+        late_s = 0.0
         if life is running:
-            what, detail = Cause.UNKNOWN.value, "being recorded, not yet on the disk"
+            what, detail = Cause.UNKNOWN.value, NOT_YET
             if life.first_ns is None:
                 what, detail = Cause.AGENT_STOPPED.value, "starting"
                 tail_ns = life.end_ns
@@ -165,10 +207,25 @@ def _lives(lives: Sequence[_Life], timeline: Timeline, now: Now | None) -> Itera
             what, detail = Cause.AGENT_STOPPED.value, f"stopping: {row.stop}"
         else:
             what, detail = _death(life, following)
-        yield from _claim(timeline, row.boot_id, life.last_ns, tail_ns, _Rank.SESSION, what, detail)
+            proof, late_s = (
+                testimony.death(row, life.end_ns, following.row if following else None),
+                _late_s(life, life.last_ns),
+            )
+        yield from _claim(
+            timeline, row.boot_id, life.last_ns, tail_ns, _Rank.SESSION, what, detail, late_s=late_s, evidence=proof
+        )
     for one, following in pairwise(lives):
-        yield from _between(one, following, timeline)
-    yield from _outside(lives, running, timeline)
+        yield from _between(one, following, timeline, testimony)
+    yield from _outside(lives, running, timeline, now, testimony)
+
+
+def _late_s(life: _Life, from_ns: int) -> float:
+    """By how much a death that nobody saw may lie behind the last proof of life.
+
+    Every second of footage is a proof while the card takes it; else a sign of life a minute is.
+    """
+    known_ns = life.last_ns + round(TAIL_S_MAX * NS) if life.fed else life.row.alive_ns + round(ALIVE_S_MAX * NS)
+    return max(max(known_ns, life.row.alive_ns) - from_ns, 0) / NS
 
 
 def _survey(
@@ -183,7 +240,7 @@ def _survey(
     for segment in segments:
         owner = by_session.get(segment.session)
         if owner is not None and owner.row.boot_id == segment.boot_id:
-            owner.note(segment.start_ns, segment.end_ns)
+            owner.note(segment.start_ns, segment.end_ns, footage=True)
     explained: list[Gap | Tombstone] = [*gaps, *tombstones]
     for item in explained:
         boot = by_boot.get(item.boot_id, [])
@@ -202,35 +259,63 @@ def _death(life: _Life, following: _Life | None) -> tuple[str, str]:
     return Cause.AGENT_STOPPED, "the agent was killed"
 
 
-def _between(one: _Life, following: _Life, timeline: Timeline) -> Iterator[_Claim]:
+def _between(one: _Life, following: _Life, timeline: Timeline, testimony: Testimony) -> Iterator[_Claim]:
+    """From the last sign of one life to the start of the next. A new boot splits it: power came back at its time 0."""
     start = timeline.utc(one.row.boot_id, one.end_ns)
     end = timeline.utc(following.row.boot_id, following.row.start_ns)
     if start is None or end is None or end.utc_ns <= start.utc_ns:
         return
     what, detail = _death(one, following)
+    proof: tuple[str, ...] = ()
+    late_s = 0.0
+    rebooted = one.row.boot_id != following.row.boot_id
     if one.row.stop is not None:
         what, detail = Cause.AGENT_STOPPED, f"stopped: {one.row.stop}"
-        if one.row.boot_id != following.row.boot_id:
+        if rebooted:
             detail += "; the machine was restarted meanwhile"
-    yield _Claim(start.utc_ns, end.utc_ns, _Rank.BETWEEN, what, detail, _worse(start, end))
+    else:
+        proof, late_s = testimony.death(one.row, one.end_ns, following.row), _late_s(one, one.end_ns)
+    powered = timeline.utc(following.row.boot_id, 0)
+    if rebooted and powered is not None and start.utc_ns < powered.utc_ns < end.utc_ns and one.row.stop is None:
+        booting = ("the machine runs, the agent does not yet", testimony.boot(following.row))
+        yield _Claim(powered.utc_ns, end.utc_ns, _Rank.BETWEEN, Cause.AGENT_STOPPED, "booting", end.unc_s, 0.0, booting)
+        end = powered
+    late_s = min(late_s, (end.utc_ns - start.utc_ns) / NS)
+    yield _Claim(start.utc_ns, end.utc_ns, _Rank.BETWEEN, what, detail, _worse(start, end), late_s, proof)
 
 
 _FOREVER_NS = 1 << 62
 
 
-def _outside(lives: Sequence[_Life], running: _Life | None, timeline: Timeline) -> Iterator[_Claim]:
+def _outside(
+    lives: Sequence[_Life], running: _Life | None, timeline: Timeline, now: Now | None, testimony: Testimony
+) -> Iterator[_Claim]:
     first, last = lives[0], lives[-1]
     begin = timeline.utc(first.row.boot_id, first.row.start_ns)
     if begin is not None:
-        yield _Claim(-_FOREVER_NS, begin.utc_ns, _Rank.OUTSIDE, Cause.BEFORE_INSTALL, "", begin.unc_s)
+        proof = ("the first start of this post that its store knows of",)
+        yield _Claim(-_FOREVER_NS, begin.utc_ns, _Rank.OUTSIDE, Cause.BEFORE_INSTALL, "", begin.unc_s, 0.0, proof)
     end = timeline.utc(last.row.boot_id, last.end_ns)
-    if end is not None:
-        what, detail = Cause.UNKNOWN.value, "in the future"
-        if running is None:
-            what, detail = Cause.AGENT_STOPPED.value, "the agent does not run"
-            if last.row.stop is not None:
-                detail += f": {last.row.stop}"
-        yield _Claim(end.utc_ns, _FOREVER_NS, _Rank.OUTSIDE, what, detail, end.unc_s)
+    if end is None:
+        return
+    if running is not None:
+        yield _Claim(end.utc_ns, _FOREVER_NS, _Rank.OUTSIDE, Cause.UNKNOWN, FUTURE, end.unc_s)
+        return
+    asked_ns = None
+    if now is not None:
+        here = timeline.utc(now.boot_id, now.boot_ns)
+        asked_ns = here.utc_ns if here is not None else now.utc_ns
+    stops_ns = _FOREVER_NS if asked_ns is None else max(asked_ns, end.utc_ns)
+    detail, ends = "the agent does not run", testimony.death(last.row, last.end_ns, None)
+    late_s = _late_s(last, last.end_ns)
+    if last.row.stop is not None:
+        detail, ends, late_s = f"{detail}: {last.row.stop}", (), 0.0
+    if stops_ns > end.utc_ns:
+        yield _Claim(
+            end.utc_ns, stops_ns, _Rank.OUTSIDE, Cause.AGENT_STOPPED, detail, end.unc_s,
+            min(late_s, (stops_ns - end.utc_ns) / NS), ends,
+        )  # fmt: skip
+    yield _Claim(stops_ns, _FOREVER_NS + 1, _Rank.OUTSIDE, Cause.UNKNOWN, FUTURE, None)
 
 
 def _sweep(start: int, end: int, claims: Iterable[_Claim]) -> Iterator[Stretch]:
@@ -252,22 +337,32 @@ def _sweep(start: int, end: int, claims: Iterable[_Claim]) -> Iterator[Stretch]:
             heapq.heappop(active)
         if active:
             best = active[0][2]
-            yield Stretch(here, there, str(best.what), best.detail, best.unc_s)
+            late_s = max(best.late_s - (here - best.start) / NS, 0.0)
+            yield Stretch(here, there, str(best.what), best.detail, best.unc_s, late_s, best.evidence)
         else:
             yield Stretch(here, there, str(Cause.UNKNOWN), "nothing on record explains it", None)
 
 
 def _join(stretches: Iterable[Stretch]) -> list[Stretch]:
-    """Neighbours with the same label are one; the error is the larger."""
+    """Neighbours with the same label are one; the error is the larger, the evidence that of both."""
     joined: list[Stretch] = []
     for stretch in stretches:
         before = joined[-1] if joined else None
         if before is not None and (before.what, before.detail) == (stretch.what, stretch.detail):
             unc = None if before.unc_s is None or stretch.unc_s is None else max(before.unc_s, stretch.unc_s)
-            joined[-1] = Stretch(before.start_utc_ns, stretch.end_utc_ns, stretch.what, stretch.detail, unc)
+            evidence = before.evidence
+            if stretch.evidence != evidence:
+                evidence = tuple(dict.fromkeys((*evidence, *stretch.evidence)))[:EVIDENCE_MAX]
+            joined[-1] = Stretch(
+                before.start_utc_ns, stretch.end_utc_ns, stretch.what, stretch.detail, unc,
+                before.start_late_s, evidence,
+            )  # fmt: skip
         else:
             joined.append(stretch)
-    return joined
+    return [
+        replace(stretch, start_late_s=stretch.seconds) if stretch.start_late_s > stretch.seconds else stretch
+        for stretch in joined
+    ]
 
 
 def recorded_s(stretches: Iterable[Stretch]) -> float:

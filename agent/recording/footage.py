@@ -112,6 +112,7 @@ def survey(
         tombstones=catalog.tombstones(),
         timeline=timeline,
         now=now,
+        signs=catalog.signs(),
     )
     return stretches, segments, timeline
 
@@ -187,6 +188,16 @@ def _choose(segments: Sequence[Segment], timeline: Timeline, start_utc_ns: int, 
     touching.sort(key=lambda pair: (pair[0], pair[1].segment.name))
     for index, (_, chosen) in enumerate(touching):
         yield replace(chosen, before=_before(segments, chosen.segment)) if index == 0 else chosen
+
+
+def touching(segments: Sequence[Segment], timeline: Timeline, start_utc_ns: int, end_utc_ns: int) -> list[Segment]:
+    """The segments of which a clip of this range is made, in its order; first the one that the first one continues."""
+    found: list[Segment] = []
+    for chosen in _choose(segments, timeline, start_utc_ns, end_utc_ns):
+        if chosen.before is not None:
+            found.append(chosen.before)
+        found.append(chosen.segment)
+    return found
 
 
 def _before(segments: Sequence[Segment], first: Segment) -> Segment | None:

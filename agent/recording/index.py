@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from agent.store.store import SessionRow, Tombstone
-from agent.types import Gap, Segment, TimeAnchor
+from agent.types import Gap, Hold, Segment, Sign, TimeAnchor
 
 FOLDER = "segments"
 """Where segments lie below the data folder."""
@@ -24,6 +24,10 @@ class Catalog(Protocol):
     def gaps(self) -> list[Gap]: ...
 
     def tombstones(self) -> list[Tombstone]: ...
+
+    def signs(self) -> list[Sign]: ...
+
+    def holds(self) -> list[Hold]: ...
 
 
 class Ledger(Protocol):

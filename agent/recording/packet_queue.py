@@ -71,10 +71,24 @@ class PacketQueue:
         if self.wake is not None:
             self.wake()
 
+    def paused(self, boot_ns: int, reason: str) -> None:
+        """Nothing more is wanted from `boot_ns` on: the privacy switch."""
+        with self._lock:
+            self._append_break(Break(boot_ns, Cause.PRIVACY, reason, EndReason.PRIVACY))
+        if self.wake is not None:
+            self.wake()
+
     def _append_break(self, item: Break) -> None:
-        """Two breaks in a row are one: a camera that fails for hours must not fill the queue with its failures."""
-        if not (self._items and isinstance(self._items[-1], Break)):
-            self._items.append(item)
+        """Breaks in a row are one: a camera that fails for hours must not fill the queue with its failures.
+
+        But for one of privacy beside one that is not: a camera that fails behind the curtain has failed all the same.
+        """
+        before = self._items[-1] if self._items else None
+        if isinstance(before, Break):
+            alike = (before.cause is Cause.PRIVACY) == (item.cause is Cause.PRIVACY)
+            if alike or (len(self._items) > 1 and isinstance(self._items[-2], Break)):
+                return
+        self._items.append(item)
 
     def _has_room(self, packet: Packet, share: float) -> bool:
         if self._bytes + len(packet.data) > self._bytes_max * share:

@@ -143,6 +143,10 @@ class RecorderWorker:
         """The camera is gone since `boot_ns`. The segment is sealed; the gap ends with the next packet."""
         self._queue.lost(boot_ns, reason)
 
+    def paused(self, boot_ns: int, reason: str) -> None:
+        """Nothing is recorded from `boot_ns` on, by the privacy switch. Ends with the next packet."""
+        self._queue.paused(boot_ns, reason)
+
     def set_wake(self, wake: Callable[[], None]) -> None:
         """`wake` is called when there is something to do, at most a few times a second."""
         self._queue.wake = wake
@@ -208,14 +212,18 @@ class RecorderWorker:
             self._queue.put_back([item])
             self._seal(item.end_reason, now=now)
             return
-        start_ns = item.boot_ns if self._last_end_ns is None else self._last_end_ns
+        start_ns = item.boot_ns if self._last_end_ns is None or self._pending is not None else self._last_end_ns
         self._begin_gap(start_ns, item.cause, item.detail)
         if item.end_reason is EndReason.OVERRUN:
             self._raise_alarm(item.detail)
         self._last = None
 
     def _begin_gap(self, start_ns: int, cause: Cause, detail: str) -> None:
-        """What broke first explains the whole stretch up to the next picture."""
+        """What broke first explains the whole stretch up to the next picture; but privacy explains only itself."""
+        pending = self._pending
+        if pending is not None and pending.cause is Cause.PRIVACY and cause is not Cause.PRIVACY:
+            start_ns = max(start_ns, pending.start_ns)
+            self._end_gap(start_ns)
         if self._pending is None:
             self._pending = _Pending(start_ns, cause, detail)
             self._refreshed_s = -GAP_REFRESH_S

@@ -36,6 +36,16 @@ class EventIn:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordIn:
+    """A line of a node's ledger. Nothing in it is verified yet: agent.station.ledgers does that."""
+
+    node: str
+    epoch: str
+    sequence: int
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class HeartbeatIn:
     """A sign of life."""
 
@@ -53,7 +63,7 @@ class StatusIn:
     retained: bool
 
 
-Intake = EventIn | HeartbeatIn | StatusIn
+Intake = EventIn | RecordIn | HeartbeatIn | StatusIn
 
 
 def take(topic: str, payload: bytes, *, site: str, retained: bool = False) -> Intake:
@@ -64,6 +74,9 @@ def take(topic: str, payload: bytes, *, site: str, retained: bool = False) -> In
     match address.channel:
         case "event":
             return _event(address, payload)
+        case "record":
+            record = wire.decode(payload, wire.Record)
+            return RecordIn(address.node, record.epoch, record.sequence, record.line.encode())
         case "heartbeat":
             heartbeat = wire.decode(payload, wire.Heartbeat)
             _same("node", heartbeat.node, address.node)

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from agent.clock import Clock
 from agent.config import Id, Settings, TlsSettings
@@ -34,6 +34,8 @@ class DeskSettings(Settings, frozen=True):
     dark_s: Annotated[float, Meta(ge=10, le=86_400)] = 180.0
     event_rows_max: Annotated[int, Meta(ge=1000, le=100_000_000)] = 2_000_000
     nodes_max: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
+    node_keys: dict[Id, Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]] = field(default_factory=dict)
+    """Public keys of ledgers that a person vouches for, by node."""
 
 
 class BrokerSettings(Settings, frozen=True):
@@ -67,6 +69,8 @@ class Station:
             site=desk.site,
             event_rows_max=desk.event_rows_max,
             nodes_max=desk.nodes_max,
+            station=desk.id,
+            node_keys=desk.node_keys,
         )
         self.transport = PahoTransport(
             clock=clock,

@@ -9,7 +9,7 @@ import fcntl
 import importlib.resources
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +17,16 @@ from typing import Any
 
 from agent import wire
 from agent.clock import Clock
+from agent.disk import PosixDisk
 from agent.errors import ConfigError, Corrupt, Transient
-from agent.station.intake import EventIn, HeartbeatIn, Intake, StatusIn
+from agent.evidence import keys
+from agent.evidence.chain import What
+from agent.station.intake import EventIn, HeartbeatIn, Intake, RecordIn, StatusIn
+from agent.station.ledgers import Alarm, Ledgers, Refused, Signed
 from agent.station.states import NodeSeen
 
-SCHEMA = "1"
+SCHEMA = "2"
+UPGRADES = {"1": "upgrade_1_to_2.sql"}
 FILE = "station.db"
 FREE_BYTES_MIN = 32 * 1024 * 1024
 """Less than this, and nothing is taken in: a full disk makes SQLite's shared memory a SIGBUS (field notes)."""
@@ -69,8 +74,13 @@ class StationStore:
         nodes_max: int = 10_000,
         streams_per_node_max: int = 100,
         free_bytes: Callable[[Path], int] | None = None,
+        station: str = "station",
+        node_keys: Mapping[str, str] | None = None,
     ) -> None:
-        """`free_bytes` tells the room left on the disk of a folder; a test brings its own."""
+        """`free_bytes` tells the room left on the disk of a folder; a test brings its own.
+
+        `station` names the desk in the receipts it signs; `node_keys`: public keys of nodes that a person vouches for.
+        """
         self._folder = folder
         self._clock = clock
         self._site = site
@@ -78,6 +88,9 @@ class StationStore:
         self._nodes_max = nodes_max
         self._streams_per_node_max = streams_per_node_max
         self._free_bytes = free_bytes or _free_bytes
+        self._ledgers = Ledgers(clock=clock, site=site, station=station, rows_max=event_rows_max)
+        self._node_keys = dict(node_keys or {})
+        self._key: keys.Key | None = None
         self._db: sqlite3.Connection | None = None
         self._lock = -1
         self._heads: dict[tuple[str, str], tuple[int, int]] = {}  # (node, epoch) -> (stream, head)
@@ -93,6 +106,7 @@ class StationStore:
         self._take_lock()
         self._need_room()
         path = self._folder / FILE
+        self._key = keys.load_or_make(PosixDisk(self._folder), "station")[-1]
         with _plain(path, "open"):
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
             try:
@@ -127,12 +141,24 @@ class StationStore:
                     db.execute(statement)
                 db.executemany("insert into meta values (?, ?)", [("schema", SCHEMA), ("site", self._site)])
         meta = dict(db.execute("select key, value from meta"))
+        while (script := UPGRADES.get(meta.get("schema", ""))) is not None:
+            sql = importlib.resources.files("agent.station").joinpath(script).read_text(encoding="utf-8")
+            with self._transaction("upgrade"):
+                for statement in _statements(sql):
+                    db.execute(statement)
+            meta = dict(db.execute("select key, value from meta"))
         if meta.get("schema") != SCHEMA:
             raise Corrupt(f"{path}: schema {meta.get('schema')!r}, this station reads {SCHEMA!r}")
         if meta["site"] != self._site:
             raise ConfigError(f"station.site: {path} is of site {meta['site']!r}, the settings say {self._site!r}")
         self._heads = {(n, e): (s, h) for s, n, e, h in db.execute("select stream, node, epoch, head from stream")}
         self._nodes = {node for (node,) in db.execute("select node from node")}
+        try:
+            with self._transaction("register keys"):
+                self._ledgers.register(db, self._node_keys)
+        except Corrupt as error:
+            raise ConfigError(f"station.node_keys: {error}") from None
+        self._ledgers.open(db)
 
     def close(self) -> None:
         """Checkpoints and closes. Never raises."""
@@ -185,6 +211,9 @@ class StationStore:
                         rejects.append(Reject(f"{intake.node}/{intake.kind}", refusal, intake.body))
                     else:
                         found.setdefault((intake.node, intake.epoch), []).append(intake.sequence)
+                elif isinstance(intake, RecordIn):
+                    if self._add_line(db, intake, heads, rejects, now_utc_ns):
+                        found.setdefault((intake.node, intake.epoch), []).append(intake.sequence)
                 else:
                     self._note(db, intake, now_utc_ns)
             stored = [Stored(*key, sequences, _advance(db, heads, key, sequences)) for key, sequences in found.items()]
@@ -212,13 +241,9 @@ class StationStore:
         self, db: sqlite3.Connection, event: EventIn, heads: dict[tuple[str, str], tuple[int, int]], now_utc_ns: int
     ) -> str:
         """Inserts one event, or finds it there already. Returns why it cannot be stored."""
-        key = (event.node, event.epoch)
-        if key not in heads:
-            if sum(node == event.node for node, _ in heads) >= self._streams_per_node_max:
-                return f"{self._streams_per_node_max} stores of this node are known already"
-            cursor = db.execute("insert into stream (node, epoch) values (?, ?)", key)
-            heads[key] = (cursor.lastrowid or 0, 0)
-        stream = heads[key][0]
+        stream = self._stream(db, event.node, event.epoch, heads)
+        if stream is None:
+            return f"{self._streams_per_node_max} stores of this node are known already"
         cursor = db.execute(
             "insert or ignore into event (stream, sequence, id, kind, incident, received_utc_ns, body)"
             " values (?, ?, ?, ?, ?, ?, ?)",
@@ -231,6 +256,68 @@ class StationStore:
         ).fetchone()
         return "" if there else f"sequence {event.sequence} or id {event.id} is taken by another event"
 
+    def _stream(
+        self, db: sqlite3.Connection, node: str, epoch: str, heads: dict[tuple[str, str], tuple[int, int]]
+    ) -> int | None:
+        """The row of one life of a node's store; None when there are too many of them."""
+        key = (node, epoch)
+        if key not in heads:
+            if sum(known == node for known, _ in heads) >= self._streams_per_node_max:
+                return None
+            cursor = db.execute("insert into stream (node, epoch) values (?, ?)", key)
+            heads[key] = (cursor.lastrowid or 0, 0)
+        return heads[key][0]
+
+    def _add_line(
+        self,
+        db: sqlite3.Connection,
+        record: RecordIn,
+        heads: dict[tuple[str, str], tuple[int, int]],
+        rejects: list[Reject],
+        now_utc_ns: int,
+    ) -> bool:
+        """Stores a line of a ledger; False when it is refused. What is wrong with it is put on the list of rejects."""
+        topic = f"{record.node}/record"
+        stream = self._stream(db, record.node, record.epoch, heads)
+        if stream is None:
+            rejects.append(
+                Reject(topic, f"{self._streams_per_node_max} stores of this node are known already", record.line)
+            )
+            return False
+        try:
+            n, alarms = self._ledgers.add(db, record, now_utc_ns)
+        except Refused as refused:
+            n, alarms = 0, [Alarm(record.node, refused.what, str(refused))] if refused.alarm else []
+        if n:
+            db.execute("insert or ignore into carried values (?, ?, ?)", (stream, record.sequence, n))
+            taken = db.execute(
+                "select 1 from carried where stream = ? and sequence = ? and n <> ?"
+                " union all select 1 from event where stream = ? and sequence = ?",
+                (stream, record.sequence, n, stream, record.sequence),
+            ).fetchone()
+            if taken:
+                text = f"sequence {record.sequence} came before with something else"
+                alarms.append(Alarm(record.node, What.DUPLICATE, text))
+        for alarm in alarms:
+            text = self._ledgers.raise_alarm(db, alarm, now_utc_ns)
+            if text:
+                rejects.append(Reject(topic, text, record.line))
+        return n > 0
+
+    def receipts(self) -> list[Signed]:
+        """Signs receipts for ledgers that have grown, each node's at most once in RECEIPT_EVERY_S; durable already.
+
+        Raises Transient: then none was made.
+        """
+        due = self._ledgers.due()
+        if not due or self._key is None:
+            return []
+        self._need_room()
+        with self._transaction("sign receipts") as db:
+            found = self._ledgers.sign(db, due, self._key)
+        self._ledgers.signed(due)
+        return found
+
     def _note(self, db: sqlite3.Connection, intake: HeartbeatIn | StatusIn, now_utc_ns: int) -> None:
         """Keeps the newest sign of life."""
         seen = (self._clock.boot_id, self._clock.boot_ns(), now_utc_ns)
@@ -242,6 +329,7 @@ class StationStore:
             )
             return
         status = intake.status
+        self._ledgers.pin(db, intake.node, status.key)
         if status.state == "online":
             db.execute(
                 "update node set place = ?, version = ?, session = ?, said = 'online' where node = ?",
@@ -259,7 +347,8 @@ class StationStore:
 
     def _trim(self, db: sqlite3.Connection) -> None:
         """Gives up the oldest events beyond the bound, and counts them."""
-        (last,) = db.execute("select max(n) from event").fetchone()
+        self._ledgers.trim(db)
+        last = db.execute("select max(n) from event").fetchone()[0] or 0
         gone = db.execute("delete from event where n <= ?", (last - self._event_rows_max,)).rowcount
         if gone:
             db.execute(
@@ -350,10 +439,23 @@ class Reader:
         """Sequence numbers by (node, epoch): what an audit compares with the node's own."""
         found: dict[tuple[str, str], list[int]] = {}
         for node, epoch, sequence in self._query(
-            "select node, epoch, sequence from event join stream using (stream) order by 1, 2, 3"
+            "select node, epoch, sequence from event join stream using (stream)"
+            " union select node, epoch, sequence from carried join stream using (stream) order by 1, 2, 3"
         ):
             found.setdefault((node, epoch), []).append(sequence)
         return found
+
+    def lines(self, node: str) -> list[bytes]:
+        """A node's ledger as far as it has arrived, by number."""
+        return [row[0] for row in self._query("select body from line where node = ? order by root, seq, n", node)]
+
+    def receipts(self, node: str) -> list[bytes]:
+        """The receipts that were signed for a node's ledger, oldest first."""
+        return [row[0] for row in self._query("select body from receipt where node = ? order by n", node)]
+
+    def keys(self, node: str) -> dict[str, bytes]:
+        """The public keys of a node's ledger by id: pinned, registered and introduced."""
+        return {k: bytes.fromhex(p) for k, p in self._query("select keyid, public from key where node = ?", node)}
 
     def _query(self, sql: str, *args: object) -> list[Any]:
         if self._db is None:
@@ -384,7 +486,9 @@ def _advance(
     if head + 1 not in sequences:
         return head
     for (sequence,) in db.execute(
-        "select sequence from event where stream = ? and sequence > ? order by sequence", (stream, head)
+        "select sequence from event where stream = ?1 and sequence > ?2"
+        " union select sequence from carried where stream = ?1 and sequence > ?2 order by sequence",
+        (stream, head),
     ):
         if sequence != head + 1:
             break

@@ -14,6 +14,7 @@ import msgspec
 
 from agent import wire
 from agent.clock import Clock, parse_rfc3339, rfc3339
+from agent.station.ledgers import ALARM
 from agent.station.store import Reader, event_of
 from agent.types import NS
 
@@ -63,7 +64,7 @@ class Watcher:
             if self._as_json:
                 yield _json({"kind": "reject", "received": rfc3339(received_ns), "topic": topic, "reason": reason})
             else:
-                yield f"{_clock_time(received_ns, self._zone)}  Refused: a message on {topic or '?'}: {reason}"
+                yield say_reject(received_ns, topic, reason, self._zone)
 
 
 def follow(
@@ -102,6 +103,14 @@ def say_event(
         parts.append(f"{data.score:.0%} sure")
     late = "  [DELIVERED LATE]" if event.historical else ""
     return f"{_event_time(event, zone)}  {_CALL[data.severity]} at {where}: {'; '.join(parts)}{late}"
+
+
+def say_reject(received_ns: int, topic: str, reason: str, zone: dt.tzinfo | None = None) -> str:
+    """A message that was refused, or an alarm about a ledger, in one line."""
+    when = _clock_time(received_ns, zone)
+    if reason.startswith(ALARM):
+        return f"{when}  {ALARM} at post {topic.partition('/')[0]}: {reason.removeprefix(ALARM).lstrip(': ')}"
+    return f"{when}  Refused: a message on {topic or '?'}: {reason}"
 
 
 def say_change(node: str, state: str, utc_ns: int, since_ns: int, zone: dt.tzinfo | None = None) -> str:

@@ -99,6 +99,8 @@ class StationWorker:
         if self._now() >= self._states_at:
             self._states_at = self._now() + STATES_EVERY_S
             self._watch_nodes()
+            if self.broker is not None:
+                self._sign()
         return self._now() if self._wait_s_max > 0 else min(self._due(), now + 0.05)
 
     def _due(self) -> float:
@@ -110,7 +112,12 @@ class StationWorker:
         base = f"{wire.ROOT}/{self._site}/+"
         return Hello(
             client_id=f"wardpost_{self._site}_station_{self._station}",
-            subscriptions=((f"{base}/event/+", 1), (f"{base}/status", 1), (f"{base}/heartbeat", 0)),
+            subscriptions=(
+                (f"{base}/event/+", 1),
+                (f"{base}/record", 1),
+                (f"{base}/status", 1),
+                (f"{base}/heartbeat", 0),
+            ),
         )
 
     def _on_lost(self, broker: Broker, reason: str) -> None:
@@ -140,6 +147,7 @@ class StationWorker:
         for message in messages:
             message.ack()
         self._receipt(stored)
+        self._sign()
         if batch.rejects:
             self._complain(f"{len(batch.rejects)} messages refused, the first: {batch.rejects[0].reason}")
 
@@ -160,6 +168,24 @@ class StationWorker:
                 except Transient as error:
                     log.debug("%s", error)  # it is stored; the node asks again by sending again
                     return
+
+    def _sign(self) -> None:
+        """Sends signed receipts for ledgers that have grown. One that gets lost is followed by the next."""
+        try:
+            signed = self._store.receipts()
+        except Transient as error:
+            self._complain(str(error))
+            return
+        time = rfc3339(self._clock.utc().utc_ns)
+        for part in signed:
+            receipt = wire.Receipt(
+                station=self._station, epoch=part.epoch, stored=[], head=0, time=time, ledger=part.line
+            )
+            try:
+                self._transport.publish(wire.Topics(self._site, part.node).ack, wire.encode(receipt), qos=1)
+            except Transient as error:
+                log.debug("%s", error)
+                return
 
     def _retreat(self, reason: str) -> None:
         """Nothing can be stored: leave the broker, so that it does not keep giving, and try again later."""

@@ -2,7 +2,9 @@
 -- Invariants are check constraints where SQL can say them. Verified by tests/unit/test_store.py and by the simulator.
 
 create table meta (
-  key text primary key,              -- 'schema', 'epoch' (UUIDv7: a new store starts its sequence numbers at 1), 'node'
+  key text primary key,              -- 'schema', 'epoch' (UUIDv7: a new store starts its sequence numbers at 1), 'node',
+                                     -- 'config' (sha256), 'ledger_seq', 'ledger_head' (last line handed over),
+                                     -- 'journal' (highest number of a record that was taken: never used again)
   value text not null
 ) without rowid;
 
@@ -63,16 +65,16 @@ create table gap (
   primary key (boot_id, start_ns, cause)
 ) without rowid;
 
--- Every event message, delivered or not. The newest row is never deleted, so max(sequence) is never reused.
+-- Every message, delivered or not. The newest row is never deleted, so max(sequence) is never reused.
 create table event (
   sequence integer primary key,
   id text not null,
   incident text not null,
-  kind text not null,                -- last level of the topic
+  kind text not null,                -- last level of the topic; 'record': a line of the ledger, gone once delivered
   phase text not null check (phase in ('started', 'updated', 'ended')),
   session integer not null,
   boot_ns integer not null,
-  body blob not null                 -- wire.CloudEvent as JSON, as it is sent (but for `historical`)
+  body blob not null                 -- wire.CloudEvent (or wire.Record), as it is sent (but for `historical`)
 );
 
 -- Rows the station has not acknowledged yet (invariant 1). Same transaction as the event row.
@@ -93,3 +95,48 @@ create table shed (
   reason text not null,
   primary key (session, first_sequence, last_sequence, priority)
 ) without rowid;
+
+-- The journal: facts that are to go on the ledger, in order. Each row is inserted in the transaction of its fact, and
+-- deleted in the transaction that puts the line into the outbox.
+create table record (
+  number integer primary key,        -- never reused: a line names it, so that a cut between the steps doubles nothing
+  kind text not null,                -- evidence.records.RecordKind
+  boot_id text not null,             -- when the fact became durable
+  boot_ns integer not null,
+  utc_ns integer not null,
+  unc_ns integer,
+  body blob not null                 -- JSON object
+);
+
+-- Ranges that a person wants kept. Released ones are remembered for a while, so that a command that comes twice is known.
+create table hold (
+  id text primary key,               -- the command's own id, UUIDv7
+  start_utc_ns integer not null,
+  end_utc_ns integer not null check (end_utc_ns > start_utc_ns),
+  until_utc_ns integer,              -- null: until it is released
+  reason text not null,
+  asker text not null,
+  made_utc_ns integer not null,
+  released text not null default ''  -- how it ended; empty: it is in force
+) without rowid;
+
+-- What was noticed in passing and may explain a gap later: throttling flags, the uplink. One row per change.
+create table sign (
+  session integer not null,
+  boot_id text not null,
+  boot_ns integer not null,
+  what text not null,                -- 'power', 'link'
+  active integer not null check (active in (0, 1)),
+  text text not null,
+  primary key (session, boot_ns, what)
+) without rowid;
+
+-- The privacy switch, while it is in force: one row or none.
+create table privacy (
+  one integer primary key check (one = 1),
+  boot_id text not null,
+  start_ns integer not null,
+  until_ns integer not null check (until_ns >= start_ns),
+  charged_ns integer not null,       -- up to here it counts as spent, whatever happens
+  asker text not null
+);

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import importlib.resources
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,23 +18,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from agent import wire
 from agent.clock import Clock, rfc3339
-from agent.errors import Corrupt, Transient, WardpostError
+from agent.errors import ConfigError, Corrupt, Transient, WardpostError
+from agent.evidence import records
+from agent.evidence.records import Fact, LedgerLine, LedgerMark, RecordKind
+from agent.store import rebuild
 from agent.types import (
     MS,
+    NS,
     Cause,
+    Curtain,
     EndReason,
     Event,
     Gap,
+    Hold,
+    Kind,
     NewId,
     Phase,
     Priority,
     Segment,
+    Sign,
     TimeAnchor,
 )
 
-SCHEMA = "1"
+SCHEMA = "2"
+UPGRADES = {"1": "upgrade_1_to_2.sql"}
+"""Scripts that bring an older schema one step further, each in one transaction."""
+RECORD_ROWS_MAX = 20_000
+"""Facts that wait for the ledger. Beyond that a fact is kept as ever, and only counted in one `overflow` record."""
+HOLD_ROWS_MAX = 1000
+HOLD_MEMORY_NS = 62 * 86_400 * NS
+"""So long a released hold is remembered: twice what a command for one may live (uplink.commands)."""
+SIGN_ROWS_MAX = 20_000
+TELLING_ROWS_MAX = 5000
+TELLING_KINDS = (Kind.MAINS, Kind.CAMERA, Kind.STORAGE)
+"""Events that explain a gap."""
+WATCHED_KINDS = (Kind.PERSON, Kind.VEHICLE, Kind.BICYCLE, Kind.ANIMAL, Kind.MOTION, Kind.BELL, Kind.TAMPER, Kind.MAINS)
+"""Events around which footage is worth more than ordinary footage."""
+BODY_BYTES_MAX = 16 * 1024
+CLOCK_STEP_NS_MIN = NS // 2
+DELETIONS_PER_RECORD = 32
 _SEVERITY = {p: p.name.lower() for p in Priority}
 
 
@@ -74,6 +101,17 @@ class Tombstone:
     segments: int
     bytes: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A phase of an incident that makes the footage around it worth keeping."""
+
+    sequence: int
+    boot_id: str
+    boot_ns: int
+    incident: str
+    phase: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +157,7 @@ class Store:
         outbox_rows_max: int,
         event_rows_max: int,
         crash_point: Callable[[str], None] = ignore_step,
+        record_rows_max: int = RECORD_ROWS_MAX,
     ) -> None:
         self._path = path
         self._clock = clock
@@ -129,9 +168,17 @@ class Store:
         self._crash_point = crash_point
         self._lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
+        self._record_rows_max = record_rows_max
         self._outbox_rows = 0
+        self._record_rows = 0
+        self._number = 0  # of the newest row of the journal; one that was rolled back is not used again
+        self._taken = 0  # rows up to here are in the ledger's hands: they are never changed
+        self._urgent = False
+        self._restored: dict[tuple[str, int], int] = {}  # (epoch, sequence) of an event's message -> its row here
         self.epoch = ""
         self.session = 0
+        self.on_urgent: Callable[[], None] | None = None
+        """Called after a commit whose facts should be on the ledger at once: an alarm, a sealed segment."""
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -164,7 +211,7 @@ class Store:
                     "insert into meta values (?, ?)",
                     [("schema", SCHEMA), ("epoch", self._new_id()), ("node", self._origin.source)],
                 )
-        meta = dict(db.execute("select key, value from meta"))
+        meta = self._upgraded(db)
         if meta.get("schema") != SCHEMA or "epoch" not in meta:
             raise Corrupt(f"{self._path}: schema {meta.get('schema')!r}, this agent reads {SCHEMA!r}")
         check = db.execute("pragma quick_check(1)").fetchone()[0]
@@ -172,6 +219,58 @@ class Store:
             raise Corrupt(f"{self._path}: {check}")
         self.epoch = meta["epoch"]
         self._outbox_rows = db.execute("select count(*) from outbox").fetchone()[0]
+        self._record_rows, newest = db.execute("select count(*), coalesce(max(number), 0) from record").fetchone()
+        self._number = max(newest, int(meta.get("journal", 0)))
+        self._taken = 0
+        self._restored = _restored(db, meta.get("restored", ""))
+
+    @property
+    def is_new(self) -> bool:
+        """Nobody has lived with this store yet, and nothing was restored to it: see `restore`."""
+        return not self._query("select 1 from session union all select 1 from meta where key = 'restored' limit 1")
+
+    def restore(self, found: rebuild.Found) -> None:
+        """Takes in what was saved of the store before this one, in one transaction; once, before the first session."""
+        with self._transaction("restore") as db:
+            (last,) = db.execute("select coalesce(max(sequence), 0) from event").fetchone()
+            outbox_rows, facts = rebuild.insert(db, found, first=last + 1, number=self._number + 1)
+            self._number += facts
+            self._record_rows += facts
+            restored = f"{last + 1} {last + len(found.events)}"
+            db.execute("insert into meta values ('restored', ?)", (restored,))
+            if found.events or facts or any(found.rows.values()):
+                told = records.body(
+                    events=len(found.events),
+                    undelivered=found.waiting,
+                    rows={table: len(rows) for table, rows in found.rows.items() if rows},
+                    unread=found.unread,
+                )
+                self._journal(db, RecordKind.INDEX, told, urgent=True)
+            rows = self._outbox_rows + outbox_rows
+            if rows > self._outbox_rows_max:
+                rows -= self._make_room(db, rows - self._outbox_rows_max)
+        self._outbox_rows = rows
+        with self._lock:
+            self._restored = {event.key: last + n for n, event in enumerate(found.events, start=1)}
+
+    def own_ranges(self, epoch: str, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """A receipt's ranges for an earlier store of this node, as sequence numbers of restored rows in this one."""
+        return [
+            (own, own)
+            for (of, sequence), own in self._restored.items()
+            if of == epoch and any(low <= sequence <= high for low, high in ranges)
+        ]
+
+    def _upgraded(self, db: sqlite3.Connection) -> dict[str, str]:
+        """Brings an older schema up to date, a transaction a step. Returns what `meta` says then."""
+        meta = dict(db.execute("select key, value from meta"))
+        while (script := UPGRADES.get(meta.get("schema", ""))) is not None:
+            sql = importlib.resources.files("agent.store").joinpath(script).read_text(encoding="utf-8")
+            with self._transaction(f"upgrade from schema {meta['schema']}"):
+                for statement in _statements(sql):
+                    db.execute(statement)
+            meta = dict(db.execute("select key, value from meta"))
+        return meta
 
     def close(self) -> None:
         """Checkpoints and closes. Never raises."""
@@ -206,15 +305,20 @@ class Store:
             if self._db is None:
                 raise Transient(f"{self._path}: the store is closed")
             self._db.execute("begin immediate")
+            rows, self._urgent = self._record_rows, False
             try:
                 yield self._db
                 self._crash_point(f"before commit: {what}")
                 self._db.execute("commit")
             except BaseException:
+                self._record_rows = rows
                 if self._db is not None and self._db.in_transaction:
                     self._db.execute("rollback")
                 raise
+            urgent = self._urgent
             self._crash_point(f"after commit: {what}")
+        if urgent and self.on_urgent is not None:
+            self.on_urgent()
 
     def _query(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
         with self._lock, self._plain("read"):
@@ -222,11 +326,114 @@ class Store:
                 raise Transient(f"{self._path}: the store is closed")
             return self._db.execute(sql, args).fetchall()
 
+    # -- the journal of the ledger ------------------------------------------------------------------------------------
+
+    def _journal(self, db: sqlite3.Connection, kind: RecordKind, body: bytes, *, urgent: bool = False) -> None:
+        """Notes for the ledger, in the transaction of the fact, what has happened. Never refuses (see `_overflow`)."""
+        self._urgent |= urgent
+        if len(body) > BODY_BYTES_MAX:
+            body = records.body(too_large=len(body), sha256=records.digest(body))
+        now_ns, utc = self._clock.boot_ns(), self._clock.utc()
+        if self._record_rows >= self._record_rows_max:
+            body, kind = self._overflow(db, kind, now_ns), RecordKind.OVERFLOW
+            if not body:
+                return
+        self._number += 1
+        db.execute(
+            "insert into record values (?, ?, ?, ?, ?, ?, ?)",
+            (self._number, kind.value, self._clock.boot_id, now_ns, utc.utc_ns, utc.unc_ns, body),
+        )
+        self._record_rows += 1
+
+    def _overflow(self, db: sqlite3.Connection, kind: RecordKind, now_ns: int) -> bytes:
+        """The ledger cannot be written and the journal is full: facts are counted by kind in its last row.
+
+        Returns the body of a new last row; empty when the last row has taken it in. A row that the ledger has already
+        read is not changed: the count would be lost.
+        """
+        row = db.execute("select number, kind, body from record order by number desc limit 1").fetchone()
+        if row is None or row[0] <= self._taken or row[1] != RecordKind.OVERFLOW:
+            return records.body(facts={kind.value: 1}, until_ns=now_ns)
+        told = msgspec.json.decode(row[2])
+        facts = told["facts"] | {kind.value: told["facts"].get(kind.value, 0) + 1}
+        db.execute(
+            "update record set body = ? where number = ?", (records.body(facts=facts, until_ns=now_ns), row[0])
+        )
+        return b""
+
+    def note(self, kind: RecordKind, body: bytes, *, urgent: bool = False) -> None:
+        """Notes a fact that has no table of its own: an extraction, a key change. Raises Transient."""
+        with self._transaction(f"note {kind.value}") as db:
+            self._journal(db, kind, body, urgent=urgent)
+
+    def note_config(self, sha256: str) -> bool:
+        """Notes which configuration the node runs with; only when it is another one than before. Says whether it is."""
+        with self._lock:
+            before = self._query("select value from meta where key = 'config'")
+            if before and before[0][0] == sha256:
+                return False
+            with self._transaction("note config") as db:
+                db.execute("insert or replace into meta values ('config', ?)", (sha256,))
+                told = records.body(sha256=sha256, before=before[0][0] if before else None)
+                self._journal(db, RecordKind.CONFIG, told)
+        return True
+
+    def facts(self, limit: int) -> list[Fact]:
+        """The oldest facts that are not on the ledger yet. From now on these rows do not change."""
+        with self._lock:
+            rows = self._query(
+                "select number, kind, boot_id, boot_ns, utc_ns, unc_ns, body from record order by number limit ?", limit
+            )
+            if rows:
+                self._taken = max(self._taken, rows[-1][0])
+        return [Fact(*row) for row in rows]
+
+    @property
+    def record_rows(self) -> int:
+        """How many facts wait for the ledger. Costs nothing."""
+        return self._record_rows
+
+    def ledger_mark(self) -> LedgerMark:
+        """Where the ledger stood when it was last heard of."""
+        meta = dict(self._query("select key, value from meta where key in ('ledger_seq', 'ledger_head')"))
+        return LedgerMark(int(meta.get("ledger_seq", 0)), meta.get("ledger_head", ""))
+
+    def hand_over(self, lines: Sequence[LedgerLine]) -> None:
+        """Lines that are durable on the ledger: into the outbox with them, and out of the journal with their facts."""
+        if not lines:
+            return
+        now_ns = self._clock.boot_ns()
+        with self._transaction("hand over records") as db:
+            (last,) = db.execute("select coalesce(max(sequence), 0) from event").fetchone()
+            for line in lines:
+                last += 1
+                body = wire.encode(wire.Record(epoch=self.epoch, sequence=last, line=line.line.decode("ascii")))
+                name = self._new_id()
+                db.execute(
+                    "insert into event values (?, ?, ?, 'record', 'ended', ?, ?, ?)",
+                    (last, name, name, self.session, now_ns, body),
+                )
+                db.execute("insert into outbox values (?, ?)", (int(Priority.RECORD), last))
+            rows = self._outbox_rows + len(lines)
+            if rows > self._outbox_rows_max:
+                rows -= self._make_room(db, rows - self._outbox_rows_max)
+            numbers = [line.number for line in lines if line.number is not None]
+            if numbers:
+                gone = db.execute("delete from record where number <= ?", (max(numbers),)).rowcount
+                self._record_rows -= gone
+                db.execute("insert or replace into meta values ('journal', ?)", (str(max(numbers)),))
+            db.executemany(
+                "insert or replace into meta values (?, ?)",
+                [("ledger_seq", str(lines[-1].seq)), ("ledger_head", lines[-1].head)],
+            )
+        self._outbox_rows = rows
+
     # -- sessions and time --------------------------------------------------------------------------------------------
 
     def start_session(self) -> SessionRow | None:
         """Begins a session and a time anchor; returns the one before it, or None at the first start."""
         before = self.sessions()[-1:]
+        before_row = before[0] if before else None
         now_ns, utc = self._clock.boot_ns(), self._clock.utc()
         with self._transaction("start session") as db:
             cursor = db.execute(
@@ -237,8 +444,14 @@ class Store:
                 "insert or ignore into anchor values (?, ?, ?, ?, ?)",
                 (self._clock.boot_id, now_ns, utc.utc_ns, utc.unc_ns, utc.source),
             )
+            told = records.body(
+                session=cursor.lastrowid,
+                source=utc.source,
+                before=None if before_row is None else msgspec.to_builtins(before_row),
+            )
+            self._journal(db, RecordKind.START, told, urgent=True)
         self.session = cursor.lastrowid or 0
-        return before[0] if before else None
+        return before_row
 
     def alive(self) -> None:
         """Notes that the agent lives, for whoever must explain later when it did not."""
@@ -252,6 +465,7 @@ class Store:
                 "update session set alive_ns = ?, stop = ? where session = ?",
                 (self._clock.boot_ns(), reason, self.session),
             )
+            self._journal(db, RecordKind.STOP, records.body(session=self.session, reason=reason), urgent=True)
 
     def sessions(self) -> list[SessionRow]:
         """All sessions, oldest first."""
@@ -259,12 +473,21 @@ class Store:
         return [SessionRow(*row) for row in rows]
 
     def add_anchor(self, anchor: TimeAnchor) -> None:
-        """Adds a pairing of boot time and UTC."""
+        """Adds a pairing of boot time and UTC. One that jumps against the one before is a clock step on the ledger."""
         with self._transaction("anchor") as db:
-            db.execute(
+            before = db.execute(
+                "select boot_ns, utc_ns from anchor where boot_id = ? and boot_ns <= ? order by boot_ns desc limit 1",
+                (anchor.boot_id, anchor.boot_ns),
+            ).fetchone()
+            added = db.execute(
                 "insert or ignore into anchor values (?, ?, ?, ?, ?)",
                 (anchor.boot_id, anchor.boot_ns, anchor.utc_ns, anchor.unc_ns, anchor.source),
-            )
+            ).rowcount
+            if added:
+                moved_ns = 0 if before is None else (anchor.utc_ns - before[1]) - (anchor.boot_ns - before[0])
+                stepped = abs(moved_ns) >= CLOCK_STEP_NS_MIN
+                kind = RecordKind.CLOCK_STEP if stepped else RecordKind.ANCHOR
+                self._journal(db, kind, records.anchor_body(anchor, moved_ns if stepped else None))
 
     def anchors(self) -> list[TimeAnchor]:
         """All anchors, by boot and time."""
@@ -276,7 +499,7 @@ class Store:
     def add_segment(self, segment: Segment) -> None:
         """Adds a sealed segment. The file must be whole and synced: the row is the promise (invariant 2)."""
         with self._transaction("seal segment") as db:
-            db.execute(
+            added = db.execute(
                 "insert or ignore into segment values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'sealed')",
                 (
                     segment.name,
@@ -291,7 +514,9 @@ class Store:
                     segment.width,
                     segment.height,
                 ),
-            )
+            ).rowcount
+            if added:
+                self._journal(db, RecordKind.SEGMENT, records.segment_body(segment), urgent=True)
 
     def reseal(self, segment: Segment, gap: Gap) -> None:
         """Replaces the row of a segment of which only a part is left, and says why the rest is missing."""
@@ -307,10 +532,8 @@ class Store:
                     segment.name,
                 ),
             )
-            db.execute(
-                "insert or replace into gap values (?, ?, ?, ?, ?)",
-                (gap.boot_id, gap.start_ns, max(gap.end_ns, gap.start_ns), gap.cause.value, gap.detail),
-            )
+            self._journal(db, RecordKind.SEGMENT, records.segment_body(segment, resealed=True), urgent=True)
+            self._add_gap(db, gap)
 
     def adopt(self, session: SessionRow, anchor: TimeAnchor) -> None:
         """Adds a session and a time anchor that a footage file tells of and this store has lost.
@@ -358,14 +581,20 @@ class Store:
     def condemn(self, names: Sequence[str], reason: str) -> None:
         """First half of a deletion: marks segments as garbage and leaves tombstones. Then unlink, then `forget`."""
         with self._transaction("condemn segments") as db:
+            buried: list[tuple[str, str, int, int, int, str]] = []
             for name in names:
                 row = db.execute(
-                    "select boot_id, start_ns, end_ns, bytes from segment where name = ? and state = 'sealed'", (name,)
+                    "select boot_id, start_ns, end_ns, bytes, sha256 from segment where name = ? and state = 'sealed'",
+                    (name,),
                 ).fetchone()
                 if row is None:
                     continue
                 db.execute("update segment set state = 'garbage' where name = ?", (name,))
-                _bury(db, *row, reason=reason)
+                _bury(db, *row[:4], reason=reason)
+                buried.append((name, *row))
+            for at in range(0, len(buried), DELETIONS_PER_RECORD):
+                part = buried[at : at + DELETIONS_PER_RECORD]
+                self._journal(db, RecordKind.DELETION, records.deletion_body(part, reason))
 
     def forget(self, names: Sequence[str]) -> None:
         """Second half of a deletion: the files are gone for good."""
@@ -380,10 +609,17 @@ class Store:
     def add_gap(self, gap: Gap) -> None:
         """Explains a stretch without footage."""
         with self._transaction("gap") as db:
-            db.execute(
-                "insert or replace into gap values (?, ?, ?, ?, ?)",
-                (gap.boot_id, gap.start_ns, max(gap.end_ns, gap.start_ns), gap.cause.value, gap.detail),
-            )
+            self._add_gap(db, gap)
+
+    def _add_gap(self, db: sqlite3.Connection, gap: Gap) -> None:
+        """The row, and a record of it unless the very same row is there already."""
+        row = (gap.boot_id, gap.start_ns, max(gap.end_ns, gap.start_ns), gap.cause.value, gap.detail)
+        there = db.execute(
+            "select end_ns, detail from gap where boot_id = ? and start_ns = ? and cause = ?", (row[0], row[1], row[3])
+        ).fetchone()
+        if there != (row[2], row[4]):
+            db.execute("insert or replace into gap values (?, ?, ?, ?, ?)", row)
+            self._journal(db, RecordKind.GAP, records.gap_body(gap))
 
     def gaps(self) -> list[Gap]:
         """All explained stretches, by boot and time."""
@@ -409,6 +645,7 @@ class Store:
                 for kind, priority, jpeg in parts:
                     last += 1
                     message = self._message(event, last, kind, priority, jpeg)
+                    encoded = wire.encode(message)
                     db.execute(
                         "insert into event values (?, ?, ?, ?, ?, ?, ?, ?)",
                         (
@@ -419,10 +656,13 @@ class Store:
                             event.phase.value,
                             self.session,
                             event.boot_ns,
-                            wire.encode(message),
+                            encoded,
                         ),
                     )
                     db.execute("insert into outbox values (?, ?)", (int(priority), last))
+                    if jpeg is None:
+                        told = records.event_body(event, sequence=last, id=message.id, message=encoded)
+                        self._journal(db, RecordKind.EVENT, told, urgent=priority <= Priority.ALERT)
                     sequences.append(last)
                     added += 1
             rows = self._outbox_rows + added
@@ -513,11 +753,23 @@ class Store:
         """Deletes the outbox rows that the station has committed. Returns how many there were."""
         deleted = 0
         with self._transaction("acknowledge") as db:
+            lines = [
+                row
+                for low, high in stored
+                for row in db.execute(
+                    "select sequence from outbox join event using (sequence)"
+                    " where priority = ? and sequence between ? and ? and kind = 'record'",
+                    (int(Priority.RECORD), low, high),
+                )
+            ]
             for priority in Priority:
                 deleted += db.executemany(  # its rowcount is the sum
                     "delete from outbox where priority = ? and sequence between ? and ?",
                     [(int(priority), low, high) for low, high in stored],
                 ).rowcount
+            db.executemany(  # the ledger has them; the newest row stays, whatever it is
+                "delete from event where sequence = ? and sequence < (select max(sequence) from event)", lines
+            )
         self._outbox_rows -= deleted
         return deleted
 
@@ -542,7 +794,7 @@ class Store:
         """The last message of every incident that an earlier session began and never ended."""
         rows = self._query(
             "select body from event where sequence in"
-            " (select max(sequence) from event where kind <> 'thumbnail' group by incident"
+            " (select max(sequence) from event where kind not in ('thumbnail', 'record') group by incident"
             " having sum(phase = 'ended') = 0 and min(session) < ?) order by sequence",
             self.session,
         )
@@ -550,8 +802,147 @@ class Store:
 
     def events(self, limit: int) -> list[wire.CloudEvent]:
         """The newest events, newest first, thumbnails left out."""
-        rows = self._query("select body from event where kind <> 'thumbnail' order by sequence desc limit ?", limit)
+        rows = self._query(
+            "select body from event where kind not in ('thumbnail', 'record') order by sequence desc limit ?", limit
+        )
         return [wire.decode(bytes(row[0]), wire.CloudEvent) for row in rows]
+
+    # -- holds, privacy, signs ----------------------------------------------------------------------------------------
+
+    def add_hold(self, hold: Hold) -> bool:
+        """Keeps a range from now on. False when the id is known, in force or released: then nothing has changed.
+
+        Raises Transient, and ConfigError when there is no room for one more.
+        """
+        with self._transaction("hold") as db:
+            db.execute(
+                "delete from hold where released <> '' and made_utc_ns < ?", (hold.made_utc_ns - HOLD_MEMORY_NS,)
+            )
+            if db.execute("select 1 from hold where id = ?", (hold.id,)).fetchone():
+                return False
+            (count,) = db.execute("select count(*) from hold").fetchone()
+            if count >= HOLD_ROWS_MAX:
+                raise ConfigError(f"hold: {count} holds are known already; release some that are no longer needed")
+            db.execute(
+                "insert into hold values (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    hold.id,
+                    hold.start_utc_ns,
+                    hold.end_utc_ns,
+                    hold.until_utc_ns,
+                    hold.reason,
+                    hold.asker,
+                    hold.made_utc_ns,
+                    hold.released,
+                ),
+            )
+            self._journal(db, RecordKind.HOLD, records.body(**msgspec.to_builtins(hold)), urgent=True)
+        return True
+
+    def end_hold(self, hold_id: str, how: str) -> bool:
+        """Ends a hold; False when none of that id is in force."""
+        with self._transaction("release") as db:
+            changed = db.execute(
+                "update hold set released = ? where id = ? and released = ''", (how, hold_id)
+            ).rowcount
+            if changed:
+                self._journal(db, RecordKind.RELEASE, records.body(id=hold_id, how=how), urgent=True)
+        return bool(changed)
+
+    def holds(self) -> list[Hold]:
+        """All that are known, in the order in which they were asked for; also those that are released."""
+        rows = self._query(
+            "select id, start_utc_ns, end_utc_ns, until_utc_ns, reason, asker, made_utc_ns, released from hold"
+            " order by made_utc_ns, id"
+        )
+        return [Hold(*row) for row in rows]
+
+    def draw(self, curtain: Curtain, gap: Gap, *, begins: bool) -> None:
+        """Privacy is in force: notes it, with the gap as far as it goes."""
+        with self._transaction("privacy") as db:
+            db.execute(
+                "insert or replace into privacy values (1, ?, ?, ?, ?, ?)",
+                (curtain.boot_id, curtain.start_ns, curtain.until_ns, curtain.charged_ns, curtain.asker),
+            )
+            _put_gap(db, gap)
+            if begins:
+                self._journal(
+                    db, RecordKind.PRIVACY, records.body(**msgspec.to_builtins(curtain), state="on"), urgent=True
+                )
+
+    def undraw(self, gap: Gap, how: str) -> None:
+        """Privacy has ended: at the end of `gap`."""
+        with self._transaction("privacy ends") as db:
+            db.execute("delete from privacy")
+            self._add_gap(db, gap)
+            told = records.body(
+                state="off", how=how, boot_id=gap.boot_id, start_ns=gap.start_ns, end_ns=gap.end_ns
+            )
+            self._journal(db, RecordKind.PRIVACY, told, urgent=True)
+
+    def curtain(self) -> Curtain | None:
+        """Privacy as it was left in force, perhaps by an earlier life."""
+        rows = self._query("select boot_id, start_ns, until_ns, charged_ns, asker from privacy")
+        return Curtain(*rows[0]) if rows else None
+
+    def add_sign(self, what: str, text: str, *, active: bool) -> None:
+        """Notes a change of something that may explain a gap later. The oldest give way."""
+        with self._transaction("sign") as db:
+            db.execute(
+                "insert or replace into sign values (?, ?, ?, ?, ?, ?)",
+                (self.session, self._clock.boot_id, self._clock.boot_ns(), what, int(active), text[:200]),
+            )
+            (count,) = db.execute("select count(*) from sign").fetchone()
+            if count > SIGN_ROWS_MAX:
+                db.execute(
+                    "delete from sign where (session, boot_ns, what) in"
+                    " (select session, boot_ns, what from sign order by session, boot_ns limit ?)",
+                    (count - SIGN_ROWS_MAX,),
+                )
+
+    def signs(self) -> list[Sign]:
+        """Signs, and the newest events that tell of mains, camera or card; by session and time."""
+        found = [
+            Sign(session, boot_id, boot_ns, what, bool(active), text)
+            for session, boot_id, boot_ns, what, active, text in self._query(
+                "select session, boot_id, boot_ns, what, active, text from sign"
+            )
+        ]
+        marks = ", ".join("?" * len(TELLING_KINDS))
+        rows = self._query(
+            f"select body from event where kind in ({marks}) order by sequence desc limit ?",  # noqa: S608  (marks)
+            *TELLING_KINDS,
+            TELLING_ROWS_MAX,
+        )
+        for row in rows:
+            event = wire.decode(bytes(row[0]), wire.CloudEvent)
+            kind = event.type.removeprefix("wardpost.")
+            active = phase_of(event) is not Phase.ENDED
+            found.append(Sign(event.session, event.bootid, event.monons, kind, active, event.data.summary))
+        return sorted(found, key=lambda sign: (sign.session, sign.boot_ns, sign.what))
+
+    def moments(self, after: int, limit: int) -> list[Moment]:
+        """Phases of incidents worth keeping footage of, in order, with a sequence number above `after`."""
+        marks = ", ".join("?" * len(WATCHED_KINDS))
+        rows = self._query(
+            f"select sequence, boot_id, boot_ns, incident, phase from event join session using (session)"  # noqa: S608
+            f" where sequence > ? and kind in ({marks}) order by sequence limit ?",
+            after,
+            *WATCHED_KINDS,
+            limit,
+        )
+        return [Moment(*row) for row in rows]
+
+    def unsent(self) -> list[Moment]:
+        """The same, of alerts that the station has not acknowledged yet."""
+        marks = ", ".join("?" * len(WATCHED_KINDS))
+        rows = self._query(
+            "select sequence, boot_id, boot_ns, incident, phase from outbox join event using (sequence)"  # noqa: S608
+            f" join session using (session) where priority <= ? and kind in ({marks}) order by sequence",
+            int(Priority.ALERT),
+            *WATCHED_KINDS,
+        )
+        return [Moment(*row) for row in rows]
 
 
 def _bury(db: sqlite3.Connection, boot_id: str, start_ns: int, end_ns: int, size: int, *, reason: str) -> None:
@@ -572,6 +963,14 @@ def _bury(db: sqlite3.Connection, boot_id: str, start_ns: int, end_ns: int, size
         )
 
 
+def _put_gap(db: sqlite3.Connection, gap: Gap) -> None:
+    """Explains a stretch, or more of one."""
+    db.execute(
+        "insert or replace into gap values (?, ?, ?, ?, ?)",
+        (gap.boot_id, gap.start_ns, max(gap.end_ns, gap.start_ns), gap.cause.value, gap.detail),
+    )
+
+
 def _statements(sql: str) -> Iterator[str]:
     """The statements of a script, one by one: executescript would commit behind our back."""
     statement = ""
@@ -580,6 +979,21 @@ def _statements(sql: str) -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+
+
+def _restored(db: sqlite3.Connection, text: str) -> dict[tuple[str, int], int]:
+    """Which of the restored rows, by `meta`, still wait under their old names."""
+    if not re.fullmatch("[0-9]{1,18} [0-9]{1,18}", text):
+        return {}
+    found = {}
+    for sequence, body in db.execute(
+        "select sequence, body from outbox join event using (sequence) where sequence between ? and ?"
+        " and kind <> 'record'",
+        [int(part) for part in text.split()],
+    ):
+        message = wire.decode(bytes(body), wire.CloudEvent)
+        found[message.epoch, message.sequence] = sequence
+    return found
 
 
 def phase_of(event: wire.CloudEvent) -> Phase:

@@ -36,6 +36,8 @@ from agent.types import MS, NS, UtcReading
 IDS_MAX = 1000
 LIFE_S_MAX = 3600
 """A command may live for an hour at most: it bounds how long an id must be remembered."""
+LASTING_S_MAX = 30 * 86_400
+"""A lasting command may live so long: half of what the store remembers (store.HOLD_MEMORY_NS)."""
 ISSUER_ERROR_S = 5
 """How far the station's clock may be behind ours when we judge whether a command is older than this agent."""
 
@@ -49,6 +51,8 @@ class Verb:
 
     handler: Callable[[dict[str, Any]], dict[str, Any]]
     acting: bool  # False: harmless, it only tells something
+    lasting: bool = False  # acting, safe to repeat, and worth waiting for: see above
+    needs_time: bool = True  # acting: refused while the clock is unsynchronised
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,8 @@ class Judge:
         reason = self._objection(command, verb, address.leaf, expires_ns, utc, started_utc_ns)
         if reason or verb is None:
             return _refuse(command, reason or "unknown verb")
+        if verb.lasting:
+            return Run(command, verb)
         if verb.acting:
             self._acted[command.id] = expires_ns
         else:
@@ -159,17 +165,19 @@ class Judge:
         if utc.unc_ns is None:
             return (
                 "the node's clock is not synchronised: it cannot judge whether the command has expired"
-                if verb.acting
+                if verb.acting and verb.needs_time
                 else ""
             )
+        life_s_max = LASTING_S_MAX if verb.lasting else LIFE_S_MAX
+        once = verb.acting and not verb.lasting
         self._forget_expired(utc.utc_ns - utc.unc_ns)
         issued_by_ns = _issued_ns(command.id) + ISSUER_ERROR_S * NS + utc.unc_ns
         objections = {
             "expired": utc.utc_ns + utc.unc_ns >= expires_ns,
-            f"expires too far ahead; {LIFE_S_MAX} s at most": expires_ns - utc.utc_ns > LIFE_S_MAX * NS + utc.unc_ns,
-            "issued before this node started; send it again": verb.acting and issued_by_ns < started_utc_ns,
+            f"expires too far ahead; {life_s_max} s at most": expires_ns - utc.utc_ns > life_s_max * NS + utc.unc_ns,
+            "issued before this node started; send it again": once and issued_by_ns < started_utc_ns,
             f"{self._ids_max} commands in an hour are too many; try again later": (
-                verb.acting and len(self._acted) >= self._ids_max
+                once and len(self._acted) >= self._ids_max
             ),
         }
         return next((reason for reason, holds in objections.items() if holds), "")

@@ -66,8 +66,13 @@ class UplinkWorker:
         command_key: Ed25519PublicKey | None = None,
         verbs: Mapping[str, Verb] | None = None,
         wait_s_max: float = 1.0,
+        ledger_key: str = "",
+        ledger_receipt: Callable[[str], None] | None = None,
     ) -> None:
-        """`wait_s_max`: how long a step may wait for the socket; 0 for a simulator that owns the time."""
+        """`wait_s_max`: how long a step may wait for the socket; 0 for a simulator that owns the time.
+
+        `ledger_key`: the node's public key, told at each birth; `ledger_receipt` is given what the station signs.
+        """
         self._store = store
         self._transport = transport
         self._clock = clock
@@ -80,6 +85,8 @@ class UplinkWorker:
         self._heartbeat_s = heartbeat_s
         self._backoff_s_max = backoff_s_max
         self._wait_s_max = wait_s_max
+        self._ledger_key = ledger_key
+        self._ledger_receipt = ledger_receipt
         self._topics = wire.Topics(site, node)
         self._window = Window(rows_max=window_rows_max, bytes_max=window_bytes_max, ack_timeout_s=ack_timeout_s)
         self._judge = Judge(site=site, node=node, key=command_key, verbs=verbs or {})
@@ -187,6 +194,7 @@ class UplinkWorker:
             session=self._store.session,
             version=self._version,
             place=self._place[:200],
+            key=self._ledger_key,
         )
 
     # -- the outbox ---------------------------------------------------------------------------------------------------
@@ -206,10 +214,13 @@ class UplinkWorker:
             self._store_retry_at = now + STORE_RETRY_S
             return
         for row in self._window.select(rows, now):
-            if not self._send(self._topics.event(row.kind), self._body(row)):
+            topic = self._topics.record if row.kind == "record" else self._topics.event(row.kind)
+            if not self._send(topic, self._body(row)):
                 return
 
     def _body(self, row: OutboxRow) -> bytes:
+        if row.kind == "record":
+            return bytes(row.body)
         late = row.session != self._store.session or self._clock.boot_ns() - row.boot_ns > HISTORICAL_S * NS
         body = bytes(row.body)
         return wire.mark_historical(body) if late else body
@@ -242,11 +253,13 @@ class UplinkWorker:
         except Corrupt as error:
             self._complain(f"receipt dropped: {error}")
             return
-        if receipt.epoch != self._store.epoch:
-            return  # of an earlier store of this node: its rows are no longer here
+        if receipt.ledger and self._ledger_receipt is not None:
+            self._ledger_receipt(receipt.ledger)  # of the ledger, whatever became of the store
         found = [(low, high) for low, high in receipt.stored if low <= high]
         if receipt.head:
             found.append((1, receipt.head))
+        if receipt.epoch != self._store.epoch:  # of an earlier store of this node: some of its rows may be in this one
+            found = self._store.own_ranges(receipt.epoch, found)
         if len(self._receipts) + len(found) <= RANGES_MAX:  # else: they will be sent again
             self._receipts += found
 
@@ -271,7 +284,8 @@ class UplinkWorker:
     def _run(self, decision: Run) -> wire.Reply:
         command = decision.command
         try:
-            reply = wire.Reply(id=command.id, state="done", result=decision.verb.handler(command.args))
+            result = decision.verb.handler({"id": command.id} | command.args)  # args may name another id
+            reply = wire.Reply(id=command.id, state="done", result=result)
             wire.encode(reply)
         except WardpostError as error:
             return wire.Reply(id=command.id, state="failed", detail=str(error)[:500])

@@ -11,6 +11,7 @@ import json
 import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import paho.mqtt.client as paho
@@ -66,7 +67,7 @@ def _drain(folder: Path, port: int, count: int) -> tuple[float, float]:
             out, _ = sender.communicate("go\n", timeout=400)
         spent_s = desk.cpu_s() - spent_s
     found = json.loads(out)
-    with sqlite3.connect(f"file:{folder / 'station' / 'data' / 'station.db'}?mode=ro", uri=True) as db:
+    with closing(sqlite3.connect(f"file:{folder / 'station' / 'data' / 'station.db'}?mode=ro", uri=True)) as db:
         (stored,) = db.execute("select count(*) from event").fetchone()
     if found["left"] or stored != count:
         raise RuntimeError(f"{count} events: {found['left']} are still at the node, {stored} at the station")

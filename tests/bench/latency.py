@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -102,7 +102,8 @@ def _alone(path: Path, port: int, count: int) -> list[float]:
     """Milliseconds of a durable insert, a publish and its arrival, one at a time."""
     topic = "bench/latency"
     times = []
-    with _Arrivals(port, topic) as seen, _publisher(port) as client, sqlite3.connect(path, isolation_level=None) as db:
+    connection = sqlite3.connect(path, isolation_level=None)
+    with closing(connection) as db, _Arrivals(port, topic) as seen, _publisher(port) as client:
         db.execute("pragma journal_mode=wal")
         db.execute("pragma synchronous=full")
         db.execute("create table event (n integer primary key, body blob)")
@@ -115,7 +116,6 @@ def _alone(path: Path, port: int, count: int) -> list[float]:
             while len(seen.messages()) < number and time.monotonic() < deadline:
                 time.sleep(0.0005)
             times.append((seen.messages()[-1][0] - started_ns) / MS)
-    db.close()
     return times
 
 

@@ -6,7 +6,9 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
+from agent.local import status_of
 from agent.recording import fragments
 from tests.bench.figure import Bench
 from tests.bench.programs import Program, python
@@ -52,6 +54,25 @@ def first_fragment(path: Path, program: Program, *, timeout_s: float = 60.0) -> 
         program.need_alive()
         time.sleep(POLL_S)
     raise RuntimeError(f"no fragment in {data} after {timeout_s:g} s; see {program.log}")
+
+
+def need_well(path: Path) -> dict[str, Any]:
+    """What the node says of itself. Raises RuntimeError when a part of it does not work: its figures would be wrong."""
+    said = status_of(path.with_name("data"))
+    wrong = [
+        words
+        for words, bad in (
+            ("no broker", said["broker"] is None),
+            ("the station is silent", said["station_silent"]),
+            ("the detector is ill", not said["vision"]["healthy"]),
+            ("it does not record", not said["recording"]["recording"]),
+            *((f"{name}: {life['trouble']}", life["trouble"]) for name, life in said["workers"].items()),
+        )
+        if bad
+    ]
+    if wrong:
+        raise RuntimeError(f"the node is not well: {'; '.join(wrong)}; see {path.with_name('node.log')}")
+    return said
 
 
 def _text(path: Path) -> str:

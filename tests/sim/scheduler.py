@@ -30,6 +30,7 @@ class Pace:
     late_s: float = 0.005  # how late an ordinary wake-up is, at most
     stall_share: float = 0.02  # of the wake-ups are late by up to `stall_s`: another process had the core, or the disk
     stall_s: float = 0.4
+    nap_s: float = 0.0  # nobody sleeps for less, unless woken: for stories of days in which little happens
 
 
 class Scheduler:
@@ -79,7 +80,7 @@ class Scheduler:
         took_ns = machine.clock.boot_ns() - before_ns  # a fake that waits moves its own machine's clock only
         self._pass_time(took_ns, skip=machine)
         ahead_ns = max(round(next_s * NS) - machine.clock.boot_ns(), 0)
-        machine.due_ns[life.name] = self.now_ns + ahead_ns + self._lateness_ns()
+        machine.due_ns[life.name] = self.now_ns + max(ahead_ns, round(self.pace.nap_s * NS)) + self._lateness_ns()
         self._pass_time(round(self._rng.random() * self.pace.turn_s_max * NS) + 1)
         if self.after_turn is not None:
             self.after_turn(machine, life)

@@ -54,28 +54,20 @@ class Universe:
         explorer = Explorer(jobs=jobs)
         with universe_folder() as folder:
             world = self.world(folder)
-            child: list[tuple[Cut, Path]] = []
 
             def listen(point: int, step: str) -> None:
                 for cut in choose(point, step):
                     if explorer.fork(cut):
                         own = Path(tempfile.mkdtemp(prefix="universe-", dir=folder))
-                        child.append((cut, own))
                         world.move_to(own)
                         explorer.ready()
-                        raise death_of(cut)
+                        # Not raised: unwinding would run the product's clean-up on the parent's files.
+                        explorer.report(_aftermath(world, cut, own, death_of(cut)))
                 if step.startswith("before commit"):
                     world.torn_from = DatabaseImage(world.node_folder / boot.STORE_NAME)
 
             world.crash_points.listener = listen
-            try:
-                self.story(world)
-            except Death as death:
-                explorer.report(_aftermath(world, self.story, *child[0], death))
-            except BaseException as error:
-                if child:
-                    explorer.report(Outcome(child[0][0], problems_of(error)))
-                raise
+            self.story(world)
             outcomes = explorer.finish()
             world.close()
         return outcomes
@@ -95,24 +87,24 @@ class Universe:
             try:
                 self.story(world)
             except Death as death:
-                return _aftermath(world, self.story, cut, folder, death)
+                return _aftermath(world, cut, folder, death)
             finally:
                 with suppress(Exception):
                     world.close()
             return Outcome(cut, [], happened=False)
 
 
-def _aftermath(world: World, story: Story, cut: Cut, folder: Path, death: Death) -> Outcome:
+def _aftermath(world: World, cut: Cut, folder: Path, death: Death) -> Outcome:
     """From a death to a verdict."""
     try:
-        return _judged(world, story, cut, death)
+        return _judged(world, cut, death)
     except BaseException as error:
         return Outcome(cut, problems_of(error))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _judged(world: World, story: Story, cut: Cut, death: Death) -> Outcome:
+def _judged(world: World, cut: Cut, death: Death) -> Outcome:
     rng = random.Random(f"{cut.seed} {cut.point} {cut.kind}")
     log: bytes | None = None
     if cut.kind == "torn":

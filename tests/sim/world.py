@@ -231,6 +231,7 @@ class World:
         self.losses: list[Loss] = []
         self.going_on: set[str] = set()  # kinds of incident that a story leaves open on purpose
         self.lives = 0
+        self.station_kind = SimStationStore
         self.boot_error = ""
         self.torn_from: DatabaseImage | None = None  # before the commit in which the power goes
         self._script: list[_Scripted] = []
@@ -242,7 +243,9 @@ class World:
         self.station_folder = self._new_folder("station")
         self.config = config_of(self.node_folder, **settings)
         utc_ns = 1_790_000_000 * NS if synced else 0
-        self.clock = FakeClock(boot_id="1" * 32, boot_ns=round(BOOT_S * NS), utc_ns=utc_ns, unc_ns=5_000_000 if synced else None)
+        self.clock = FakeClock(
+            boot_id="1" * 32, boot_ns=round(BOOT_S * NS), utc_ns=utc_ns, unc_ns=5_000_000 if synced else None
+        )
         self.disk = SimDisk(root=self.node_folder, crash_point=self.crash_points, capacity_bytes=capacity_bytes)
         self.eyes = FakeDetector(bright_spots())
         self.computer = Machine("node", self.clock)
@@ -377,7 +380,7 @@ class World:
                 recorder._queue.seconds,
             )
         was_cut = isinstance(death, PowerCut)
-        self._graveyard.append((self.__dict__.get("node"), dict(self.computer.lives)))
+        self._graveyard.append((self.__dict__.get("node"), dict(self.computer.lives), death))
         self._process_ends()
         image = DatabaseImage(self.node_folder / boot.STORE_NAME)
         self.node_folder = self._copy_of(self.node_folder, "node")
@@ -444,14 +447,10 @@ class World:
     # -- the station --------------------------------------------------------------------------------------------------
 
     def _start_station(self) -> None:
-        store = SimStationStore(
-            self.station_folder, clock=self.desk.clock, site=SITE, free_bytes=lambda _: 1 << 40
-        )
+        store = self.station_kind(self.station_folder, clock=self.desk.clock, site=SITE, free_bytes=lambda _: 1 << 40)
         store.crash_point = self.station_points
         self.station_store = store
-        self.station_transport = SimTransport(
-            broker=self.broker, clock=self.desk.clock, heard=self.promises.publish
-        )
+        self.station_transport = SimTransport(broker=self.broker, clock=self.desk.clock, heard=self.promises.publish)
         worker = StationWorker(
             store=store,
             transport=self.station_transport,
@@ -522,7 +521,12 @@ class World:
 
     def unwritten_s_max(self) -> float:
         """How much of the last moments may not be on the disk yet."""
-        return self.config.recording.fragment_s * 1.05 + 2 / FPS + self.scheduler.pace.stall_s + self._recorder()._queue.seconds
+        return (
+            self.config.recording.fragment_s * 1.05
+            + 2 / FPS
+            + self.scheduler.pace.stall_s
+            + self._recorder()._queue.seconds
+        )
 
     def where(self) -> str:
         """The state of affairs on one line, for a message."""
@@ -546,6 +550,8 @@ class World:
         for path in source.iterdir():
             if path.is_file() and not path.name.endswith("-shm"):
                 shutil.copyfile(path, target / path.name)
+        if (source / "keys").is_dir():
+            shutil.copytree(source / "keys", target / "keys")
         return target
 
     def close(self) -> None:

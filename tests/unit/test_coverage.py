@@ -68,19 +68,19 @@ def test_a_power_cut() -> None:
         ("before-install", 5),
         ("agent-stopped", 1),
         ("recorded", 44),
-        ("power-off", 58),
+        ("power-off", 50),
+        ("agent-stopped", 8),
         ("agent-stopped", 2),
         ("recorded", 10),
     ]
+    assert found[4].detail == "booting"
     assert found[3].detail == "the machine lost power or restarted"
 
 
 def test_what_was_in_memory_when_the_power_went_belongs_to_the_cut() -> None:
     found = cover(110, begin=40, sessions=[row(1, A, 5, 52), row(2, B, 8, 20)], segments=[seg(1, A, 5, 51)])
-    assert brief(found) == [("recorded", 11), ("power-off", 57), ("agent-stopped", 2)] or brief(found)[:2] == [
-        ("recorded", 11),
-        ("power-off", 57),
-    ]
+    assert brief(found)[:2] == [("recorded", 11), ("power-off", 49)]
+    assert found[1].start_late_s == 15, "no fragment more was synced, and one is due every second"
 
 
 def test_a_killed_agent_and_a_clean_stop_in_one_boot() -> None:

@@ -107,15 +107,3 @@ def test_every_make_target_is_in_make_help_or_is_help_itself() -> None:
 def test_pictures_in_the_repository_are_small() -> None:
     for path in _files("*.png", "*.jpg", "*.svg"):
         assert path.stat().st_size < 1_000_000, f"{path} is {path.stat().st_size} bytes"
-
-
-def test_no_file_names_the_host_of_a_package_registry() -> None:
-    hosts = re.compile(
-        "|".join(["py" + r"pi\.org", "python" + r"hosted\.org", "npm" + r"js\.(org|com)", "deb" + r"ian\.org"])
-    )
-    named = [
-        str(path.relative_to(ROOT))
-        for path in _files("*")
-        if path.suffix not in {".png", ".jpg"} and hosts.search(path.read_text(errors="replace"))
-    ]
-    assert named == []

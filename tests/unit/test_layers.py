@@ -28,6 +28,17 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "camera.h264",
             "camera.timeline",
             "camera.yuv",
+            "evidence",
+            "evidence.chain",
+            "evidence.dsse",
+            "evidence.keys",
+            "evidence.ledger",
+            "evidence.package",
+            "evidence.receipts",
+            "evidence.records",
+            "evidence.report",
+            "evidence.standalone",
+            "evidence.verify",
             "folder",
             "panel",
             "recording",
@@ -41,6 +52,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "reporter",
             "station.states",
             "store",
+            "store.rebuild",
             "store.store",
             "uplink",
             "uplink.commands",
@@ -81,6 +93,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "workers",  # never import each other: they meet in main
         (
             "camera.worker",
+            "evidence.worker",
             "health",
             "local",
             "panel.worker",
@@ -92,13 +105,23 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     ("station", ("station", "station.*")),
-    ("programs", ("check", "desk", "drivers", "main", "replay", "selftest", "state", "technician")),
+    ("programs", ("check", "desk", "drivers", "extraction", "main", "replay", "selftest", "state", "technician")),
     ("demo", ("demo", "demo.*")),
     ("command", ("cli", "__main__")),
 )
 
 # The station is a program of its own that shares only the contract, layer 0, and the MQTT driver with the node.
-STATION_MAY = ("station.*", "uplink", "uplink.mqtt")
+STATION_MAY = (
+    "station.*",
+    "uplink",
+    "uplink.mqtt",
+    "evidence",
+    "evidence.chain",
+    "evidence.dsse",
+    "evidence.keys",
+    "evidence.receipts",
+    "evidence.records",
+)
 
 # Libraries that are slow to load or absent on most machines, and who may know them.
 HEAVY: dict[str, tuple[str, ...]] = {
@@ -111,7 +134,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "gpiozero": ("panel.gpio",),
     "lgpio": ("panel.gpio",),
     "psutil": ("machine",),
-    "sqlite3": ("store.store", "station.store", "demo.*"),
+    "sqlite3": ("store.store", "store.rebuild", "station.store", "station.ledgers", "demo.*"),
     # FFmpeg: into the node (demux, transcode), onto the disk (fragments), out to a person (footage)
     "av": ("camera.demux", "camera.stream", "camera.transcode", "recording.fragments", "recording.footage", "demo.*"),
 }
@@ -125,6 +148,8 @@ WRITERS: dict[str, str] = {
     "recording.footage": "the extracted clip, at the path a person asked for",
     "recording.fragments": "FFmpeg muxes into memory there; the bytes go through a DurableFile",
     "replay": "the detections a person asked for",
+    "evidence.package": "the evidence package, at the path a person asked for",
+    "evidence.standalone": "what openssl is to read, in a temporary folder",
     "cli": "standard output is pointed at /dev/null when its reader has gone",
     "demo.*": "a scratch folder of its own",
 }

@@ -22,7 +22,7 @@ from agent.folder import DataLock, InUse
 from agent.local import CONNECTIONS_MAX, SOCKET_NAME, LocalWorker, catalog_of, snapshot, status_of
 from agent.recording.index import Catalog
 from agent.store.store import Origin, SessionRow, Store, Tombstone
-from agent.types import Cause, EndReason, Gap, Segment, TimeAnchor
+from agent.types import Cause, EndReason, Gap, Hold, Segment, Sign, TimeAnchor
 
 CLOCK = SystemClock()
 
@@ -76,6 +76,12 @@ class Month:
         return []
 
     def tombstones(self) -> list[Tombstone]:
+        return []
+
+    def signs(self) -> list[Sign]:
+        return []
+
+    def holds(self) -> list[Hold]:
         return []
 
 

@@ -74,7 +74,7 @@ fi
 
 # What changes from day to day: the agent as a wheel, its unit, the settings of this machine.
 footage=${WARDPOST_CACHE:-$checkout/.cache/assets}/bikes.mp4
-now=$(cd "$checkout" && find agent deploy/wardpost-node.service tests/system/vm pyproject.toml "$footage" -type f ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-16)
+now=$(cd "$checkout" && find agent deploy/wardpost-node.service tests/system/vm tests/system/powercut pyproject.toml "$footage" -type f ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-16)
 [ "$(cat "$marks/image" 2>/dev/null)" = "$now" ] && { echo "$(date +%T) ready: $folder/root.img is up to date"; exit 0; }
 echo "$(date +%T) installing the agent and making root.img (about 25 s)"
 rm -rf "$folder/source" "$folder/wheel" "$marks/image"
@@ -87,13 +87,16 @@ rm -rf "$root/opt/wheel" "$folder/source" "$folder/wheel"
 in_root /opt/wardpost/bin/python -m compileall -q /opt/wardpost/lib >/dev/null || true
 
 in_root sh -c 'getent group gpio >/dev/null || groupadd --system gpio; id wardpost >/dev/null 2>&1 || useradd --system --home-dir /var/lib/wardpost --shell /usr/sbin/nologin wardpost'
+rm -rf "$root/usr/local/lib/wardpost" "$root"/etc/systemd/system/wardpost-*
 install -D -m 644 "$checkout/deploy/wardpost-node.service" "$root/etc/systemd/system/wardpost-node.service"
 cp -r "$here/files/." "$root/"
+mkdir -p "$root/usr/local/lib/wardpost/tests/system/powercut"
+cp "$here"/../powercut/*.py "$root/usr/local/lib/wardpost/tests/system/powercut/"
 install -D -m 644 "$footage" "$root/usr/share/wardpost/street.mp4"
 mkdir -p "$root/var/lib/wardpost"
 echo wardpost-test >"$root/etc/hostname"
 : >"$root/etc/machine-id"
-in_root systemctl --quiet enable wardpost-node.service wardpost-settings.service wardpost-ticks.service systemd-networkd.service
+in_root systemctl --quiet enable wardpost-node.service wardpost-settings.service systemd-networkd.service
 in_root systemctl --quiet mask systemd-timesyncd.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
   fstrim.timer getty@tty1.service serial-getty@ttyS0.service serial-getty@hvc0.service
 in_root apt-get clean

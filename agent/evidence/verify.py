@@ -1,0 +1,154 @@
+"""`wardpost verify`: the verifier of somebody who has Wardpost.
+
+It decides by the same rules as the single file that lies in every package (`standalone`), and does with other means
+what can be done twice: signatures by `cryptography` instead of openssl, lines by `dsse` and `records`, footage by the
+recorder's own `fragments.scan`, and the whole ledger a second time by `chain.check`. A package on which the two
+opinions differ is not verified. tests/unit/test_verify.py holds both programs against each other.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from agent.errors import ConfigError, Corrupt
+from agent.evidence import chain, dsse, records, standalone
+from agent.evidence.receipts import read as read_receipt
+from agent.evidence.standalone import LEDGER, RECEIPTS, Check, NotAPackage, Signed, View, not_a_package
+from agent.recording import fragments
+
+EXIT = standalone.EXIT
+
+
+class Ed25519:
+    """Signatures by `cryptography`."""
+
+    def check(self, many: list[Signed]) -> list[bool]:
+        """Whether each signature is right."""
+        return [self._one(signed) for signed in many]
+
+    @staticmethod
+    def _one(signed: Signed) -> bool:
+        try:
+            Ed25519PublicKey.from_public_bytes(signed.raw_key).verify(signed.signature, signed.message)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+
+class _File(io.RawIOBase):
+    """A View as a file."""
+
+    def __init__(self, view: View) -> None:
+        super().__init__()
+        self._view, self._at = view, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self._view.size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._view.at(self._at, len(buffer))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+class SecondOpinion(Check):
+    """The standalone check, and what Wardpost's own readers say of the same bytes."""
+
+    def __init__(self, file: BinaryIO, trusted: list[bytes]) -> None:
+        super().__init__(file, trusted, Ed25519())
+
+    def run(self) -> None:
+        """Raises NotAPackage only."""
+        super().run()
+        if self.findings.items:
+            return
+        self._second_ledger()
+        self._second_footage()
+        if self.findings.items:
+            self.proves.clear()
+
+    def _second_ledger(self) -> None:
+        """The whole slice by `chain.check`: it must find nothing either."""
+        verdict = chain.check(
+            self._raw(LEDGER),
+            keys=self.node_keys,
+            receipts=self._raw(RECEIPTS),
+            station_keys=self.station_keys,
+            node=str(self.manifest["node"]),
+        )
+        for finding in verdict.findings:
+            self.findings.add("second-opinion", f"{LEDGER} record {finding.seq}", f"{finding.what}: {finding.text}")
+        try:
+            for line in self._raw(LEDGER):
+                records.read(dsse.parse(line))
+            for line in self._raw(RECEIPTS):
+                read_receipt(line)
+        except Corrupt as error:
+            self.findings.add("second-opinion", LEDGER, str(error))
+
+    def _second_footage(self) -> None:
+        """Every original once more by the recorder's own reader: the fragments prove themselves, and fit the record."""
+        sealed = {
+            line.payload["body"]["name"]: line.payload["body"]
+            for line in self.records
+            if line.payload["kind"] == "segment" and isinstance(line.payload["body"].get("name"), str)
+        }
+        for entry in self.manifest["segments"]:
+            name = entry["name"]
+            with io.BufferedReader(_File(self.package.view(self.package.members[name]))) as file:
+                # The hash of the whole file was right; the trailers' chain is enough here, and skips the media.
+                found = fragments.scan(file, contents=False)
+            body = sealed.get(name)
+            if found.problem:
+                self.findings.add("second-opinion", name, found.problem)
+            elif body is not None and entry["sealed"] and len(found.fragments) != body.get("fragments"):
+                self.findings.add("second-opinion", name, "it has not as many fragments as its record says")
+            elif found.header is not None and found.header.source != f"wardpost/{self.manifest['node']}":
+                self.findings.add("second-opinion", name, "its header names another node")
+
+    def _raw(self, name: str) -> list[bytes]:
+        member = self.package.members.get(name)
+        return [] if member is None else [line for _, line in self.package.lines(member)]
+
+
+def verify(path: Path, trusted: list[bytes]) -> dict[str, Any]:
+    """Examines a package. Never raises for what the file holds. Blocks for four passes over it at most.
+
+    The result has the fields that `standalone.Check.result` lists; `verdict` is a key of EXIT.
+    """
+    try:
+        with path.open("rb") as file:
+            check = SecondOpinion(file, trusted)
+            check.run()
+            return check.result()
+    except NotAPackage as error:
+        return not_a_package(str(error))
+    except OSError as error:
+        return not_a_package(f"it cannot be read: {error.strerror or error}")
+
+
+def trusted_key(path: Path) -> bytes:
+    """A public key in PEM that a person names. Raises ConfigError."""
+    raw = None
+    with suppress(OSError):
+        raw = standalone.raw_key(path.read_bytes()[:4096])
+    if raw is None:
+        raise ConfigError(f"verify: --trust {path}: no Ed25519 public key in PEM can be read there")
+    return raw

@@ -1,0 +1,169 @@
+"""`wardpost export`: an evidence package from a data folder, whether a node runs on it or not."""
+
+from __future__ import annotations
+
+import getpass
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from agent import boot
+from agent.clock import Clock, SystemClock, uuid7_maker
+from agent.config import Config
+from agent.desk import asked_at, moment
+from agent.disk import Disk, PosixDisk
+from agent.evidence import keys
+from agent.evidence.package import (
+    REASON_CHARS_MAX,
+    WHO_CHARS_MAX,
+    Exported,
+    Origin,
+    Request,
+    Witness,
+    checked_text,
+    export,
+)
+from agent.evidence.records import RecordKind
+from agent.evidence.worker import LedgerWorker
+from agent.folder import DataLock, InUse
+from agent.local import catalog_of, note_extraction
+from agent.recording.account import table
+from agent.recording.footage import NoFootage
+from agent.store import store as stores
+
+LEDGER_WAIT_S_MAX = 15.0
+_POLL_S = 0.1
+
+
+class _Waiting:
+    """Gives the ledger LEDGER_WAIT_S_MAX, in small steps."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._left = round(LEDGER_WAIT_S_MAX / _POLL_S)
+        self._never = threading.Event()
+
+    def wait(self) -> bool:
+        self._left -= 1
+        self._clock.wait(self._never, _POLL_S)
+        return self._left > 0
+
+
+class RunningNode(_Waiting):
+    """The witness when a node runs: it writes its own ledger."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        super().__init__(clock)
+        self._folder = folder
+
+    def extraction(self, body: bytes) -> None:
+        """Raises Transient."""
+        note_extraction(self._folder, body)
+
+
+class StoppedNode:
+    """The witness when none runs: the ledger is written here and now, by the node's own parts."""
+
+    def __init__(self, config: Config, disk: Disk, clock: Clock) -> None:
+        self._config, self._disk, self._clock = config, disk, clock
+
+    def extraction(self, body: bytes) -> None:
+        """Raises Transient; Corrupt when the database is damaged."""
+        node = self._config.node
+        with DataLock(self._disk.path("")).take(self._clock):
+            store = stores.Store(
+                self._disk.path(boot.STORE_NAME),
+                clock=self._clock,
+                new_id=uuid7_maker(self._clock),
+                origin=stores.Origin(node.site, node.id, node.place),
+                outbox_rows_max=self._config.store.outbox_rows_max,
+                event_rows_max=self._config.store.event_rows_max,
+            )
+            store.open()
+            try:
+                ledger, receipts, _problem = boot.open_ledger(self._disk, store, self._clock, f"{node.site}/{node.id}")
+                store.note(RecordKind.EXTRACTION, body, urgent=True)
+                LedgerWorker(ledger=ledger, receipts=receipts, journal=store).close()
+            finally:
+                store.close()
+
+    def wait(self) -> bool:
+        """The line is there, or will never be."""
+        return False
+
+
+def export_package(
+    config: Config, *, start: str, end: str, output: Path, who: str, reason: str, out: Callable[[str], None]
+) -> int:
+    """Makes the package and says what is in it; returns the exit code. Blocks for the reading and writing.
+
+    Raises ConfigError, Transient, Corrupt.
+    """
+    clock = SystemClock()
+    request = Request(
+        moment("export", "--from", start),
+        moment("export", "--to", end),
+        checked_text("--who", who or _user(), WHO_CHARS_MAX),
+        checked_text("--reason", reason, REASON_CHARS_MAX),
+    )
+    folder = Path(config.node.data)
+    disk = PosixDisk(folder)
+    catalog = catalog_of(folder, clock)
+    try:
+        done = export(
+            disk=disk,
+            catalog=catalog,
+            origin=Origin(f"{config.node.site}/{config.node.id}", config.node.place, _camera(config)),
+            request=request,
+            output=output,
+            clock=clock,
+            signer=_signer(disk),
+            witness=_witness(config, disk, clock),
+            now=asked_at(clock, catalog),
+        )
+    except NoFootage as error:
+        out(f"{error}\n{table(error.coverage)}")
+        return 1
+    out(_words(done))
+    return 0
+
+
+def _witness(config: Config, disk: Disk, clock: Clock) -> Witness:
+    folder = disk.path("")
+    try:
+        DataLock(folder).take(clock).release()
+    except InUse:
+        return RunningNode(folder, clock)
+    return StoppedNode(config, disk, clock)
+
+
+def _signer(disk: Disk) -> keys.Key | None:
+    """The node's newest key. None: there is none yet; the package says that it is unsigned."""
+    found = keys.load(disk, "node")
+    return found[-1] if found else None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
+
+def _camera(config: Config) -> str:
+    camera = config.camera
+    return f"{camera.driver}, {camera.width}x{camera.height}" if camera.driver == "picamera2" else camera.driver
+
+
+def _words(done: Exported) -> str:
+    holds = f"{done.segments} original files ({done.footage_bytes / 1e6:.1f} MB), {done.records} ledger records"
+    lines = [
+        f"{done.path}: {done.bytes / 1e6:.1f} MB, {holds}, {done.receipts} station receipts",
+        f"  sha256 {done.sha256}",
+    ]
+    if not done.signed:
+        lines.append("  the node has no key yet: the package is not signed, and no verifier will accept it")
+    if not done.witnessed:
+        lines.append("  this export is not on the ledger: the node did not answer in time")
+    lines += [f"  missing: {entry['name']}: {entry['why']}" for entry in done.missing]
+    return "\n".join([*lines, table(done.coverage)])
