@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     footage.add_argument("--from", dest="start", required=True, metavar="TIME", help="2026-11-21T14:00, or with +07:00")
     footage.add_argument("--to", dest="end", required=True, metavar="TIME")
     footage.add_argument("-o", dest="output", required=True, type=Path, metavar="FILE")
+    footage.add_argument("--key", type=Path, metavar="FILE", help="the station's private key, for sealed footage")
     footage.add_argument("--json", action="store_true", help="print the coverage as JSON")
     footage.set_defaults(run=_footage)
 
@@ -202,7 +203,13 @@ def _footage(args: argparse.Namespace) -> int:
     from agent.desk import footage
 
     return footage(
-        load(args.config, Config), start=args.start, end=args.end, output=args.output, as_json=args.json, out=print
+        load(args.config, Config),
+        start=args.start,
+        end=args.end,
+        output=args.output,
+        as_json=args.json,
+        out=print,
+        key=args.key,
     )
 
 

@@ -103,6 +103,7 @@ class RecordingSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fiel
     notice_h: Annotated[float, Meta(ge=0, le=168)] = 2.0  # so long before it has to, headquarters is told
     queue_s_max: Annotated[float, Meta(gt=0, le=60)] = 10.0  # footage in memory while the disk stalls
     queue_mb_max: Annotated[int, Meta(ge=1, le=512)] = 32
+    seal_key: str = ""  # path of the station's X25519 public key (PEM): footage is written so that only it can read it
 
 
 class StoreSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,6 +15,7 @@ from agent.config import Config
 from agent.disk import PosixDisk
 from agent.errors import ConfigError
 from agent.evidence import records
+from agent.evidence.seal import private_key
 from agent.folder import DataLock
 from agent.local import Snapshot, catalog_of, journal_extraction, order
 from agent.recording.account import Account, account, as_dict, hold_dict, stretch_dict, table
@@ -26,10 +27,19 @@ from agent.store.store import InUse, Origin, Store
 from agent.types import NS
 
 
-def footage(config: Config, *, start: str, end: str, output: Path, as_json: bool, out: Callable[[str], None]) -> int:
+def footage(
+    config: Config,
+    *,
+    start: str,
+    end: str,
+    output: Path,
+    as_json: bool,
+    out: Callable[[str], None],
+    key: Path | None = None,
+) -> int:
     """Extracts the range and prints its coverage; returns the exit code. Blocks for the reading and writing.
 
-    Works beside a running node and on a stopped one's card. Raises ConfigError, Transient.
+    Works beside a running node and on a stopped one's card. `key`: the station's, for sealed footage. Raises ConfigError, Transient.
     """
     clock = SystemClock()
     start_ns, end_ns = moment("footage", "--from", start), moment("footage", "--to", end)
@@ -49,6 +59,7 @@ def footage(config: Config, *, start: str, end: str, output: Path, as_json: bool
             start_utc_ns=start_ns,
             end_utc_ns=end_ns,
             output=output,
+            key=None if key is None else private_key(key),
             now=asked_at(clock, catalog),
         )
     except NoFootage as error:

@@ -7,16 +7,17 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from agent import boot
+from agent import __version__, boot
 from agent.clock import Clock, SystemClock, uuid7_maker
 from agent.config import Config
 from agent.desk import asked_at, moment
 from agent.disk import Disk, PosixDisk
-from agent.evidence import keys
+from agent.evidence import c2pa, keys
 from agent.evidence.package import (
     REASON_CHARS_MAX,
     WHO_CHARS_MAX,
     Exported,
+    Mark,
     Origin,
     Request,
     Witness,
@@ -141,6 +142,12 @@ def _signer(disk: Disk) -> keys.Key | None:
     """The node's newest key. None: there is none yet; the package says that it is unsigned."""
     found = keys.load(disk, "node")
     return found[-1] if found else None
+
+
+def _mark(config: Config, clock: Clock) -> Mark | None:
+    if not c2pa.available():
+        return None
+    return c2pa.marker(node=f"{config.node.site}/{config.node.id}", agent=__version__, utc_ns=clock.utc().utc_ns)
 
 
 def _user() -> str:

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from agent import __version__, boot, drivers, logs
@@ -22,6 +23,7 @@ from agent.config import Config, fingerprint, load
 from agent.disk import Disk, PosixDisk
 from agent.errors import Transient
 from agent.evidence.records import RecordKind
+from agent.evidence.seal import Lock, station_key
 from agent.evidence.worker import LedgerWorker
 from agent.folder import DataLock
 from agent.health import HealthWorker, Heartbeats
@@ -148,8 +150,8 @@ def build(config: Config, world: World) -> Node:
         )
 
     store, damage = boot.open_store(make_store, disk)
-    ledger, receipts, torn = boot.open_ledger(disk, store, clock, f"{config.node.site}/{config.node.id}")
-    torn = f"{torn} {boot.restore_index(disk, store, ledger, receipts, origin.source)}".strip()
+    chain, receipts, torn = boot.open_ledger(disk, store, clock, f"{config.node.site}/{config.node.id}")
+    torn = f"{torn} {boot.restore_index(disk, store, chain, receipts, origin.source)}".strip()
     found = recover(disk=disk, index=store, clock=clock, source=origin.source)
     before = store.start_session()
     store.note_config(fingerprint(config))
@@ -161,12 +163,14 @@ def build(config: Config, world: World) -> Node:
         ]
     )
 
-    evidence = LedgerWorker(ledger=ledger, receipts=receipts, journal=store)
-    store.on_urgent = evidence.notify
+    ledger = LedgerWorker(ledger=chain, receipts=receipts, journal=store)
+    store.on_urgent = ledger.notify
 
     frames: Inbox[Frame] = Inbox(1, WhenFull.LATEST)
+    station = config.recording.seal_key
     recorder = RecorderWorker(
         settings=config.recording,
+        lock=partial(Lock, station_key(Path(station))) if station else None,
         disk=disk,
         ledger=store,
         clock=clock,
@@ -262,10 +266,10 @@ def build(config: Config, world: World) -> Node:
         command_key=load_key(config.uplink.command_key),
         verbs=verbs(heartbeat=heartbeat, panel=panel, state=state, holds=holds, privacy=privacy),
         wait_s_max=world.wait_s_max,
-        ledger_key=ledger.key.public.hex(),
-        ledger_receipt=evidence.receipt,
+        ledger_key=chain.key.public.hex(),
+        ledger_receipt=ledger.receipt,
     )
-    evidence.handed_over = uplink.notify
+    ledger.handed_over = uplink.notify
     state.uplink = uplink
     reporter.committed = uplink.notify
     health = HealthWorker(
@@ -303,11 +307,11 @@ def build(config: Config, world: World) -> Node:
     )
     return Node(
         store=store,
-        workers=(privacy, panel, health, local, uplink, evidence, retention, recorder, vision, camera),
+        workers=(privacy, panel, health, local, uplink, ledger, retention, recorder, vision, camera),
         state=state,
-        ledger=evidence,
+        ledger=ledger,
         wakers={
-            "ledger": evidence.set_wake,
+            "ledger": ledger.set_wake,
             "panel": panel.set_wake,
             "privacy": lambda wake: setattr(privacy, "wake", wake),
             "recorder": recorder.set_wake,

@@ -264,6 +264,7 @@ class Gap:
     end_ns: int
     cause: Cause
     detail: str
+    growing: bool = False  # put down now in case the power goes; the same gap comes again, longer
 
 
 @dataclass(frozen=True, slots=True)

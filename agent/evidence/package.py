@@ -365,7 +365,7 @@ class _Export:
         )
 
     def _needed(self, chosen: list[Segment], timeline: Timeline) -> list[Segment]:
-        """Without the file before the range, unless the first one in it cannot be decoded without: nobody asked for it."""
+        """Without the file before the range, unless the first in it cannot be decoded without: nobody asked for it."""
         if len(chosen) < 2:
             return chosen
         start_ns = timeline.boot_ns(chosen[0].boot_id, self.request.start_utc_ns)

@@ -21,8 +21,9 @@ from av.video.stream import VideoStream
 
 from agent.disk import Disk
 from agent.errors import ConfigError, Corrupt, Transient, WardpostError
+from agent.evidence.seal import Key, Opener, identity
 from agent.recording.coverage import Now, Stretch, coverage
-from agent.recording.fragments import Fragment, Scan, read_fragment, scan
+from agent.recording.fragments import Fragment, Header, Scan, read_fragment, scan
 from agent.recording.index import FOLDER, Catalog
 from agent.recording.timeline import Timeline
 from agent.types import NS, EndReason, Segment, TimeAnchor
@@ -125,11 +126,13 @@ def extract(
     end_utc_ns: int,
     output: Path,
     now: Now | None = None,
+    key: Key | None = None,
 ) -> Extraction:
     """Writes `output`; a change of format begins `output`-2.mp4 and so on. Blocks for the reading and writing.
 
-    The files appear whole or not at all. Raises NoFootage; ConfigError when `output` cannot be written; Transient when
-    the disk refuses.
+    The files appear whole or not at all. `key`: the station's, for footage that is sealed to it. Raises NoFootage;
+    ConfigError when `output` cannot be written, or the footage is sealed and no key was given; Transient when the disk
+    refuses.
     """
     if end_utc_ns <= start_utc_ns:
         raise ConfigError("footage: the range ends before it begins; give --from and then --to")
@@ -140,7 +143,7 @@ def extract(
     clip = _Clip(output, timeline, result)
     try:
         for chosen in _choose(segments, timeline, start_utc_ns, end_utc_ns):
-            _copy(disk, chosen, clip, result)
+            _copy(disk, chosen, clip, result, key)
         clip.finish()
     except (av.FFmpegError, OSError) as error:
         raise _refused(error, output) from error
@@ -207,7 +210,16 @@ def _before(segments: Sequence[Segment], first: Segment) -> Segment | None:
     return max(ends_there, key=lambda s: s.start_ns, default=None)
 
 
-def _copy(disk: Disk, chosen: _Chosen, clip: _Clip, result: Extraction) -> None:
+def _opener(header: Header, name: str, key: Key | None) -> Opener | None:
+    """What opens the fragments of a file; None when they are in clear. Raises ConfigError, Corrupt."""
+    if not header.sealed:
+        return None
+    if key is None:
+        raise ConfigError(f"footage: {name} is sealed to the station; extract it there: wardpost footage --key")
+    return key.opener(header.sealed, identity(header.session, header.boot_id, header.start_ns, header.source))
+
+
+def _copy(disk: Disk, chosen: _Chosen, clip: _Clip, result: Extraction, key: Key | None) -> None:
     """Feeds the wanted fragments of one segment to the clip."""
     name = chosen.segment.name
     try:
@@ -223,9 +235,14 @@ def _copy(disk: Disk, chosen: _Chosen, clip: _Clip, result: Extraction) -> None:
             return
         fragments = _wanted(found, chosen)
         if fragments and not fragments[0].keyframe and chosen.before is not None:
-            _copy(disk, replace(chosen, segment=chosen.before, before=None, lead=True), clip, result)
+            _copy(disk, replace(chosen, segment=chosen.before, before=None, lead=True), clip, result, key)
         if fragments:
-            feed = _Feed(file, name, found.init, fragments, result)
+            try:
+                opener = _opener(found.header, name, key)
+            except Corrupt as error:
+                result.damaged.append(f"{name}: {error}")
+                return
+            feed = _Feed(file, name, found.init, fragments, result, opener)
             clip.add(feed, found.header.boot_id, found.header.base_ns)
 
 
@@ -247,7 +264,16 @@ def _wanted(found: Scan, chosen: _Chosen) -> list[Fragment]:
 class _Feed:
     """The file object that FFmpeg reads from: init, then fragments that pass their check. It never raises."""
 
-    def __init__(self, file: BinaryIO, name: str, init: bytes, fragments: list[Fragment], result: Extraction) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        name: str,
+        init: bytes,
+        fragments: list[Fragment],
+        result: Extraction,
+        opener: Opener | None = None,
+    ) -> None:
+        self._opener = opener
         self._file = file
         self._name = name
         self._fragments = iter(fragments)
@@ -263,7 +289,8 @@ class _Feed:
             if self._skipping and not fragment.keyframe:
                 continue
             try:
-                self._buffer = read_fragment(self._file, fragment)
+                data = read_fragment(self._file, fragment)
+                self._buffer = data if self._opener is None else self._opener.open(fragment.n, data)
             except Corrupt as error:
                 log.error("footage: %s: %s", self._name, error)  # noqa: TRY400
                 self._result.damaged.append(f"{self._name}: {error}")

@@ -47,7 +47,7 @@ _CHUNK_BYTES = 1 << 18
 _TIME_BASE = Ratio(1, 1_000_000)
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True):
+class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a file says about itself. Times are CLOCK_BOOTTIME ns of `boot_id`, unless they say utc."""
 
     v: int
@@ -61,6 +61,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     utc_source: str
     width: int
     height: int
+    sealed: str = ""  # the file's key, sealed to the station (agent/evidence/seal.py); empty: fragments are in clear
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +124,22 @@ class FragmentMuxer:
     5 % longer than `fragment_s` (so that a GOP of `fragment_s` stays whole) or larger than CUT_BYTES.
     """
 
-    def __init__(self, first: Packet, parameters: bytes, *, header: Header, fragment_s: float) -> None:
-        """`parameters`: SPS and PPS, put before `first` when it carries none."""
+    def __init__(
+        self,
+        first: Packet,
+        parameters: bytes,
+        *,
+        header: Header,
+        fragment_s: float,
+        seal: Callable[[int, bytes], bytes] | None = None,
+    ) -> None:
+        """`parameters`: SPS and PPS, put before `first` when it carries none.
+
+        `seal` turns the moof+mdat of a fragment, given with its number, into what is written instead: a moof and a
+        mdat box as well. Hash and chain stand over that.
+        """
         self._header = header
+        self._seal = seal
         self._parameters = b"" if parameter_sets(first.data) else parameters
         self._sink = _Sink()
         self._container = av.open(
@@ -221,6 +235,8 @@ class FragmentMuxer:
         if following is not None and following.keyframe and following.boot_ns > self._last_ns:
             end_ns = following.boot_ns
         self._n += 1
+        if self._seal is not None:
+            body = self._seal(self._n, body)
         fragment = Fragment(
             n=self._n,
             offset=self._offset,

@@ -16,10 +16,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from agent.clock import Clock
 from agent.config import RecordingSettings
 from agent.disk import Disk, DurableFile
 from agent.errors import Corrupt, Transient, WardpostError
+from agent.evidence.seal import Lock, identity
 from agent.recording.fragments import FORMAT, FragmentMuxer, Header, Piece, parameter_sets, scan
 from agent.recording.index import FOLDER, Ledger
 from agent.recording.packet_queue import Break, PacketQueue
@@ -100,8 +103,13 @@ class RecorderWorker:
         report: Callable[[Sequence[Event]], None],
         new_id: NewId,
         stall_s: float = 4.0,
+        lock: Callable[[bytes], Lock] | None = None,
     ) -> None:
-        """`stall_s`: a longer silence between two packets is a gap even if nobody called `lost`."""
+        """`stall_s`: a longer silence between two packets is a gap even if nobody called `lost`.
+
+        `lock`: makes what seals one file to the station, of the file's identity; None: footage is kept in clear.
+        """
+        self._lock = lock
         self._settings = settings
         self._disk = disk
         self._ledger = ledger
@@ -303,7 +311,11 @@ class RecorderWorker:
             width=packet.video.width,
             height=packet.video.height,
         )
-        muxer = FragmentMuxer(packet, self._parameters, header=header, fragment_s=self._settings.fragment_s)
+        seal = None
+        if self._lock is not None:
+            lock = self._lock(identity(header.session, header.boot_id, header.start_ns, header.source))
+            header, seal = msgspec.structs.replace(header, sealed=lock.token), lock.seal
+        muxer = FragmentMuxer(packet, self._parameters, header=header, fragment_s=self._settings.fragment_s, seal=seal)
         try:
             file = self._disk.create(name)
         except Transient as error:
@@ -457,13 +469,13 @@ class RecorderWorker:
         end_ns = self._clock.boot_ns()
         if end_ns - self._pending.start_ns < GAP_NS_MIN:
             return
-        row, newest = self._gap(self._pending, end_ns), self._rows[-1] if self._rows else None
+        row, newest = self._gap(self._pending, end_ns, growing=True), self._rows[-1] if self._rows else None
         if isinstance(newest, Gap) and newest.start_ns == row.start_ns:
             self._rows.pop()  # an index that refuses for hours must not be owed one row for every refresh
         self._rows.append(row)
 
-    def _gap(self, pending: _Pending, end_ns: int) -> Gap:
-        return Gap(self._clock.boot_id, pending.start_ns, end_ns, pending.cause, pending.detail)
+    def _gap(self, pending: _Pending, end_ns: int, *, growing: bool = False) -> Gap:
+        return Gap(self._clock.boot_id, pending.start_ns, end_ns, pending.cause, pending.detail, growing)
 
     def _flush_rows(self) -> None:
         """Rows go down in order. Those that the index refuses wait; should they be lost, recovery finds the files."""

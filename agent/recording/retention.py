@@ -31,6 +31,7 @@ from agent.types import NS, Event, Hold, Kind, NewId, Phase, Priority, Segment
 PERIOD_S = 5.0
 FORECAST_S = 60.0
 DELETIONS_PER_STEP = 16
+SILENT_S = 600.0  # nothing sealed for so long: the present rate is nothing
 CALM_S = 3600.0  # the notice about young footage ends when none had to go, or was about to, for so long
 BALLAST = "ballast"
 BALLAST_BYTES = 4 << 20
@@ -342,10 +343,15 @@ class RetentionWorker:
     def _look_ahead(self, now: float) -> None:
         segments, age_ns = self._index.segments(), self._ages()
         utc, ends = self._clock.utc(), [h.until_utc_ns for h in self._holds.in_force() if h.until_utc_ns is not None]
+        newest = segments[-1] if segments else None
+        silent = newest is None or newest.boot_id != self._clock.boot_id
+        if newest is not None and not silent:
+            silent = self._clock.boot_ns() - newest.end_ns > SILENT_S * NS
         found = forecast(
             segments,
             limits=self._limits,
             free_bytes=self._disk.free_bytes(),
+            rate=0.0 if silent else None,
             age_ns=age_ns,
             keep=self._classes(segments),
             hold_ends_in_s=(min(ends) - utc.utc_ns) / NS if ends and utc.unc_ns is not None else None,

@@ -8,11 +8,10 @@ that nobody vouches for a dashed frame. A stretch too short to be seen is drawn 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
 from agent.recording.account import Account
-from agent.recording.coverage import RECORDED, Stretch
+from agent.recording.coverage import FUTURE, RECORDED, Stretch
 from agent.types import NS, Cause
 
 DAYS_MAX = 62
@@ -53,8 +52,9 @@ def draw(found: Account, *, title: str, zone: dt.tzinfo | None = None) -> str:
     return "\n".join(
         [
             (
-                f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDE}" height="{height}" viewBox="0 0 {_WIDE} {height}"'
-                ' font-family="DejaVu Sans, Verdana, Arial, sans-serif" font-size="12" fill="#1c1f24">'
+                f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDE}" height="{height}"'
+                f' viewBox="0 0 {_WIDE} {height}" font-size="12" fill="#1c1f24"'
+                ' font-family="DejaVu Sans, Verdana, Arial, sans-serif">'
             ),
             f"<title>{escape(title)}</title>",
             _patterns(),
@@ -70,6 +70,11 @@ def draw(found: Account, *, title: str, zone: dt.tzinfo | None = None) -> str:
             "",
         ]
     )
+
+
+def _past(found: Account) -> list[Stretch]:
+    """What is drawn: the time to come stays white."""
+    return [stretch for stretch in found.stretches if stretch.detail != FUTURE]
 
 
 def _local(utc_ns: int, zone: dt.tzinfo | None) -> dt.datetime:
@@ -138,11 +143,11 @@ def _day(found: Account, start_ns: int, end_ns: int, y: int, zone: dt.tzinfo | N
         f'<text x="16" y="{y + 16}" font-weight="bold">{day:%a %d %b}</text>',
         f'<text x="16" y="{y + 31}" fill="#555b65">{day:%Y}</text>',
         (
-            f'<rect x="{_LEFT}" y="{y}" width="{_WIDE - _LEFT - _RIGHT}" height="{_BAR}" fill="#ffffff" stroke="#c9cdd4"'
-            ' stroke-dasharray="2 3"/>'
+            f'<rect x="{_LEFT}" y="{y}" width="{_WIDE - _LEFT - _RIGHT}" height="{_BAR}" fill="#ffffff"'
+            ' stroke="#c9cdd4" stroke-dasharray="2 3"/>'
         ),
     ]
-    inside = [s for s in found.stretches if s.start_utc_ns < end_ns and s.end_utc_ns > start_ns]
+    inside = [s for s in _past(found) if s.start_utc_ns < end_ns and s.end_utc_ns > start_ns]
     for stretch in sorted(inside, key=lambda s: (s.what != RECORDED, -s.seconds)):
         parts += _bar(stretch, x(stretch.start_utc_ns), x(stretch.end_utc_ns), y, px_per_ns, start_ns, zone)
     for gap in found.offline:
@@ -216,7 +221,9 @@ def _words(stretch: Stretch, zone: dt.tzinfo | None) -> str:
 
 
 def _legend_items(found: Account) -> list[tuple[str, str]]:
-    totals = found.totals_s()
+    totals: dict[str, float] = {}
+    for stretch in _past(found):
+        totals[stretch.what] = totals.get(stretch.what, 0.0) + stretch.seconds
     items = [(what, f"{style[3]}  {_span(totals[what])}") for what, style in _STYLES.items() if what in totals]
     if found.offline:
         seconds = sum(stretch.seconds for stretch in found.offline)
@@ -225,7 +232,7 @@ def _legend_items(found: Account) -> list[tuple[str, str]]:
         items.append(("held", f"held ({len(found.holds)})"))
     if any(stretch.start_late_s for stretch in found.stretches):
         items.append(("perhaps", "may have begun within this"))
-    if any(stretch.unc_s is None for stretch in found.stretches):
+    if any(stretch.unc_s is None for stretch in _past(found)):
         items.append(("unvouched", "clock not vouched for"))
     return items
 
@@ -234,11 +241,7 @@ def _legend(found: Account, y: int) -> list[str]:
     parts = []
     for number, (what, words) in enumerate(_legend_items(found)):
         x, top = 16 + (number % 3) * 350, y + (number // 3) * 24
-        swatch = (
-            f'<rect x="{x}" y="{top}" width="30" height="14" fill="{_fill(what)}" stroke="#6b717b" stroke-width="0.6"/>'
-        )
-        if what == "offline":
-            box = f'<rect x="{x}" y="{top}" width="30" height="14" stroke-width="0.8"'
+        box = f'<rect x="{x}" y="{top}" width="30" height="14" stroke-width="0.8"'
         swatch = f'{box} fill="{_fill(what)}" stroke="#6b717b"/>'
         if what == "offline":
             swatch = f'<rect x="{x}" y="{top + 4}" width="30" height="{_LINK}" fill="#8e5bb5"/>'
@@ -254,15 +257,19 @@ def _legend(found: Account, y: int) -> list[str]:
 
 def _list(found: Account, y: int, zone: dt.tzinfo | None) -> list[str]:
     """The longest stretches that are not recorded, in order of time: a picture alone cannot be quoted."""
-    missing = sorted((s for s in found.stretches if s.what != RECORDED), key=lambda s: -s.seconds)
+    missing = sorted((s for s in _past(found) if s.what != RECORDED), key=lambda s: -s.seconds)
     chosen = sorted(missing[:LISTED_MAX], key=lambda s: s.start_utc_ns)
-    lines: Sequence[str] = [f"{_span(s.seconds):>10}  {_words(s, zone)}" for s in chosen]
+    lines: list[tuple[str, str]] = [(_span(stretch.seconds), _words(stretch, zone)) for stretch in chosen]
     if len(missing) > LISTED_MAX:
-        lines = [*lines, f"and {len(missing) - LISTED_MAX} shorter ones"]
-    return [
-        f'<text x="16" y="{y + 18 * number + 12}" font-size="11">{escape(line[:165])}</text>'
-        for number, line in enumerate(lines)
-    ]
+        lines.append(("", f"and {len(missing) - LISTED_MAX} shorter ones"))
+    parts = []
+    for number, (span, words) in enumerate(lines):
+        at = y + 18 * number + 12
+        parts.append(
+            f'<text x="{_LEFT}" y="{at}" font-size="11" text-anchor="end">{span}</text>'
+            f'<text x="{_LEFT + 14}" y="{at}" font-size="11">{escape(words[:150])}</text>'
+        )
+    return parts
 
 
 def _span(seconds: float) -> str:

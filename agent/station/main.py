@@ -13,6 +13,7 @@ from msgspec import Meta, field
 from agent.clock import Clock
 from agent.config import Id, Settings, TlsSettings
 from agent.errors import Transient
+from agent.station.orders import OrderBook
 from agent.station.store import StationStore
 from agent.station.worker import StationWorker
 from agent.types import NS
@@ -34,6 +35,8 @@ class DeskSettings(Settings, frozen=True):
     dark_s: Annotated[float, Meta(ge=10, le=86_400)] = 180.0
     event_rows_max: Annotated[int, Meta(ge=1000, le=100_000_000)] = 2_000_000
     nodes_max: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
+    command_key: str = ""  # path of the private key (Ed25519, PEM) that nodes know as uplink.command_key
+    order_days: Annotated[float, Meta(gt=0, le=29)] = 14.0  # so long a hold waits for a node that is dark
     node_keys: dict[Id, Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]] = field(default_factory=dict)
     """Public keys of ledgers that a person vouches for, by node."""
 
@@ -88,6 +91,7 @@ class Station:
             backoff_s_max=broker.backoff_s_max,
             late_s=desk.late_s,
             dark_s=desk.dark_s,
+            orders=OrderBook(Path(desk.data)),
         )
 
     def run(self, stop: threading.Event) -> None:

@@ -94,15 +94,23 @@ def say_event(
         )
     data = event.data
     where = f"{data.place} ({node})" if data.place else f"post {node}"
-    parts = [data.summary.rstrip(".") or f"{kind} {data.phase}"]
-    if data.phase != "started":
-        parts.append("over" if data.phase == "ended" else "still going on")
+    call = _CALL[data.severity]
+    if data.phase == "ended" and data.since not in (None, event.time):
+        call = "Over"  # nobody need run any more
+    late = "  [DELIVERED LATE]" if event.historical else ""
+    return f"{_event_time(event, zone)}  {call} at {where}: {_sentence(kind, data)}{late}"
+
+
+def _sentence(kind: str, data: wire.EventData) -> str:
+    """The node's own sentence; of a node that sends none, what its fields say."""
+    if data.summary:
+        return data.summary.rstrip(".")
+    parts = [f"{kind} {data.phase}"]
     if data.zones:
         parts.append(f"zone {', '.join(data.zones)}")
     if data.score is not None:
         parts.append(f"{data.score:.0%} sure")
-    late = "  [DELIVERED LATE]" if event.historical else ""
-    return f"{_event_time(event, zone)}  {_CALL[data.severity]} at {where}: {'; '.join(parts)}{late}"
+    return "; ".join(parts)
 
 
 def say_reject(received_ns: int, topic: str, reason: str, zone: dt.tzinfo | None = None) -> str:

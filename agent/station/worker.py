@@ -15,7 +15,8 @@ from agent import wire
 from agent.clock import Clock, rfc3339
 from agent.errors import Corrupt, Transient
 from agent.station.intake import take
-from agent.station.states import age_s, judge
+from agent.station.orders import RESEND_S, OrderBook
+from agent.station.states import NodeState, age_s, judge
 from agent.station.store import Batch, Reject, StationStore, Stored
 from agent.types import NS
 from agent.uplink import Broker, Connected, Disconnected, Hello, Received, Refused, Transport
@@ -23,6 +24,7 @@ from agent.uplink import Broker, Connected, Disconnected, Hello, Received, Refus
 STATES_EVERY_S = 2.0
 STABLE_S = 30.0
 COMPLAIN_S = 60.0
+_HEARD = (NodeState.ONLINE, NodeState.LATE)
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +49,12 @@ class StationWorker:
         late_s: float = 75.0,
         dark_s: float = 180.0,
         wait_s_max: float = 1.0,
+        orders: OrderBook | None = None,
     ) -> None:
-        """`wait_s_max`: how long a step may wait for the socket; 0 for a simulator that owns the time."""
+        """`wait_s_max`: how long a step may wait for the socket; 0 for a simulator that owns the time.
+
+        `orders`: commands that are sent until their node has answered.
+        """
         self._store = store
         self._transport = transport
         self._clock = clock
@@ -60,6 +66,8 @@ class StationWorker:
         self._late_s = late_s
         self._dark_s = dark_s
         self._wait_s_max = wait_s_max
+        self._orders = orders
+        self._sent_s: dict[str, float] = {}  # when an order last went out; of those that wait
         self._turn = 0
         self._failures = 0
         self._connecting = False
@@ -71,11 +79,15 @@ class StationWorker:
 
     def open(self) -> None:
         self._store.open()
+        if self._orders is not None:
+            self._orders.open()
         self._connecting, self._connect_at = False, 0.0
 
     def close(self) -> None:
         self._transport.disconnect()
         self.broker = None
+        if self._orders is not None:
+            self._orders.close()
         self._store.close()
 
     def step(self, now: float) -> float:
@@ -135,6 +147,8 @@ class StationWorker:
         """One batch: decode, commit, acknowledge. In this order."""
         batch = Batch()
         for message in messages:
+            if self._is_reply(message):
+                continue
             try:
                 batch.taken.append(take(message.topic, message.payload, site=self._site, retained=message.retained))
             except Corrupt as error:
@@ -150,6 +164,42 @@ class StationWorker:
         self._sign()
         if batch.rejects:
             self._complain(f"{len(batch.rejects)} messages refused, the first: {batch.rejects[0].reason}")
+
+    def _is_reply(self, message: Received) -> bool:
+        """Takes an answer to an order; answers to anybody else's commands are none of our business."""
+        try:
+            address = wire.parse_topic(message.topic)
+            if address.channel != "reply":
+                return False
+            reply = wire.decode(message.payload, wire.Reply)
+        except Corrupt:
+            return False  # it becomes a reject
+        if self._orders is not None and reply.id == address.leaf:
+            try:
+                if self._orders.answered(address.node, reply):
+                    log.info("%s: order %s is %s: %s", address.node, reply.id, reply.state, reply.detail)
+            except Transient as error:
+                self._complain(str(error))  # it is asked again, and answered again
+        return True
+
+    def _send_orders(self) -> None:
+        """Sends what waits to nodes that are heard, each again every RESEND_S until it is answered."""
+        if self._orders is None:
+            return
+        now = self._now()
+        try:
+            heard = {seen.node for seen in self._store.nodes() if seen.state in _HEARD}
+            due = self._orders.due(self._clock.utc().utc_ns)
+            self._sent_s = {one.id: self._sent_s[one.id] for one in due if one.id in self._sent_s}
+            for one in due:
+                if one.node not in heard or now - self._sent_s.get(one.id, -RESEND_S) < RESEND_S:
+                    continue
+                topic = wire.Topics(self._site, one.node).command(one.verb)
+                self._transport.publish(topic, one.payload, qos=1)
+                self._sent_s[one.id] = now
+                self._orders.sent(one.n)
+        except Transient as error:
+            self._complain(str(error))
 
     def _receipt(self, stored: Sequence[Stored]) -> None:
         time = rfc3339(self._clock.utc().utc_ns)

@@ -612,14 +612,15 @@ class Store:
             self._add_gap(db, gap)
 
     def _add_gap(self, db: sqlite3.Connection, gap: Gap) -> None:
-        """The row, and a record of it unless the very same row is there already."""
+        """The row, and a record when it begins and when it ends: not for each time it has grown in between."""
         row = (gap.boot_id, gap.start_ns, max(gap.end_ns, gap.start_ns), gap.cause.value, gap.detail)
         there = db.execute(
             "select end_ns, detail from gap where boot_id = ? and start_ns = ? and cause = ?", (row[0], row[1], row[3])
         ).fetchone()
         if there != (row[2], row[4]):
             db.execute("insert or replace into gap values (?, ?, ?, ?, ?)", row)
-            self._journal(db, RecordKind.GAP, records.gap_body(gap))
+            if there is None or not gap.growing:
+                self._journal(db, RecordKind.GAP, records.gap_body(gap))
 
     def gaps(self) -> list[Gap]:
         """All explained stretches, by boot and time."""

@@ -3,8 +3,8 @@
 One thread owns the transport and does everything; `notify` is the only call for others. What to send is decided in
 window.py, what to obey in commands.py.
 
-`historical` is decided when a row is sent: the event is of an earlier session, or happened more than `HISTORICAL_S`
-before this moment. A row sent again keeps the mark that the station stored first.
+`historical` is decided when a row is sent: the event is of an earlier session, or happened before this connection was
+made or more than `HISTORICAL_S` before this moment. A row sent again keeps the mark that the station stored first.
 """
 
 from __future__ import annotations
@@ -221,7 +221,8 @@ class UplinkWorker:
     def _body(self, row: OutboxRow) -> bytes:
         if row.kind == "record":
             return bytes(row.body)
-        late = row.session != self._store.session or self._clock.boot_ns() - row.boot_ns > HISTORICAL_S * NS
+        before_us = row.session != self._store.session or row.boot_ns < self._connected_at * NS
+        late = before_us or self._clock.boot_ns() - row.boot_ns > HISTORICAL_S * NS
         body = bytes(row.body)
         return wire.mark_historical(body) if late else body
 

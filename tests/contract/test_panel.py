@@ -18,7 +18,7 @@ from agent.types import MS
 from tests.fakes.clock import FakeClock
 from tests.fakes.panel import FakePanel
 
-PINS = {"bell": 17, "tamper": 27, "mains_lost": 22, "siren": 23, "lamp": 24, "led": 25}
+PINS = {"bell": 17, "tamper": 27, "mains_lost": 22, "privacy": 5, "siren": 23, "lamp": 24, "led": 25}
 
 
 @dataclass

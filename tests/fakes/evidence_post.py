@@ -12,7 +12,7 @@ from agent.config import RecordingSettings
 from agent.disk import PosixDisk
 from agent.evidence import receipts
 from agent.evidence.keys import Key, generate, load
-from agent.evidence.package import Exported, Origin, Request, export
+from agent.evidence.package import Exported, Mark, Origin, Request, export
 from agent.evidence.records import RecordKind
 from agent.evidence.worker import LedgerWorker
 from agent.types import MS, NS, Packet, UtcReading
@@ -115,6 +115,7 @@ class EvidencePost:
         witnessed: bool = True,
         who: str = "Lt. Tran",
         reason: str = "case 12/2026",
+        mark: Mark | None = None,
     ) -> Exported:
         return export(
             disk=self.disk,
@@ -125,6 +126,7 @@ class EvidencePost:
             clock=self.post.clock,
             signer=self.key if signed else None,
             witness=self if witnessed else None,
+            mark=mark,
         )
 
 

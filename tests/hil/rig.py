@@ -28,7 +28,7 @@ class PostSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     shell: Annotated[tuple[str, ...], Meta(min_length=1)]  # ["ssh", "-o", "BatchMode=yes", "pi@post"]
     data: str = "/var/lib/wardpost"
     python: str = "sudo -u wardpost /opt/wardpost/bin/python"
-    status: str = "sudo -u wardpost /opt/wardpost/bin/wardpost status --config /etc/wardpost/node.toml --json"
+    status: str = "sudo -u wardpost /opt/wardpost/bin/wardpost status --config /etc/wardpost/node.toml"
     stop: str = "sudo systemctl stop wardpost-node"
     start: str = "sudo systemctl start wardpost-node"
     fsck: str = "journalctl -b -o cat -u 'systemd-fsck*'"  # what the check at boot said
@@ -131,7 +131,7 @@ class Ticks:
     def __init__(self, settings: PostSettings) -> None:
         self.newest: tuple[str, int] | None = None  # boot id, CLOCK_BOOTTIME ns
         self._process = subprocess.Popen(
-            [*settings.shell, f'python3 -c "{self._PROGRAM}"'],
+            [*settings.shell, f'exec python3 -c "{self._PROGRAM}"'],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -85,7 +85,9 @@ def run_cycles(settings: RigSettings, rng: random.Random) -> list[dict[str, Any]
     return cycles
 
 
-@pytest.mark.skipif(not os.environ.get("WARDPOST_HIL"), reason="WARDPOST_HIL names no bench rig (hardware/bench-rig.md)")
+@pytest.mark.skipif(
+    not os.environ.get("WARDPOST_HIL"), reason="WARDPOST_HIL names no bench rig (hardware/bench-rig.md)"
+)
 def test_a_post_on_the_bench_keeps_its_word(seed: int) -> None:
     settings = load(Path(os.environ["WARDPOST_HIL"]), RigSettings)
     cycles = run_cycles(settings, random.Random(seed))

@@ -470,7 +470,7 @@ def test_power_cuts_at_every_step_lose_and_double_nothing() -> None:
 
     total = cuts = 0
     for at in range(1, 80):
-        for seed in range(6):
+        for seed in range(3):
             rng = random.Random(f"{at} {seed}")
             disk, memory, clock = FakeDisk(), Memory(), FakeClock()
             for again in (at, rng.randrange(1, 40), 0):
@@ -487,4 +487,4 @@ def test_power_cuts_at_every_step_lose_and_double_nothing() -> None:
             assert numbers(disk) == list(range(1, 25)), f"at {at}, seed {seed}"
             assert memory.handed == tuple(range(1, 25)), f"at {at}, seed {seed}"
     print(f"{cuts} cuts in {total} lives")
-    assert cuts > 500
+    assert cuts > 300

@@ -11,7 +11,7 @@ import av
 import pytest
 
 from agent.errors import ConfigError, Transient
-from agent.evidence import dsse, package, records, standalone
+from agent.evidence import c2pa, dsse, package, records, standalone
 from agent.evidence.standalone import EXTRACTION, LEDGER, RECEIPTS
 from agent.evidence.verify import verify
 from agent.recording.footage import NoFootage
@@ -253,3 +253,16 @@ def test_the_slice_keeps_a_key_change(post: EvidencePost, tmp_path: Path) -> Non
     assert {dsse.parse(line).keyid for line in forger.lines(LEDGER)} >= {key.keyid}
     result = verify(done.path, [])
     assert result["verdict"] == "verified", result["findings"]
+
+
+@pytest.mark.skipif(not c2pa.available(), reason="c2pa-python is not installed; it is optional")
+def test_a_clip_with_content_credentials_is_still_the_originals(post: EvidencePost, tmp_path: Path) -> None:
+    """c2pa's own reader has accepted it (or `mark` raises), and our verifiers still find every access unit in it."""
+    post.feed(encoded(seconds=4))
+    post.seal()
+    done = post.export(tmp_path / "p.zip", mark=c2pa.marker(node="a/b", agent="0", utc_ns=1_700_000_000 * NS))
+    result = verify(done.path, [])
+    assert result["verdict"] == "verified", result["findings"]
+    forger = opened(done.path)
+    assert b"c2pa" in forger.files["clip.mp4"]
+    assert "urn:c2pa:" in json.loads(forger.files["manifest.json"])["clip"]["c2pa"]

@@ -270,6 +270,9 @@ def test_the_wiring_page_carries_the_codes() -> None:
     text = (Path(__file__).parents[2] / "hardware/wiring.md").read_text(encoding="utf-8")
     words = {2: "one short flash", 4: "two flashes", 6: "three flashes", 8: "four flashes"}
     for state, pattern in BLINK_MS.items():
-        phrase = "half a second on, half a second off" if state is PostState.BOOTING else words[len(pattern)]
+        phrase = {
+            PostState.BOOTING: "half a second on, half a second off",
+            PostState.PRIVACY: "on, with a short blink every 3 s",
+        }.get(state) or words[len(pattern)]
         line = next(line for line in text.splitlines() if phrase in line)
         assert state.value in line

@@ -61,9 +61,9 @@ def test_a_receipt_that_is_not_to_be_believed_is_not_kept() -> None:
         (receipt_for(LINES[1], 2, node="ward/x"), digest(LINES[1]), "this is"),
         (receipt_for(LINES[1], 2), digest(LINES[2]), "another line"),
         (receipt_for(LINES[1], 2), None, "another line"),
-        (receipt_for(LINES[1], 2)[:-30] + b"A" * 30, digest(LINES[1]), ""),
+        (receipt_for(LINES[1], 2)[:-30] + b"A" * 30, digest(LINES[1]), "not|fit"),
         (LINES[1], digest(LINES[1]), "not that of a receipt"),
-        (b"\xff", None, ""),
+        (b"\xff", None, "not a signed line"),
     ):
         with pytest.raises(Corrupt, match=why):
             book.add(line, head)

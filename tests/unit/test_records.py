@@ -53,7 +53,7 @@ def test_every_fact_has_a_body_that_says_what_matters() -> None:
     assert (told["sequence"], told["incident"], told["box"]) == (3, incident, [0.9, 0.0, 0.1, 1.0])
     assert b"jpeg" not in records.event_body(event, sequence=3, id="i", message=b"")
     gap = json.loads(records.gap_body(Gap("a", 1, 2, Cause.PRIVACY, "switch")))
-    assert gap == {"boot_id": "a", "start_ns": 1, "end_ns": 2, "cause": "privacy", "detail": "switch"}
+    assert gap | {"boot_id": "a", "start_ns": 1, "end_ns": 2, "cause": "privacy", "detail": "switch"} == gap
     anchor = TimeAnchor("a", 1, 2, None, "ntp")
     assert json.loads(records.anchor_body(anchor))["unc_ns"] is None
     assert json.loads(records.anchor_body(anchor, -5))["moved_ns"] == -5

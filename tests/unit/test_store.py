@@ -267,3 +267,14 @@ def test_an_event_that_the_disk_refuses_waits_in_memory_and_is_stored_later(tmp_
     reporter.retry()
     assert (reporter.waiting, store.outbox_rows, woken) == (0, 500, [True])
     store.close()
+
+
+def test_a_gap_that_grows_is_told_when_it_begins_and_when_it_ends(store: Store, clock: FakeClock) -> None:
+    """A camera that is dead for a day refreshes its gap every ten seconds: not 8,640 records of it."""
+    before = store.record_rows
+    for end_ns in range(10, 1000, 10):
+        store.add_gap(Gap(clock.boot_id, 5, end_ns, Cause.CAMERA_FAULT, "no frame", growing=True))
+    store.add_gap(Gap(clock.boot_id, 5, 1000, Cause.CAMERA_FAULT, "no frame"))
+    assert store.record_rows == before + 2
+    (gap,) = store.gaps()
+    assert gap.end_ns == 1000

@@ -30,10 +30,13 @@ def changed(**changes: object) -> wire.CloudEvent:
 
 
 def test_an_alert_says_when_how_sure_where_and_what() -> None:
-    one = changed(place="Lane 12", zones=["gate"], score=0.71, label="person")
-    assert say_event("gate-2", "person", one, 0, HANOI) == (
-        "21.11.2026 14:02:11 ±3 s  ALERT at Lane 12 (gate-2): A person at the gate; zone gate; 71% sure"
-    )
+    one = changed(place="Lane 12", zones=["gate"], score=0.71, label="person", summary="A person at the gate, 71 % sure.")
+    line = "21.11.2026 14:02:11 ±3 s  ALERT at Lane 12 (gate-2): A person at the gate, 71 % sure"
+    assert say_event("gate-2", "person", one, 0, HANOI) == line
+
+    terse = changed(place="Lane 12", zones=["gate"], score=0.71, label="person", summary="")
+    line = "21.11.2026 14:02:11 ±3 s  ALERT at Lane 12 (gate-2): person started; zone gate; 71% sure"
+    assert say_event("gate-2", "person", terse, 0, HANOI) == line, "a node that sends no sentence"
 
 
 def test_what_comes_late_says_so() -> None:
@@ -47,7 +50,10 @@ def test_a_clock_that_nobody_vouches_for_is_not_shown_as_right() -> None:
 
 def test_a_bell_is_a_call_for_help_and_an_end_is_an_end() -> None:
     assert "HELP CALL at post gate-2" in say_event("gate-2", "bell", changed(severity="bell"), 0, HANOI)
-    assert "; over" in say_event("gate-2", "person", changed(phase="ended"), 0, HANOI)
+    over = changed(phase="ended", since="2026-11-21T07:02:01Z")
+    assert "Over at post gate-2" in say_event("gate-2", "person", over, 0, HANOI)
+    at_once = changed(phase="ended", since=over.time)  # something that happened in one moment
+    assert "ALERT at post gate-2" in say_event("gate-2", "storage", at_once, 0, HANOI)
 
 
 def test_a_silent_post_is_named_with_the_time_it_was_last_heard() -> None:
