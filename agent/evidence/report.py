@@ -79,7 +79,7 @@ def as_html(facts: Facts) -> str:
             body.append(f"<p>{esc(table.intro)}</p>")
         if table.rows:
             head = "".join(f"<th>{esc(cell)}</th>" for cell in table.head)
-            rows = "".join("<tr>" + "".join(f"<td>{esc(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+            rows = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in table.rows)
             body.append(f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>")
     steps = "".join(f"<li>{esc(step)}</li>" for step in _STEPS)
     body.append(f"<h2>How to check</h2><ol>{steps}</ol>")
@@ -89,6 +89,11 @@ def as_html(facts: Facts) -> str:
         '<meta name=viewport content="width=device-width"><title>Evidence report</title>'
         f"<style>{_STYLE}</style></head>\n<body>{''.join(body)}</body></html>\n"
     )
+
+
+def _cell(text: str) -> str:
+    """A hash may be broken anywhere; other words stay whole."""
+    return f"<td{' class=hash' if len(text) == 64 else ''}>{html.escape(text)}</td>"
 
 
 def _title(manifest: Mapping[str, Any]) -> str:
@@ -262,7 +267,8 @@ dt{color:#555}dd{margin:0;overflow-wrap:anywhere}
 .legend b{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.8rem}
 th{text-align:left;color:#555;font-weight:600}
-th,td{padding:.25rem .6rem .25rem 0;border-bottom:1px solid #eee;vertical-align:top;overflow-wrap:anywhere}
+th,td{padding:.25rem .6rem .25rem 0;border-bottom:1px solid #eee;vertical-align:top}
+th{white-space:nowrap}td.hash{overflow-wrap:anywhere;min-width:14rem}
 td:first-child{white-space:nowrap}
 @media print{body{margin:0;max-width:none}h2{break-after:avoid}tr{break-inside:avoid}}
 """

@@ -1,6 +1,7 @@
 """From the journal to the ledger to the outbox: the only writer of the ledger while the node runs.
 
     facts of the store -> signed lines, one fdatasync -> one transaction: out of the journal, into the outbox
+                          the outbox has no room for them  -> they wait on the ledger, which is their queue
 
 A cut between the two leaves lines on the ledger whose facts are still in the journal: the boot path hands exactly those
 over (agent.boot.open_ledger). So a fact is on the ledger once.
@@ -22,6 +23,8 @@ from agent.worker import Inbox, WhenFull
 BATCH_S = 1.0
 """A batch is put down at most so often, unless it is urgent: an alarm, a sealed segment, a start or stop."""
 BATCH_ROWS_MAX = 200
+FORWARD_ROOM_MIN = 10
+"""Room for fewer lines is not worth reading the ledger for."""
 RETRY_S = 5.0
 COMPLAIN_S = 60.0
 
@@ -37,6 +40,10 @@ class Journal(Protocol):
     def facts(self, limit: int) -> list[Fact]: ...
 
     def hand_over(self, lines: list[LedgerLine]) -> None: ...
+
+    def ledger_waiting(self) -> tuple[int, int] | None: ...
+
+    def forward(self, lines: list[LedgerLine]) -> None: ...
 
 
 class LedgerWorker:
@@ -82,7 +89,7 @@ class LedgerWorker:
         self._urgent = False
         try:
             self._take_receipts(now)
-            more = self._batch()
+            more = self._batch() or self._forward()
         except Transient as error:
             # Nothing is lost: the facts stay in the journal, and the store says what happens when that is full.
             self._complain(str(error), now)
@@ -110,6 +117,17 @@ class LedgerWorker:
         self._kept = self._ledger.append(facts, receipt=None if newest is None else newest.sha256)
         self._hand_over()
         return len(facts) == BATCH_ROWS_MAX
+
+    def _forward(self) -> bool:
+        """Lines that found no room in the outbox follow when there is some. True when there may be more."""
+        waiting = self._journal.ledger_waiting()
+        if waiting is None or waiting[1] < FORWARD_ROOM_MIN:
+            return False
+        first, room = waiting
+        self._journal.forward(self._ledger.lines_from(first, min(room, BATCH_ROWS_MAX)))
+        if self.handed_over is not None:
+            self.handed_over()
+        return True
 
     def _hand_over(self) -> None:
         self._journal.hand_over(self._kept)

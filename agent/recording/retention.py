@@ -382,15 +382,24 @@ class RetentionWorker:
         self.deleted += len(names)
 
     def _ages(self) -> Callable[[Segment], int | None]:
-        """Age by the wall clock, where both ends can be vouched for: a clock set to 2100 must not delete everything."""
-        utc = self._clock.utc()
-        timeline = Timeline(self._index.anchors())
+        """Age of this boot's footage by its own clock; else by the wall clock, where both ends can be vouched for.
+
+        A clock set to 2100 must not delete everything, not even when a wrong time server vouches for it: of all that it
+        has said in this boot the earliest counts.
+        """
+        utc, now_ns, boot_id = self._clock.utc(), self._clock.boot_ns(), self._clock.boot_id
+        anchors = self._index.anchors()
+        timeline = Timeline(anchors)
+        vouched = [a.utc_ns + now_ns - a.boot_ns for a in anchors if a.boot_id == boot_id and a.unc_ns is not None]
+        earliest_ns = min([utc.utc_ns, *vouched])
 
         def age_ns(segment: Segment) -> int | None:
+            if segment.boot_id == boot_id:
+                return now_ns - segment.end_ns
             moment = timeline.utc(segment.boot_id, segment.end_ns)
             if utc.unc_ns is None or moment is None or moment.unc_ns is None:
                 return None
-            return utc.utc_ns - moment.utc_ns
+            return earliest_ns - moment.utc_ns
 
         return age_ns
 

@@ -172,6 +172,8 @@ class Store:
         self._outbox_rows = 0
         self._record_rows = 0
         self._number = 0  # of the newest row of the journal; one that was rolled back is not used again
+        self._ledger_seq = 0  # the last line that was handed over
+        self._ledger_sent: int | None = None  # the last line that went into the outbox; None: nobody knows yet
         self._taken = 0  # rows up to here are in the ledger's hands: they are never changed
         self._urgent = False
         self._restored: dict[tuple[str, int], int] = {}  # (epoch, sequence) of an event's message -> its row here
@@ -222,6 +224,8 @@ class Store:
         self._record_rows, newest = db.execute("select count(*), coalesce(max(number), 0) from record").fetchone()
         self._number = max(newest, int(meta.get("journal", 0)))
         self._taken = 0
+        self._ledger_seq = int(meta.get("ledger_seq", 0))
+        self._ledger_sent = int(meta["ledger_sent"]) if "ledger_sent" in meta else self._ledger_seq or None
         self._restored = _restored(db, meta.get("restored", ""))
 
     @property
@@ -356,9 +360,7 @@ class Store:
             return records.body(facts={kind.value: 1}, until_ns=now_ns)
         told = msgspec.json.decode(row[2])
         facts = told["facts"] | {kind.value: told["facts"].get(kind.value, 0) + 1}
-        db.execute(
-            "update record set body = ? where number = ?", (records.body(facts=facts, until_ns=now_ns), row[0])
-        )
+        db.execute("update record set body = ? where number = ?", (records.body(facts=facts, until_ns=now_ns), row[0]))
         return b""
 
     def note(self, kind: RecordKind, body: bytes, *, urgent: bool = False) -> None:
@@ -399,24 +401,14 @@ class Store:
         return LedgerMark(int(meta.get("ledger_seq", 0)), meta.get("ledger_head", ""))
 
     def hand_over(self, lines: Sequence[LedgerLine]) -> None:
-        """Lines that are durable on the ledger: into the outbox with them, and out of the journal with their facts."""
+        """Lines that are durable on the ledger: out of the journal with their facts, and into the outbox as far as
+        there is room. The others wait on the ledger itself, for `forward`.
+        """
         if not lines:
             return
-        now_ns = self._clock.boot_ns()
         with self._transaction("hand over records") as db:
-            (last,) = db.execute("select coalesce(max(sequence), 0) from event").fetchone()
-            for line in lines:
-                last += 1
-                body = wire.encode(wire.Record(epoch=self.epoch, sequence=last, line=line.line.decode("ascii")))
-                name = self._new_id()
-                db.execute(
-                    "insert into event values (?, ?, ?, 'record', 'ended', ?, ?, ?)",
-                    (last, name, name, self.session, now_ns, body),
-                )
-                db.execute("insert into outbox values (?, ?)", (int(Priority.RECORD), last))
-            rows = self._outbox_rows + len(lines)
-            if rows > self._outbox_rows_max:
-                rows -= self._make_room(db, rows - self._outbox_rows_max)
+            in_turn = self._ledger_sent is None or lines[0].seq == self._ledger_sent + 1
+            sent, added = self._send_lines(db, lines) if in_turn else (self._ledger_sent, 0)
             numbers = [line.number for line in lines if line.number is not None]
             if numbers:
                 gone = db.execute("delete from record where number <= ?", (max(numbers),)).rowcount
@@ -426,7 +418,50 @@ class Store:
                 "insert or replace into meta values (?, ?)",
                 [("ledger_seq", str(lines[-1].seq)), ("ledger_head", lines[-1].head)],
             )
-        self._outbox_rows = rows
+        self._ledger_sent, self._ledger_seq = sent, lines[-1].seq
+        self._outbox_rows += added
+
+    def forward(self, lines: Sequence[LedgerLine]) -> None:
+        """Lines from the ledger that waited for room in the outbox: those that follow `ledger_waiting`'s first."""
+        with self._transaction("forward records") as db:
+            # None left on the card up to the newest: what was given up there cannot be sent any more.
+            sent, added = self._send_lines(db, lines) if lines else (self._ledger_seq, 0)
+            db.execute("insert or replace into meta values ('ledger_sent', ?)", (str(sent),))
+        self._ledger_sent = sent
+        self._outbox_rows += added
+
+    def _send_lines(self, db: sqlite3.Connection, lines: Sequence[LedgerLine]) -> tuple[int, int]:
+        """As many as there is room for; returns the number of the last one that is on its way, and how many went."""
+        now_ns = self._clock.boot_ns()
+        (last,) = db.execute("select coalesce(max(sequence), 0) from event").fetchone()
+        sent = lines[0].seq - 1
+        going = lines[: self._record_room(db)]
+        for line in going:
+            last += 1
+            body = wire.encode(wire.Record(epoch=self.epoch, sequence=last, line=line.line.decode("ascii")))
+            name = self._new_id()
+            db.execute(
+                "insert into event values (?, ?, ?, 'record', 'ended', ?, ?, ?)",
+                (last, name, name, self.session, now_ns, body),
+            )
+            db.execute("insert into outbox values (?, ?)", (int(Priority.RECORD), last))
+            sent = line.seq
+        db.execute("insert or replace into meta values ('ledger_sent', ?)", (str(sent),))
+        return sent, len(going)
+
+    def _record_room(self, db: sqlite3.Connection) -> int:
+        """Records may fill a quarter of the outbox: the ledger itself is their queue, so none is ever shed."""
+        sql = "select count(*) from outbox where priority = ?"
+        (rows,) = db.execute(sql, (int(Priority.RECORD),)).fetchone()
+        return int(max(self._outbox_rows_max // 4 - rows, 0))
+
+    def ledger_waiting(self) -> tuple[int, int] | None:
+        """The first line that still has to go into the outbox, and how many there is room for; None when none can."""
+        if self._ledger_sent is None or self._ledger_sent >= self._ledger_seq:
+            return None
+        with self._lock, self._plain("read"):
+            room = 0 if self._db is None else self._record_room(self._db)
+        return (self._ledger_sent + 1, room) if room else None
 
     # -- sessions and time --------------------------------------------------------------------------------------------
 
@@ -714,7 +749,7 @@ class Store:
     def _make_room(self, db: sqlite3.Connection, excess: int) -> int:
         """Gives up undelivered rows: least important class first, oldest first within a class. Returns how many."""
         dropped = 0
-        for priority in sorted(Priority, reverse=True):
+        for priority in sorted(set(Priority) - {Priority.RECORD}, reverse=True):  # records: see `_record_room`
             if dropped >= excess:
                 break
             rows = db.execute(
@@ -843,9 +878,7 @@ class Store:
     def end_hold(self, hold_id: str, how: str) -> bool:
         """Ends a hold; False when none of that id is in force."""
         with self._transaction("release") as db:
-            changed = db.execute(
-                "update hold set released = ? where id = ? and released = ''", (how, hold_id)
-            ).rowcount
+            changed = db.execute("update hold set released = ? where id = ? and released = ''", (how, hold_id)).rowcount
             if changed:
                 self._journal(db, RecordKind.RELEASE, records.body(id=hold_id, how=how), urgent=True)
         return bool(changed)
@@ -876,9 +909,7 @@ class Store:
         with self._transaction("privacy ends") as db:
             db.execute("delete from privacy")
             self._add_gap(db, gap)
-            told = records.body(
-                state="off", how=how, boot_id=gap.boot_id, start_ns=gap.start_ns, end_ns=gap.end_ns
-            )
+            told = records.body(state="off", how=how, boot_id=gap.boot_id, start_ns=gap.start_ns, end_ns=gap.end_ns)
             self._journal(db, RecordKind.PRIVACY, told, urgent=True)
 
     def curtain(self) -> Curtain | None:

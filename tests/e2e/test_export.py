@@ -13,7 +13,10 @@ from typing import Any
 
 from agent.clock import SystemClock, rfc3339
 from agent.types import NS
-from tests.e2e.test_node import Post, broker, post, recording  # noqa: F401  (fixtures)
+from tests.e2e import test_node
+from tests.e2e.test_node import Post, recording
+
+broker, post = test_node.broker, test_node.post  # fixtures
 
 
 def export(post: Post, begin_ns: int, output: Path) -> subprocess.CompletedProcess[str]:
@@ -41,7 +44,7 @@ def extractions(package: Path) -> bytes:
         return files.read("extraction.jsonl")
 
 
-def test_export_from_a_running_a_stopped_and_a_killed_node(post: Post, tmp_path: Path) -> None:  # noqa: F811
+def test_export_from_a_running_a_stopped_and_a_killed_node(post: Post, tmp_path: Path) -> None:
     began_ns = SystemClock().utc().utc_ns
     post.start()
     post.wait_for(lambda s: recording(s) and len(list((post.data / "segments").glob("*.mp4"))) >= 2)

@@ -6,6 +6,7 @@ SQLite is real: its disk full is SQLite's own (max_page_count); footage, ledger 
 from __future__ import annotations
 
 import errno
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.sim.world import Visit, World
 
 SEED = 5
 HOUR_S = 3600.0
+NAP_S = 600.0  # in the days in which nothing happens
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def test_a_boot_that_meets_a_fault_is_tried_again_and_nothing_is_lost(folder: Pa
         world.boot()
         if world.boot_error:
             assert "\n" not in world.boot_error
-            world.node.store.close()
+            gc.collect()  # the process has ended, and its connection with it
             world.run(world.now_s + 4.0)
         world.disk.heal()
         world.run(world.now_s + 4.0)
@@ -149,6 +151,7 @@ def test_a_very_slow_card_never_holds_the_camera_up(folder: Path, stall_s: float
 
     world.disk.delay = delay
     world.run(40.0)
+    world.run(130.0)
     assert slow == 0
     dropped = world.recorder_state().packets_dropped
     gaps = [gap for gap in world.node.store.gaps() if gap.cause is Cause.STORAGE_FAULT]
@@ -172,8 +175,6 @@ def test_a_clock_that_steps_both_ways_and_leaps_ages_deletes_nothing(folder: Pat
     assert not world.node.store.tombstones()
     recorded_s = sum(row.end_ns - row.start_ns for row in world.node.store.segments()) / NS
     assert recorded_s > 35.0
-    kinds = [row[0] for row in world.node.store._query("select kind from event where kind = 'clock'")]
-    assert isinstance(kinds, list)
     steps = world.node.store._query("select count(*) from anchor")[0][0]
     assert steps >= 6, "each step is an anchor"
     world.settle()
@@ -194,12 +195,13 @@ def test_a_clock_that_never_syncs_costs_nothing_but_certainty(folder: Path) -> N
     holds(world)
 
 
+@pytest.mark.system
 def test_a_clock_that_syncs_after_days_corrects_them(folder: Path) -> None:
     world = World(folder, SEED, synced=False, recording={"budget_gb": 0.1})
     world.boot()
     world.run(20.0)
     world.camera.stall()
-    world.scheduler.pace.nap_s = 60.0
+    world.scheduler.pace.nap_s = NAP_S
     world.run(3 * 24 * HOUR_S)
     world.scheduler.pace.nap_s = 0.0
     world.clock.step_utc(1_790_000_000.0)
@@ -218,7 +220,9 @@ def test_a_machine_that_was_suspended_for_hours(folder: Path) -> None:
     world.boot()
     world.run(12.0)
     before_ns = world.clock.boot_ns()
+    world.camera.stall()
     world.clock.advance(5 * HOUR_S)
+    world.camera.heal()
     world.network(up=False)  # TCP did not survive it
     world.run(20.0)
     world.network(up=True)
@@ -237,6 +241,8 @@ def test_a_machine_that_was_suspended_for_hours(folder: Path) -> None:
 # -- 72 hours ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.system
+@pytest.mark.timeout(600)
 def test_72_hours_of_silence_arrive_once_alerts_first_within_the_byte_budget(folder: Path) -> None:
     """An outbox with room for them: every single event comes, historical, in order of urgency, each byte about once."""
     world = World(folder, SEED)
@@ -244,7 +250,7 @@ def test_72_hours_of_silence_arrive_once_alerts_first_within_the_byte_budget(fol
     world.run(30.0)
     world.camera.stall()
     world.network(up=False)
-    world.scheduler.pace.nap_s = 60.0
+    world.scheduler.pace.nap_s = NAP_S
     told: dict[str, Priority] = {}
 
     def hour(number: int) -> None:

@@ -69,13 +69,14 @@ boot_s_max = 90
 SWITCH = """#!/bin/sh
 cd {root}
 pid=$(cat {folder}/pid 2>/dev/null)
+alive() {{ [ -n "$pid" ] && grep -q agent.cli "/proc/$pid/cmdline" 2>/dev/null; }}  # a dead one nobody has reaped has none
 case $1 in
 start)
-  [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null && exit 0
+  alive && exit 0
   setsid {python} -m agent.cli run --config {config} >>{folder}/node.log 2>&1 </dev/null &
   echo $! >{folder}/pid ;;
-stop) kill -TERM "$pid"; while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done ;;
-kill) kill -KILL "$pid" ;;
+stop) alive && kill -TERM "$pid"; while alive; do sleep 0.05; done ;;
+kill) alive && kill -KILL "$pid" ;;
 esac
 """
 

@@ -48,6 +48,8 @@ class Promises:
     anchors: set[TimeAnchor] = field(default_factory=set)
     sealed: dict[str, str] = field(default_factory=dict)  # segment -> sha256 of its newest row
     condemned: dict[str, str] = field(default_factory=dict)  # segment -> reason
+    holds: set[str] = field(default_factory=set)  # asked for and confirmed
+    let_go: list[str] = field(default_factory=list)  # held footage that was given up all the same
     broken: list[str] = field(default_factory=list)
 
     def commit(self, epoch: str, sequence: int, event_id: str) -> None:
@@ -200,6 +202,29 @@ def check_2_sealed_footage_stays(world: World) -> None:
     for name, sha256 in world.promises.sealed.items():
         if name not in world.promises.condemned and rows.get(name) != sha256:
             raise Broken(f"{name} was sealed and is now {'changed' if name in rows else 'gone'}")
+
+
+def held_by(store: Store) -> dict[str, str]:
+    """The segments that lie in the range of a hold, by the store's rows alone: name -> which hold."""
+    timeline = Timeline(store.anchors())
+    found = {}
+    for row in store.segments():
+        start, end = timeline.utc(row.boot_id, row.start_ns), timeline.utc(row.boot_id, row.end_ns)
+        for hold in store.holds():
+            if start is None or end is None or hold.released:
+                continue
+            if start.utc_ns + MOMENT_NS < hold.end_utc_ns and end.utc_ns - MOMENT_NS > hold.start_utc_ns:
+                found[row.name] = f"{hold.id} wants it"
+    return found
+
+
+def check_2_held_footage_stays(world: World) -> None:
+    """A hold that was confirmed is known after any cut, and nothing that it covers is given up."""
+    lost = world.promises.holds - {hold.id for hold in world.node.store.holds()}
+    if lost:
+        raise Broken(f"holds that nobody knows any more: {sorted(lost)}")
+    if world.promises.let_go:
+        raise Broken(world.promises.let_go[0])
 
 
 def check_2_no_file_without_a_row(world: World) -> None:
@@ -379,6 +404,7 @@ SETTLED: tuple[Callable[[World], None], ...] = (
     check_incidents_end,
     check_2_a_row_is_a_whole_file,
     check_2_sealed_footage_stays,
+    check_2_held_footage_stays,
     check_2_no_file_without_a_row,
     check_3_a_cut_costs_one_fragment,
     check_4_every_second_is_explained,

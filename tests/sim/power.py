@@ -61,8 +61,58 @@ class CrashPoints:
 
 
 def kind_of(step: str) -> str:
-    """`12 after write segments/000001-00000000.mp4` as the kind that a table shows: `after write`."""
-    return " ".join(word for word in step.split() if "/" not in word and not any(char.isdigit() for char in word))
+    """`12 after write segments/000001-00000000.mp4` as the kind that a table shows: `after write segments`."""
+    return " ".join(filter(None, map(_without_numbers, step.split())))
+
+
+def _without_numbers(word: str) -> str:
+    """A file that has a number stands for all files of its folder."""
+    folder, _, name = word.rpartition("/")
+    return folder if any(char.isdigit() for char in name) else word
+
+
+WAY_LENGTHS = 4
+"""Of the lengths that an unsynced tail may have, and of its blocks, so many are tried when all ways are counted out."""
+WAYS_MAX = 64
+Way = tuple[int, ...]
+"""What a disk chose at each of its choices during a power cut."""
+
+
+class Odometer:
+    """Counts through all answers to a run of questions `choose(n)`, whose number may depend on the answers before."""
+
+    def __init__(self) -> None:
+        self.chosen: list[int] = []
+        self.exact = True  # no question had more than WAY_LENGTHS answers
+        self.finished = False
+        self.turns = 0
+        self._wheels: list[tuple[int, int]] = []  # (position, positions) of each question of the turn before
+        self._at = 0
+
+    def turn(self) -> bool:
+        """Goes on to the next run of answers; False when there is none."""
+        if self.turns:
+            while self._wheels and self._wheels[-1][0] + 1 == self._wheels[-1][1]:
+                self._wheels.pop()
+            if not self._wheels:
+                self.finished = True
+                return False
+            position, positions = self._wheels.pop()
+            self._wheels.append((position + 1, positions))
+        self.turns += 1
+        self._at, self.chosen = 0, []
+        return True
+
+    def choose(self, count: int) -> int:
+        """0 to `count` - 1; when these are many, the first, the last and some between stand for all."""
+        positions = min(count, WAY_LENGTHS)
+        self.exact &= positions == count
+        if self._at == len(self._wheels):
+            self._wheels.append((0, positions))
+        position = self._wheels[self._at][0]
+        self._at += 1
+        self.chosen.append(position * (count - 1) // max(positions - 1, 1))
+        return self.chosen[-1]
 
 
 class DatabaseImage:

@@ -21,6 +21,7 @@ from unittest import mock
 
 import agent.main
 from agent import boot
+from agent.clock import rfc3339
 from agent.config import (
     CameraSettings,
     Config,
@@ -41,7 +42,7 @@ from agent.station.store import FILE, StationStore
 from agent.station.worker import StationWorker
 from agent.store.store import Store
 from agent.supervisor import Life, Limits
-from agent.types import NS, Event, Frame, Packet, Segment
+from agent.types import NS, Event, Frame, Hold, Packet, Segment
 from agent.uplink import parse_broker
 from tests.fakes.broker import FakeBroker, FakeTransport
 from tests.fakes.camera import FakeCamera, Walker
@@ -50,14 +51,14 @@ from tests.fakes.detector import FakeDetector, bright_spots
 from tests.fakes.disk import FakeDisk
 from tests.fakes.panel import FakePanel
 from tests.sim import checks
-from tests.sim.power import CrashPoints, DatabaseImage, Death, PowerCut
+from tests.sim.power import WAYS_MAX, CrashPoints, DatabaseImage, Death, Odometer, PowerCut, Way
 from tests.sim.scheduler import Machine, Pace, Scheduler
 
 SITE, NODE, STATION = "phuong-1", "post-1", "desk"
 BROKER = "mqtt://fake:1883"
 FPS = 5
 RESTART_S = 2.0  # systemd's pause before it starts a process again
-BOOT_S = 6.0  # from power to the agent's first instruction
+BOOT_S = 3.0  # from power to the agent's first instruction
 CHECK_EVERY_TURNS = 20
 
 
@@ -83,6 +84,23 @@ class SimDisk(FakeDisk):
     def move_to(self, folder: Path) -> None:
         """SQLite's files lie elsewhere from now on: in another universe, or after a cut."""
         self._root = folder
+
+    def ways(self) -> tuple[list[Way], bool]:
+        """What a power cut now may leave, each outcome once, as choices for `power_cut`; and whether these are all.
+
+        Every legal prefix of the unsynced names, times, for each file with an unsynced tail, each of at most
+        WAY_LENGTHS lengths, whole, as zeros or with one block missing; at most WAYS_MAX of these.
+        """
+        kept = self._names, self._durable_names, {folder: list(ops) for folder, ops in self._dir_ops.items()}, self._boot
+        ways: dict[object, Way] = {}
+        odometer = Odometer()
+        while odometer.turn() and len(ways) < WAYS_MAX and odometer.turns < 4 * WAYS_MAX:
+            self.power_cut(odometer.choose)
+            left = frozenset((name, bytes(inode.data)) for name, inode in self._names.items())
+            ways.setdefault(left, tuple(odometer.chosen))
+            self._names, self._durable_names, self._boot = kept[0], kept[1], kept[3]
+            self._dir_ops = {folder: list(ops) for folder, ops in kept[2].items()}
+        return list(ways.values()), odometer.exact and odometer.finished
 
 
 class SimCamera(FakeCamera):
@@ -365,10 +383,13 @@ class World:
         self.node.store.close()
         self._process_ends()
 
-    def die(self, death: Death, choose: random.Random, *, off_s: float, log: bytes | None = None) -> None:
+    def die(
+        self, death: Death, choose: random.Random, *, off_s: float, log: bytes | None = None, way: Way | None = None
+    ) -> None:
         """The process is gone in the middle of a step; the next one starts by itself.
 
-        `log` is another write-ahead log than the one in the folder: the cut was in the middle of a commit.
+        `way` is what the disk keeps, one of `SimDisk.ways`; None: drawn from `choose`. `log` is another write-ahead log
+        than the one in the folder: the cut was in the middle of a commit.
         """
         if self.running:
             recorder = self._recorder()
@@ -388,7 +409,8 @@ class World:
         self.disk.move_to(self.node_folder)
         self.crash_points.revive()
         if was_cut:
-            self.disk.power_cut(choose.randrange)
+            answers = iter(way or ())
+            self.disk.power_cut(choose.randrange if way is None else lambda _count: next(answers))
             self.computer.on = False
             self.at(self.now_s + off_s + BOOT_S, lambda: self._power_up(off_s))
         else:
@@ -429,6 +451,34 @@ class World:
         self.panel.level(Input.BELL, active=True, boot_ns=self.clock.boot_ns())
         panel = self.panel
         self.at(self.now_s + held_s, lambda: panel.level(Input.BELL, active=False, boot_ns=self.clock.boot_ns()))
+
+    def hold(self, from_s: float, until_s: float) -> None:
+        """Somebody asks for what was recorded between these moments of true time; nothing when the node is down."""
+        if not self.running:
+            return
+        begin_ns = self.clock.utc().utc_ns - round(self.now_s * NS)
+        start, end = (rfc3339(begin_ns + round(at_s * NS)) for at_s in (from_s, until_s))
+        self._verb("hold")({"from": start, "to": end, "reason": "a dispute at the gate", "id": f"hold-{from_s:g}"})
+
+    def release(self, from_s: float) -> None:
+        """The hold that began there is not wanted any more. One that a power cut has undone is none to release."""
+        if self.running and any(hold.id == f"hold-{from_s:g}" for hold in self.node.store.holds()):
+            self._verb("release")({"hold": f"hold-{from_s:g}"})
+
+    def _verb(self, name: str) -> Callable[[dict[str, Any]], Any]:
+        local: Any = next(worker for worker in self.node.workers if worker.name == "local")
+        found: Callable[[dict[str, Any]], Any] = local._verbs[name]
+        return found
+
+    def draw_curtain(self, seconds: float) -> None:
+        """Headquarters switches the recording off for a while; nothing when the node is down."""
+        if self.running:
+            privacy: Any = next(worker for worker in self.node.workers if worker.name == "privacy")
+            privacy.command(seconds)
+
+    def reconfigure(self, **settings: Any) -> None:
+        """Somebody edits the settings; they hold from the next start."""
+        self.config = config_of(self.node_folder, **settings)
 
     def report(self, events: Sequence[Event]) -> None:
         """Something in the node reports events, as its workers do."""
@@ -478,7 +528,8 @@ class World:
     def move_to(self, folder: Path) -> None:
         """This process is another universe now: its files are its own. The station goes on with a copy of its file.
 
-        The old connections stay open for ever: closing one would write into the parent's files. The node must die next.
+        The old connections stay open for ever: closing one would write into the parent's files. The node must die next,
+        or `live_on_in_copy`.
         """
         self.folder = folder
         self.node_folder = self._copy_of(self.node_folder, "node")
@@ -493,6 +544,20 @@ class World:
         self._graveyard.append(old._db)
         old._db, old._folder = store._db, self.station_folder
         self._graveyard.append(store)
+
+    def live_on_in_copy(self) -> None:
+        """The node lives on in this universe, on the copy of its files: for a death of the station alone."""
+        self.disk.move_to(self.node_folder)
+        if not self.running or self.node.store._db is None:
+            return
+        store = self.node.store
+        self._graveyard.append(store._db)
+        store._path = self.node_folder / boot.STORE_NAME
+        number, taken, urgent = store._number, store._taken, store._urgent
+        points, store._crash_point = store._crash_point, lambda _step: None
+        store.open()
+        store._crash_point = points
+        store._number, store._taken, store._urgent = number, taken, urgent
 
     # -- what the checks ask ------------------------------------------------------------------------------------------
 
@@ -578,9 +643,16 @@ def watched(kind: type[Store], promises: checks.Promises) -> type[Store]:
             super().add_segment(segment)
             promises.sealed[segment.name] = segment.sha256
 
+        def add_hold(self, hold: Hold) -> bool:
+            new: bool = super().add_hold(hold)
+            promises.holds.add(hold.id)
+            return new
+
         def condemn(self, names: Sequence[str], reason: str) -> None:
             # Before the fact: if the power goes after the commit, the decision stands.
             promises.condemned.update(dict.fromkeys(names, reason))
+            held = checks.held_by(self)
+            promises.let_go += [f"{name} was given up ({reason}); {held[name]}" for name in names if name in held]
             super().condemn(names, reason)
 
     return Watched

@@ -47,14 +47,14 @@ LINE = Timeline([TimeAnchor(BOOT, 0, 0, 0, "ntp")])
 
 
 def test_every_file_that_touches_the_range_is_held_and_no_other() -> None:
-    found = kept([segment(n) for n in range(10)], [hold(3.5, 6)], LINE, 1 << 40)
+    found = kept([segment(n) for n in range(10)], [hold(3.5, 5.9)], LINE, 1 << 40)
     assert sorted(found.names) == [segment(n).name for n in (3, 4, 5)]
     assert (found.bytes, found.left_out) == (300, 0)
 
 
 def test_where_the_clock_is_uncertain_rather_more_is_held() -> None:
     loose = Timeline([TimeAnchor(BOOT, 0, 0, 2 * NS, "ntp")])
-    assert len(kept([segment(n) for n in range(10)], [hold(5, 6)], loose, 1 << 40).names) == 5
+    assert len(kept([segment(n) for n in range(10)], [hold(5.5, 5.9)], loose, 1 << 40).names) == 5
     nobody = Timeline([TimeAnchor(BOOT, 0, 0, None, "unsynchronised")])
     assert len(kept([segment(n) for n in range(10)], [hold(5, 6)], nobody, 1 << 40).names) == 10
     unplaced = Timeline([])
@@ -173,7 +173,7 @@ def test_a_range_that_is_partly_gone_and_partly_to_come_is_told_apart(at: Desk) 
 
 
 def test_what_is_recorded_later_in_a_held_range_is_held_too(at: Desk) -> None:
-    at.ask(8, 60)
+    at.ask(8.2, 60)
     at.post.recorder.close()
     at.delete_all()
     assert [s.start_ns for s in at.post.store.segments()] == [START + 8 * NS]
@@ -204,7 +204,7 @@ def test_the_same_command_twice_changes_nothing_and_a_released_one_does_not_come
 
 
 def test_a_hold_that_is_over_ends_on_record(at: Desk) -> None:
-    at.ask(0, 2, id="c1", until=rfc3339(UTC + 60 * NS))
+    at.ask(0, 1.9, id="c1", until=rfc3339(UTC + 60 * NS))
     at.delete_all()
     assert len(at.post.store.segments()) == 1
     at.post.clock.advance(60)

@@ -50,10 +50,8 @@ class Post:
             clock=self.clock,
             new_id=self.new_id,
             origin=Origin("ward", "cam-7"),
-            outbox_rows_max=1000,
-            event_rows_max=1000,
             crash_point=self.crash_point,
-            **self.bounds,
+            **({"outbox_rows_max": 1000, "event_rows_max": 1000} | self.bounds),
         )
         self.store.open()
         self.ledger, self.book, self.problem = boot.open_ledger(self.disk, self.store, self.clock, NODE)
@@ -414,3 +412,29 @@ def test_the_checks_above_notice_a_boot_path_that_forgets(quick_folder: Path, mo
     monkeypatch.setattr(Ledger, "_behind", forgets)
     with pytest.raises(AssertionError):
         test_cuts_between_each_pair_of_steps_double_and_lose_nothing(quick_folder)
+
+
+def test_days_without_network_leave_no_hole_at_the_station(tmp_path: Path) -> None:
+    """The outbox has room for a few lines only: the others wait on the ledger and follow, once each and in order."""
+    post = Post(tmp_path, outbox_rows_max=80).boot()
+    for _ in range(150):
+        post.event(Priority.NOTICE)
+        post.clock.advance(BATCH_S)
+        post.step()
+    assert len(post.sent()) == 20, "a quarter of the outbox"
+    assert len(post.lines()) > 150
+    assert post.db.outbox_rows <= 80
+
+    delivered: list[bytes] = []
+    for turn in range(100):
+        rows = post.db.pending(1000)
+        delivered += [wire.decode(row.body, wire.Record).line.encode() for row in rows if row.kind == "record"]
+        post.db.acknowledge([(row.sequence, row.sequence) for row in rows])
+        if turn % 5 == 3:  # and the node dies now and then
+            post.end()
+            post.boot()
+        post.clock.advance(BATCH_S)
+        post.step()
+    assert delivered == post.lines()[: len(delivered)], "in order, each once"
+    assert len(delivered) >= len(post.lines()) - 3, "and all of them, but for those of the last start"
+    post.end()

@@ -14,7 +14,7 @@ from agent.errors import ConfigError, Transient
 from agent.evidence import c2pa, dsse, package, records, standalone
 from agent.evidence.standalone import EXTRACTION, LEDGER, RECEIPTS
 from agent.evidence.verify import verify
-from agent.recording.footage import NoFootage
+from agent.recording.footage import NoFootage, touching
 from agent.types import NS
 from tests.fakes.evidence_post import EvidencePost, laps
 from tests.fakes.forger import Forger, seq_of
@@ -43,7 +43,7 @@ def test_it_holds_whole_originals_and_a_clip_that_plays(post: EvidencePost, tmp_
     with av.open(str(tmp_path / "clip.mp4")) as clip:
         assert len(list(clip.decode(video=0))) in range(40, 51)
     assert done.sha256 == hashlib.sha256(done.path.read_bytes()).hexdigest()
-    assert list(files)[0] == "README.txt" and list(files)[-2:] == ["manifest.json", "manifest.sig"]
+    assert next(iter(files)) == "README.txt" and list(files)[-2:] == ["manifest.json", "manifest.sig"]
     assert files["verify.py"] == Path(standalone.__file__).read_bytes()
     with zipfile.ZipFile(done.path) as ordinary:  # any unpacker reads it
         assert ordinary.testzip() is None
@@ -141,8 +141,8 @@ def test_what_retention_takes_meanwhile_is_named(
 ) -> None:
     post.feed(encoded(seconds=9))
     post.seal()
-    first = sorted((post.folder / "segments").iterdir())[0]
-    real = package.touching
+    first = min((post.folder / "segments").iterdir())
+    real = touching
 
     def then_deleted(*args: object) -> object:
         found = real(*args)  # type: ignore[arg-type]

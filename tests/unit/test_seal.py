@@ -153,7 +153,7 @@ def test_keys_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
     lock = seal.Lock(seal.station_key(public), ABOUT)
     assert seal.private_key(private).opener(lock.token, ABOUT).open(1, lock.seal(1, b"x")) == b"x"
     for path in (private, tmp_path / "none"):
-        with pytest.raises(ConfigError, match="recording.seal_key: .* no public key can be read there"):
+        with pytest.raises(ConfigError, match=r"recording\.seal_key: .* no public key can be read there"):
             seal.station_key(path)
     with pytest.raises(ConfigError, match="no private key can be read there"):
         seal.private_key(public)
