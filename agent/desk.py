@@ -39,7 +39,8 @@ def footage(
 ) -> int:
     """Extracts the range and prints its coverage; returns the exit code. Blocks for the reading and writing.
 
-    Works beside a running node and on a stopped one's card; `key`: the station's, for sealed footage. Raises ConfigError, Transient.
+    Works beside a running node and on a stopped one's card; `key`: the station's, for sealed footage.
+    Raises ConfigError, Transient.
     """
     clock = SystemClock()
     start_ns, end_ns = moment("footage", "--from", start), moment("footage", "--to", end)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from agent.clock import Clock, parse_rfc3339, rfc3339
@@ -219,10 +219,16 @@ class HoldDesk:
 
     def _price(self, wanted: Hold) -> None:
         """Raises ConfigError when this hold does not fit into the share beside the others."""
-        segments, timeline = self._book.segments(), Timeline(self._book.anchors())
+        writing, segments, timeline = self._writing(), self._book.segments(), Timeline(self._book.anchors())
         holds = [*self.in_force(), wanted]
+        rate = bytes_per_s(segments, self._settled)
+        if writing is not None and all(segment.name != writing.name for segment in segments):
+            # A file is held as a whole: this one will be larger than it is now, and must not be found too large then.
+            rate = rate if segments else bytes_per_s([writing], self._settled)
+            whole = max(writing.bytes, round(rate * self._settings.segment_s))
+            segments = [*segments, replace(writing, bytes=whole)]
         found = kept(segments, holds, timeline, 1 << 62)
-        ahead = future_bytes(holds, self._clock.utc().utc_ns, bytes_per_s(segments, self._settled))
+        ahead = future_bytes(holds, self._clock.utc().utc_ns, rate)
         if found.bytes + ahead > self.bytes_max:
             raise ConfigError(
                 f"hold: refused: with it {(found.bytes + ahead) / 1e9:.2f} GB would be held"

@@ -56,13 +56,13 @@ def draw(found: Account, *, title: str, zone: dt.tzinfo | None = None) -> str:
                 f' viewBox="0 0 {_WIDE} {height}" font-size="12" fill="#1c1f24"'
                 ' font-family="DejaVu Sans, Verdana, Arial, sans-serif">'
             ),
-            f"<title>{escape(title)}</title>",
+            f"<title>{_text(title)}</title>",
             _patterns(),
             f'<rect width="{_WIDE}" height="{height}" fill="#ffffff"/>',
-            f'<text x="16" y="30" font-size="18" font-weight="bold">{escape(title)}</text>',
+            f'<text x="16" y="30" font-size="18" font-weight="bold">{_text(title)}</text>',
             (
                 f'<text x="16" y="50" fill="#555b65">{first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S},'
-                f" local time ({escape(_zone_name(first))})</text>"
+                f" local time ({_text(_zone_name(first))})</text>"
             ),
             *body,
             *listed,
@@ -70,6 +70,11 @@ def draw(found: Account, *, title: str, zone: dt.tzinfo | None = None) -> str:
             "",
         ]
     )
+
+
+def _text(text: str) -> str:
+    """For XML, which has no way to write a control character: a driver's message may hold anything."""
+    return escape("".join(char if char.isprintable() else " " for char in text))
 
 
 def _past(found: Account) -> list[Stretch]:
@@ -156,14 +161,14 @@ def _day(found: Account, start_ns: int, end_ns: int, y: int, zone: dt.tzinfo | N
             wide = max(x(gap.end_utc_ns) - left, WIDTH_PX_MIN)
             parts.append(
                 f'<rect class="offline" x="{left:.2f}" y="{y + _BAR + 3}" width="{wide:.2f}" height="{_LINK}"'
-                f' fill="#8e5bb5"><title>{escape(_words(gap, zone))}</title></rect>'
+                f' fill="#8e5bb5"><title>{_text(_words(gap, zone))}</title></rect>'
             )
     for hold in found.holds:
         if hold.start_utc_ns < end_ns and hold.end_utc_ns > start_ns:
             left, right = x(hold.start_utc_ns), x(hold.end_utc_ns)
             parts.append(
                 f'<path class="held" d="M{left:.2f},{y - 1} v-5 H{right:.2f} v5" fill="none" stroke="#1c1f24"'
-                f' stroke-width="1.5"><title>{escape(f"held: {hold.reason}")}</title></path>'
+                f' stroke-width="1.5"><title>{_text(f"held: {hold.reason}")}</title></path>'
             )
     at_ns = start_ns
     while at_ns <= end_ns:
@@ -186,8 +191,8 @@ def _bar(
     frame = ' stroke="#1c1f24" stroke-width="0.8" stroke-dasharray="3 2"' if stretch.unc_s is None else ""
     parts = [
         (
-            f'<rect class="{escape(stretch.what)}" x="{left:.2f}" y="{y}" width="{wide:.2f}" height="{_BAR}"'
-            f' fill="{_fill(stretch.what)}"{frame}><title>{escape(_words(stretch, zone))}</title></rect>'
+            f'<rect class="{_text(stretch.what)}" x="{left:.2f}" y="{y}" width="{wide:.2f}" height="{_BAR}"'
+            f' fill="{_fill(stretch.what)}"{frame}><title>{_text(_words(stretch, zone))}</title></rect>'
         )
     ]
     begins_here = stretch.start_utc_ns >= day_ns
@@ -251,7 +256,7 @@ def _legend(found: Account, y: int) -> list[str]:
             swatch = f'{box} fill="url(#perhaps)" stroke="#1c1f24" stroke-dasharray="2 2"/>'
         elif what == "unvouched":
             swatch = f'{box} fill="none" stroke="#1c1f24" stroke-dasharray="3 2"/>'
-        parts += [swatch, f'<text x="{x + 38}" y="{top + 11}">{escape(words)}</text>']
+        parts += [swatch, f'<text x="{x + 38}" y="{top + 11}">{_text(words)}</text>']
     return parts
 
 
@@ -267,7 +272,7 @@ def _list(found: Account, y: int, zone: dt.tzinfo | None) -> list[str]:
         at = y + 18 * number + 12
         parts.append(
             f'<text x="{_LEFT}" y="{at}" font-size="11" text-anchor="end">{span}</text>'
-            f'<text x="{_LEFT + 14}" y="{at}" font-size="11">{escape(words[:150])}</text>'
+            f'<text x="{_LEFT + 14}" y="{at}" font-size="11">{_text(words[:150])}</text>'
         )
     return parts
 

@@ -113,6 +113,7 @@ class StationWorker:
             self._watch_nodes()
             if self.broker is not None:
                 self._sign()
+                self._send_orders()
         return self._now() if self._wait_s_max > 0 else min(self._due(), now + 0.05)
 
     def _due(self) -> float:

@@ -20,7 +20,7 @@ _MEMORY = {"tmpfs", "ramfs", "overlay"}  # whose writes the kernel does not coun
 
 def measure(bench: Bench) -> list[Row]:
     """Bytes written per event, the close and its checkpoint included."""
-    _need_disk(bench.folder)
+    need_disk(bench.folder)
     count = bench.size.events // BATCH * BATCH
     alone, size = _ours(bench.folder / "alone", count, 1)
     batched, _ = _ours(bench.folder / "batched", count, BATCH)
@@ -106,7 +106,7 @@ def _written() -> int:
     raise Skip("/proc/self/io does not tell write_bytes on this kernel")
 
 
-def _need_disk(folder: Path) -> None:
+def need_disk(folder: Path) -> None:
     """Raises Skip when the folder is not on a disk whose writes are counted."""
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     resolved = folder.resolve()

@@ -68,6 +68,11 @@ class Program:
                 total += times.user + times.system + times.children_user + times.children_system
         return total
 
+    def written(self) -> int:
+        """Bytes that the process has caused to be written to disks, by the kernel's count. Not of its children."""
+        self.need_alive()
+        return int(self._process.io_counters().write_bytes)
+
     def memory(self) -> Memory:
         """Resident memory of the whole tree in 10^6 bytes; pages that processes share are counted in each."""
         self.need_alive()

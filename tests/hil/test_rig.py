@@ -76,7 +76,7 @@ start)
   setsid {python} -m agent.cli run --config {config} >>{folder}/node.log 2>&1 </dev/null &
   echo $! >{folder}/pid ;;
 stop) alive && kill -TERM "$pid"; while alive; do sleep 0.05; done ;;
-kill) alive && kill -KILL "$pid" ;;
+kill) alive && kill -KILL "$pid"; while alive; do sleep 0.05; done ;;
 esac
 """
 

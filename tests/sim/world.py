@@ -204,7 +204,7 @@ class _Scripted:
 
 def config_of(folder: Path, **changes: Any) -> Config:
     """Small numbers, so that a minute holds a whole life: segments of 10 s, and a budget of a few of them."""
-    recording = {"segment_s": 10.0, "fragment_s": 1.0, "budget_gb": 0.000_090, "free_gb_min": 0.0}
+    recording = {"segment_s": 10.0, "fragment_s": 1.0, "budget_gb": 0.000_120, "free_gb_min": 0.0, "hold_share_max": 0.45}
     store = {"outbox_rows_max": 1000}
     return Config(
         node=NodeSettings(site=SITE, id=NODE, data=str(folder), place="the gate"),

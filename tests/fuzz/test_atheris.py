@@ -1,0 +1,46 @@
+"""Minutes of fuzzing guided by coverage, each target in a process with bounded memory. WARDPOST_FUZZ_S: seconds each."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = int(os.environ.get("WARDPOST_FUZZ_S") or 20)
+NAMES = ["segment", "recover", "store", "ledger", "receipts", "line", "package", "settings", "wire", "command"]
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter that has atheris and sees this environment's packages; the node does not depend on it."""
+    folder = tmp_path_factory.mktemp("atheris")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--only-binary", ":all:"]
+    done = subprocess.run([*pip, "--target", str(folder / "more"), "atheris"], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"atheris cannot be installed here: {done.stderr.strip().splitlines()[-1:]}")
+    return folder / "more"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_coverage_finds_no_way_in(python: Path, tmp_path: Path, name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.atheris_main", name, str(SECONDS), str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{python}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS * 3 + 240,
+        errors="replace",
+    )
+    runs = re.search(r"stat::number_of_executed_units:\s*(\d+)", done.stderr)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert runs is not None
+    assert int(runs[1]) > 20, done.stderr[-1500:]
+    print(f"{name}: {runs[1]} inputs in {SECONDS} s")
