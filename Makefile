@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # picamera2 for the tests that need no camera: on a Raspberry Pi it comes from apt, here from a pinned list.
 CAMERA_REQUIREMENTS ?= $(wildcard tests/requirements-camera.txt)
 # What `make test-system` takes from Debian, and the program that shows that a package is there already.
-SYSTEM_PACKAGES := mosquitto:mosquitto motion:motion debootstrap:debootstrap ffprobe:ffmpeg nbdfuse:libnbd-bin fusermount3:fuse3 mke2fs:e2fsprogs \
+SYSTEM_PACKAGES := mosquitto:mosquitto motion:motion debootstrap:debootstrap ffprobe:ffmpeg chromium:chromium nbdfuse:libnbd-bin fusermount3:fuse3 mke2fs:e2fsprogs \
   mmdebstrap:mmdebstrap qemu-system-x86_64:qemu-system-x86
 PYTEST := $(BIN)/python -m pytest
 ARGS ?=

@@ -16,14 +16,14 @@ from agent.disk import PosixDisk
 from agent.errors import ConfigError
 from agent.evidence import records
 from agent.evidence.seal import private_key
-from agent.folder import DataLock
+from agent.folder import DataLock, InUse
 from agent.local import Snapshot, catalog_of, journal_extraction, order
 from agent.recording.account import Account, account, as_dict, hold_dict, stretch_dict, table
 from agent.recording.coverage import Now
 from agent.recording.footage import Extraction, NoFootage, extract, unsealed
 from agent.recording.holds import HoldDesk
 from agent.recording.timeline_svg import draw
-from agent.store.store import InUse, Origin, Store
+from agent.store.store import Origin, Store
 from agent.types import NS
 
 

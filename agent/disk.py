@@ -123,12 +123,30 @@ class PosixDisk:
         if not root.is_dir():
             raise ConfigError(f"node.data: {root} is not a folder; make it, or mount the data partition")
         self._root = root
+        self._is = self._identity()
+
+    def _identity(self) -> tuple[int, int]:
+        stat = os.stat(self._root)
+        return stat.st_dev, stat.st_ino
+
+    def _same_folder(self) -> None:
+        """Nothing is made on the card below when the data partition has gone from under the agent."""
+        try:
+            same = self._identity() == self._is
+        except OSError as error:
+            raise _transient(error, "look at", self._root) from error
+        if not same:
+            raise Transient(
+                f"{self._root} is not the folder that it was when the agent started: the data partition has gone;"
+                " mount it again, or restart the agent on the one that is there"
+            )
 
     def path(self, name: str) -> Path:
         return self._root / name
 
     def create(self, name: str) -> PosixFile:
         path = self.path(name)
+        self._same_folder()
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
         except OSError as error:
@@ -177,6 +195,7 @@ class PosixDisk:
         path = self.path(name)
         temporary = path.with_name(path.name + ".tmp")
         mode = 0o600 if private else 0o640
+        self._same_folder()
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
             file = PosixFile(fd, temporary)
@@ -204,6 +223,7 @@ class PosixDisk:
 
     def unlink(self, name: str) -> None:
         path = self.path(name)
+        self._same_folder()  # what is not there would count as removed
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
@@ -212,6 +232,7 @@ class PosixDisk:
 
     def list(self, folder: str) -> list[str]:
         path = self.path(folder)
+        self._same_folder()
         try:
             if not path.is_dir():
                 path.mkdir()

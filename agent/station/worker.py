@@ -130,6 +130,7 @@ class StationWorker:
                 (f"{base}/record", 1),
                 (f"{base}/status", 1),
                 (f"{base}/heartbeat", 0),
+                (f"{base}/reply/+", 1),
             ),
         )
 

@@ -8,37 +8,40 @@ without any fork, for a debugger.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-import random
 import selectors
 import signal
 import sys
 import traceback
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import NoReturn
 
-from tests.sim.power import Death, Killed, PowerCut, kind_of
+from tests.sim.power import Death, Killed, PowerCut
 
 CHILD_S_MAX = 60  # a universe that takes longer hangs, which is a failure
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One way to die. `seed` decides what the disk keeps and what happens afterwards."""
+    """One way to die. `seed` decides what happens afterwards, and what the disk keeps if `way` does not."""
 
     point: int
     step: str
-    kind: str  # "power", "torn" (in the middle of this commit) or "kill"
+    kind: str  # "power", "torn" (in the middle of this commit), "kill", or "station": the station is killed, not the node
     seed: int
     again_after: int = 0  # a second cut so many crash points into the recovery; 0: none
+    way: tuple[int, ...] | None = None  # what the disk chose, see SimDisk.ways; None: drawn by the seed
+    turn: int = 0  # the how manieth at this crash point: picks `way` when the point is reached
+    area: str = ""  # of the product's work, for the table
 
     def __str__(self) -> str:
         again = f" and again {self.again_after} steps later" if self.again_after else ""
-        return f"{self.kind} at crash point {self.point} ({self.step}){again}, seed {self.seed}"
+        return f"{self.kind} at crash point {self.point} ({self.step}){again}, seed {self.seed}, way {self.way}"
 
 
 @dataclass(slots=True)
@@ -49,6 +52,7 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     happened: bool = True  # False: this cut cannot be (a commit that wrote nothing cannot be torn)
+    again_at: str = ""  # the kind of step of the second cut
 
 
 Choose = Callable[[int, str], Sequence[Cut]]
@@ -66,8 +70,10 @@ def death_of(cut: Cut) -> Death:
 class Explorer:
     """Forks a universe per cut, at most `jobs` at a time."""
 
-    def __init__(self, *, jobs: int) -> None:
+    def __init__(self, *, jobs: int, enough: Callable[[Outcome], bool] = lambda _outcome: False) -> None:
+        """`enough`: whether to stop after this outcome."""
         self._jobs = jobs
+        self._enough = enough
         self._children = selectors.DefaultSelector()
         self._running = 0
         self._buffers: dict[int, tuple[Cut, int, bytearray]] = {}
@@ -76,7 +82,7 @@ class Explorer:
     def fork(self, cut: Cut) -> bool:
         """True in the child, whose business is to call `ready`, to die by `cut`, and to call `report`.
 
-        The parent gets False once the child is ready.
+        The parent gets False once the child is ready, or Stopped when it has seen enough.
         """
         while self._running >= self._jobs:
             self._collect()
@@ -89,6 +95,7 @@ class Explorer:
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid == 0:
+            gc.disable()  # it would touch, and so copy, every page of the parent's; the child lives for 0.1 s
             os.close(read_fd)
             os.close(ready_fd)
             self._report_fd = write_fd
@@ -118,12 +125,13 @@ class Explorer:
     def finish(self) -> list[Outcome]:
         """Waits for all children."""
         while self._running:
-            self._collect()
+            with suppress(Stopped):
+                self._collect()
         self.outcomes.sort(key=lambda outcome: (outcome.cut.point, outcome.cut.kind, outcome.cut.seed))
         return self.outcomes
 
     def _collect(self) -> None:
-        for key, _ in self._children.select():
+        for key, _ in self._children.select():  # Stopped leaves the rest for the next call
             fd = key.fd
             data = os.read(fd, 1 << 16)
             cut, pid, buffer = self._buffers[fd]
@@ -136,42 +144,17 @@ class Explorer:
             del self._buffers[fd]
             self._running -= 1
             self.outcomes.append(_outcome(cut, bytes(buffer), status))
+            if self._enough(self.outcomes[-1]):
+                raise Stopped
 
 
 def _outcome(cut: Cut, data: bytes, status: int) -> Outcome:
     if not data or status != 0:
         return Outcome(cut, [f"the universe ended with status {status} and said {data[:200]!r}: it hung or crashed"])
     told = json.loads(data)
-    return Outcome(cut, told["problems"], told["figures"], told["happened"])
+    return Outcome(cut, told["problems"], told["figures"], told["happened"], told["again_at"])
 
 
 def problems_of(error: BaseException) -> list[str]:
     """A failure as lines for the report."""
     return ["".join(traceback.format_exception(error))[-6000:]]
-
-
-def sample(points: int, budget: int, rng: random.Random) -> frozenset[int]:
-    """`budget` of the crash points 1..`points`, all of them if they fit."""
-    return frozenset(range(1, points + 1)) if points <= budget else frozenset(rng.sample(range(1, points + 1), budget))
-
-
-def table(outcomes: Sequence[Outcome]) -> str:
-    """How many cuts of each kind were tried, and what they cost."""
-    real = [outcome for outcome in outcomes if outcome.happened]
-    kinds = Counter(outcome.cut.kind for outcome in real)
-    steps = Counter((outcome.cut.kind, kind_of(outcome.cut.step)) for outcome in real)
-    again = sum(outcome.cut.again_after > 0 for outcome in real)
-    lines = [
-        (
-            f"{len(real)} cuts tried ({', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}; "
-            f"{again} with a second cut during recovery), {sum(bool(outcome.problems) for outcome in real)} failed"
-        )
-    ]
-    lines += [f"  {count:5d}  {kind:5s}  {step}" for (kind, step), count in sorted(steps.items())]
-    losses = sorted(outcome.figures["loss_s"] for outcome in real if "loss_s" in outcome.figures)
-    if losses:
-        p95 = losses[min(int(len(losses) * 0.95), len(losses) - 1)]
-        lines.append(
-            f"footage lost per cut: max {losses[-1]:.2f} s, p95 {p95:.2f} s, mean {sum(losses) / len(losses):.2f} s"
-        )
-    return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 
 from tests.sim.explore import Cut
@@ -14,13 +15,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--point", type=int, required=True)
-    parser.add_argument("--kind", choices=["power", "torn", "kill"], default="power")
+    parser.add_argument("--kind", choices=["power", "torn", "kill", "station"], default="power")
     parser.add_argument("--cut-seed", type=int)
     parser.add_argument("--again-after", type=int, default=0)
+    parser.add_argument("--way", type=json.loads, help="what the disk chose, as a JSON list")
     options = parser.parse_args()
     logging.basicConfig(format="%(name)s: %(message)s")
     cut_seed = options.seed if options.cut_seed is None else options.cut_seed
-    cut = Cut(options.point, "", options.kind, cut_seed, options.again_after)
+    cut = Cut(options.point, "", options.kind, cut_seed, options.again_after, options.way)
     outcome = Universe(a_day_in_half_a_minute, options.seed, VISITS).replay(cut, quiet=False)
     print(f"{cut}: {outcome.figures}")
     print("\n".join(outcome.problems) or ("every promise held" if outcome.happened else "this cut cannot be"))

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import random
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from agent import boot
 from tests.sim import checks
-from tests.sim.explore import Choose, Cut, Explorer, Outcome, death_of, problems_of
-from tests.sim.power import DatabaseImage, Death
+from tests.sim.explore import Choose, Cut, Explorer, Outcome, Stopped, death_of, problems_of
+from tests.sim.power import DatabaseImage, Death, PowerCut, kind_of
 from tests.sim.world import Visit, World
 
 Story = Callable[[World], None]
-SECOND_DEATH_S = 3.0  # how long the power is away after a second cut
+OFF_S = (1.0, 1.0, 1.0, 20.0)  # how long the power is away, or a killed station
+SECOND_DEATH_S = 2.0  # how long the power is away after a second cut
 
 
 @dataclass(slots=True)
@@ -41,33 +42,60 @@ class Universe:
         self.plant(world)
         return world
 
-    def count(self) -> tuple[int, Counter[str], list[str]]:
-        """Runs the story without any cut: how many crash points it has, of which kinds, and what does not hold."""
+    def count(self) -> tuple[list[str], list[str], list[str]]:
+        """Runs the story without any cut: its crash points at the node and at the station, and what does not hold."""
         with universe_folder() as folder:
             world = self.world(folder)
-            problems = _live(world, self.story)
+            node: list[str] = []
+            station: list[str] = []
+            world.crash_points.listener = lambda _, step: node.append(step)
+            world.station_points.listener = lambda _, step: station.append(step)
+            self.story(world)
+            world.crash_points.listener = world.station_points.listener = None
+            problems = _settled(world)
             world.close()
-            return world.crash_points.count, world.crash_points.kinds, problems
+            return node, station, problems
 
-    def explore(self, choose: Choose, *, jobs: int) -> list[Outcome]:
-        """Runs the story once, and each cut that `choose` names in a fork of it."""
-        explorer = Explorer(jobs=jobs)
+    def explore(
+        self,
+        choose: Choose,
+        *,
+        jobs: int,
+        station: Choose = lambda _point, _step: (),
+        enough: Callable[[Outcome], bool] = lambda _outcome: False,
+    ) -> list[Outcome]:
+        """Runs the story once, and each cut that `choose` names in a fork of it, until `enough` says so.
+
+        `station` names the crash points of the station at which it is killed.
+        """
+        explorer = Explorer(jobs=jobs, enough=enough)
         with universe_folder() as folder:
             world = self.world(folder)
 
-            def listen(point: int, step: str) -> None:
-                for cut in choose(point, step):
+            def branch(cuts: Sequence[Cut]) -> None:
+                for cut in cuts:
                     if explorer.fork(cut):
                         own = Path(tempfile.mkdtemp(prefix="universe-", dir=folder))
                         world.move_to(own)
                         explorer.ready()
                         # Not raised: unwinding would run the product's clean-up on the parent's files.
                         explorer.report(_aftermath(world, cut, own, death_of(cut)))
+
+            def at_node(point: int, step: str) -> None:
+                branch(_with_ways(world, choose(point, step)))
                 if step.startswith("before commit"):
                     world.torn_from = DatabaseImage(world.node_folder / boot.STORE_NAME)
 
-            world.crash_points.listener = listen
-            self.story(world)
+            world.crash_points.listener = at_node
+            world.station_points.listener = lambda point, step: branch(station(point, step))
+            gc.collect()
+            gc.freeze()
+            try:
+                self.story(world)
+            except Stopped:
+                world.crash_points.listener = world.station_points.listener = None
+            finally:
+                gc.unfreeze()
             outcomes = explorer.finish()
             world.close()
         return outcomes
@@ -83,7 +111,8 @@ class Universe:
                 if step.startswith("before commit"):
                     world.torn_from = DatabaseImage(world.node_folder / boot.STORE_NAME)
 
-            world.crash_points.listener = listen
+            points = world.station_points if cut.kind == "station" else world.crash_points
+            points.listener = listen
             try:
                 self.story(world)
             except Death as death:
@@ -92,6 +121,19 @@ class Universe:
                 with suppress(Exception):
                     world.close()
             return Outcome(cut, [], happened=False)
+
+
+def _with_ways(world: World, cuts: Sequence[Cut]) -> list[Cut]:
+    """Gives each power cut its own legal outcome of the disk, as long as there are any that no cut here has had."""
+    if not any(cut.kind == "power" for cut in cuts):
+        return list(cuts)
+    ways, exact = world.disk.ways()
+    found = []
+    for cut in cuts:
+        if cut.kind == "power" and (cut.turn < len(ways) or exact):
+            cut = replace(cut, way=ways[cut.turn % len(ways)])  # noqa: PLW2901
+        found.append(cut)
+    return found
 
 
 def _aftermath(world: World, cut: Cut, folder: Path, death: Death) -> Outcome:
@@ -113,37 +155,41 @@ def _judged(world: World, cut: Cut, death: Death) -> Outcome:
         log = None if before is None else before.torn_by(after, rng)
         if log is None:
             return Outcome(cut, [], happened=False)
-    world.crash_points.listener = None
+    world.crash_points.listener = world.station_points.listener = None
     world.end_story()
-    world.die(death, rng, off_s=rng.choice([1.0, 20.0]), log=log)
-    deaths = 1
+    off_s = rng.choice(OFF_S)
+    if cut.kind == "station":
+        world.live_on_in_copy()
+        world.kill_station(off_s=off_s)
+    else:
+        world.die(death, rng, off_s=off_s, log=log, way=cut.way)
+    deaths, again_at = 1, ""
     if cut.again_after:
-        again_at = world.crash_points.count + cut.again_after
+        again_point = world.crash_points.count + cut.again_after
 
         def listen(point: int, _step: str) -> None:
-            if point == again_at:
-                raise death_of(cut)
+            if point == again_point:
+                raise PowerCut(str(cut))
 
         world.crash_points.listener = listen
     while True:
         try:
-            problems = _live(world, None)
+            problems = _settled(world)
             break
         except Death as again:
             deaths += 1
+            again_at = kind_of(world.crash_points.last)
             world.crash_points.listener = None
             world.die(again, rng, off_s=SECOND_DEATH_S)
     figures = {"deaths": float(deaths), "lived_s": world.now_s}
     if world.losses:
         figures["loss_s"] = max(loss.lost_s for loss in world.losses)
         figures["loss_beyond_queue_s"] = max(loss.lost_s - loss.queue_s for loss in world.losses)
-    return Outcome(cut, problems, figures)
+    return Outcome(cut, problems, figures, again_at=again_at)
 
 
-def _live(world: World, story: Story | None) -> list[str]:
-    """The story, or what comes after it, up to a settled world; what does not hold there."""
-    if story is not None:
-        story(world)
+def _settled(world: World) -> list[str]:
+    """Lets the world come to rest, with a network; what does not hold there."""
     world.network(up=True)
     world.settle()
     if not world.running:

@@ -288,8 +288,9 @@ class World:
     def run(self, until_s: float) -> None:
         """Lives on until this moment of true time. Raises Death when the power goes, and Broken."""
         while self._script and self._script[0].at_s <= until_s:
-            scripted = self._script.pop(0)
-            self.scheduler.run(scripted.at_s)
+            scripted = self._script[0]
+            self.scheduler.run(scripted.at_s)  # may end in a death: what was to come then still comes
+            self._script = [other for other in self._script if other is not scripted]
             scripted.act()
         self.scheduler.run(until_s)
 

@@ -62,7 +62,8 @@ class Machine:
     def _command(self, words: str) -> list[list[str | Path]]:
         disk = f"nbd+unix:///?socket={self.disk.socket}"
         return [
-            ["qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "Nehalem", "-smp", "2", "-m", "768"],
+            ["qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=256"],
+            ["-cpu", "Nehalem", "-smp", "2", "-m", "768"],
             ["-nodefaults", "-nographic", "-no-reboot", "-rtc", "base=utc"],
             ["-kernel", FOLDER / "vmlinuz", "-initrd", FOLDER / "initrd", "-append", words],
             ["-drive", f"file={FOLDER / 'root.img'},format=raw,if=virtio,snapshot=on"],
