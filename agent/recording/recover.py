@@ -6,6 +6,7 @@ Each step is safe to repeat: a cut during recovery leaves work for the next reco
     row garbage               the deletion was interrupted: unlink, forget
     row, no file              condemn ("file missing"), forget
     row, other size           scan, cut back, replace the row, gap: bytes were lost after the seal
+      another recording         set aside whole, condemn: cutting it to size would destroy it
     file, no row              scan, cut off the torn tail, row with power_cut or killed
       without a good fragment     removed, if it is no more than a torn first fragment; else set aside in quarantine/
       damaged within              set aside; its good front is copied back
@@ -107,6 +108,12 @@ class _Recoverer:
         if size == row.bytes:
             return
         found = self._scan(row.name, size)
+        head = found.header
+        if head is not None and (head.session, head.boot_id, head.start_ns) != (row.session, row.boot_id, row.start_ns):
+            self._index.condemn([row.name], "file replaced")
+            self._aside(row.name, f"it is another recording, of session {head.session}, in the place of this one")
+            self._index.forget([row.name])
+            return
         if found.trusted >= row.bytes and size > row.bytes:
             self._disk.truncate(row.name, row.bytes)  # the surplus is not ours; what the row promises stays
             self._result.resealed.append(row.name)

@@ -45,7 +45,7 @@ loop = true
 driver = "none"
 
 [recording]
-segment_s = 5
+segment_s = 10
 budget_gb = 0.05
 free_gb_min = 0.002
 

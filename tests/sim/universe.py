@@ -9,10 +9,11 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from agent import boot
 from tests.sim import checks
@@ -44,7 +45,7 @@ class Universe:
 
     def count(self) -> tuple[list[str], list[str], list[str]]:
         """Runs the story without any cut: its crash points at the node and at the station, and what does not hold."""
-        with universe_folder() as folder:
+        with small_ballast(), universe_folder() as folder:
             world = self.world(folder)
             node: list[str] = []
             station: list[str] = []
@@ -69,7 +70,7 @@ class Universe:
         `station` names the crash points of the station at which it is killed.
         """
         explorer = Explorer(jobs=jobs, enough=enough)
-        with universe_folder() as folder:
+        with small_ballast(), universe_folder() as folder:
             world = self.world(folder)
 
             def branch(cuts: Sequence[Cut]) -> None:
@@ -77,6 +78,8 @@ class Universe:
                     if explorer.fork(cut):
                         own = Path(tempfile.mkdtemp(prefix="universe-", dir=folder))
                         world.move_to(own)
+                        if cut.kind == "station":
+                            world.live_on_in_copy()
                         explorer.ready()
                         # Not raised: unwinding would run the product's clean-up on the parent's files.
                         explorer.report(_aftermath(world, cut, own, death_of(cut)))
@@ -102,7 +105,7 @@ class Universe:
 
     def replay(self, cut: Cut, *, quiet: bool = True) -> Outcome:
         """The same cut in this process: for a debugger, and to prove that forking changes nothing."""
-        with universe_folder(quiet=quiet) as folder:
+        with small_ballast(), universe_folder(quiet=quiet) as folder:
             world = self.world(folder)
 
             def listen(point: int, step: str) -> None:
@@ -159,7 +162,6 @@ def _judged(world: World, cut: Cut, death: Death) -> Outcome:
     world.end_story()
     off_s = rng.choice(OFF_S)
     if cut.kind == "station":
-        world.live_on_in_copy()
         world.kill_station(off_s=off_s)
     else:
         world.die(death, rng, off_s=off_s, log=log, way=cut.way)
@@ -195,6 +197,11 @@ def _settled(world: World) -> list[str]:
     if not world.running:
         return [f"the node did not come up: {world.boot_error}"]
     return checks.all_problems(world)
+
+
+def small_ballast() -> AbstractContextManager[object]:
+    """Megabytes in memory, copied for each universe, would be most of its cost."""
+    return mock.patch("agent.recording.retention.BALLAST_BYTES", 4096)
 
 
 @contextmanager
