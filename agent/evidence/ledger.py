@@ -178,7 +178,7 @@ class Ledger:
                 break
             if good and (line.payload.seq != good[-1].payload.seq + 1 or line.payload.prev != good[-1].sha256):
                 break
-            if line.payload.seq > mark.seq and not self._signed(raw, line):
+            if line.payload.seq > mark.seq and not self._signed(raw, line, good[-1] if good else None):
                 break
             if line.payload.seq == mark.seq and line.sha256 != mark.head:
                 break  # not what was written there
@@ -194,10 +194,20 @@ class Ledger:
             return None
         return _Line(raw, digest(raw), payload, envelope.keyid) if payload.node == self._node else None
 
-    def _signed(self, raw: bytes, line: _Line) -> bool:
-        """A line by a key that is lost cannot be checked here; its chain can."""
+    def _signed(self, raw: bytes, line: _Line, before: _Line | None = None) -> bool:
+        """A line by a key that is lost cannot be checked here; its chain can. But it must have come by that key: a name
+        of a key that rots, or that somebody writes, is not a key that was lost.
+        """
         public = self._public.get(line.keyid)
-        return public is None or dsse.parse(raw).verify(public)
+        if public is not None:
+            return dsse.parse(raw).verify(public)
+        if before is None or before.keyid == line.keyid:
+            return True
+        if line.payload.kind == RecordKind.INSTALL:
+            told = accept_key(line.payload)
+            return told is not None and told[0] == line.keyid and dsse.parse(raw).verify(told[1])
+        introduced = accept_key(before.payload)
+        return introduced is not None and introduced[0] == line.keyid
 
     def _later(self, rest: bytes, last: int) -> _Line | None:
         """The last line that this node has certainly signed, behind something that is damaged."""

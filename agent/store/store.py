@@ -26,6 +26,7 @@ from agent.errors import ConfigError, Corrupt, Transient, WardpostError
 from agent.evidence import records
 from agent.evidence.records import Fact, LedgerLine, LedgerMark, RecordKind
 from agent.store import rebuild
+from agent.store.trim import trim
 from agent.types import (
     MS,
     NS,
@@ -136,6 +137,10 @@ class Origin:
         return f"wardpost/{self.site}/{self.node}"
 
 
+TRIM_EVERY = 60
+"""Signs of life, one a minute, between two looks at the bounds of agent.store.trim."""
+
+
 def ignore_step(_step: str) -> None:
     """The default for `crash_point`."""
 
@@ -172,6 +177,7 @@ class Store:
         self._outbox_rows = 0
         self._record_rows = 0
         self._number = 0  # of the newest row of the journal; one that was rolled back is not used again
+        self._alives = 0
         self._ledger_seq = 0  # the last line that was handed over
         self._ledger_sent: int | None = None  # the last line that went into the outbox; None: nobody knows yet
         self._taken = 0  # rows up to here are in the ledger's hands: they are never changed
@@ -485,6 +491,7 @@ class Store:
                 before=None if before_row is None else msgspec.to_builtins(before_row),
             )
             self._journal(db, RecordKind.START, told, urgent=True)
+            trim(db, boot_id=self._clock.boot_id)
         self.session = cursor.lastrowid or 0
         return before_row
 
@@ -492,6 +499,9 @@ class Store:
         """Notes that the agent lives, for whoever must explain later when it did not."""
         with self._transaction("alive") as db:
             db.execute("update session set alive_ns = ? where session = ?", (self._clock.boot_ns(), self.session))
+            self._alives += 1
+            if self._alives % TRIM_EVERY == 0:
+                trim(db, boot_id=self._clock.boot_id)
 
     def stop_session(self, reason: str) -> None:
         """Notes a clean stop."""

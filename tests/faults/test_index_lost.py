@@ -20,7 +20,9 @@ from tests.sim.universe import universe_folder
 from tests.sim.world import Visit, World
 
 SEED = 11
-HOLD = Hold("hold-1", 1_790_000_000 * NS, 1_790_000_600 * NS, None, "an accident at the gate", "desk", 1_790_000_700 * NS)
+HOLD = Hold(
+    "hold-1", 1_790_000_000 * NS, 1_790_000_600 * NS, None, "an accident at the gate", "desk", 1_790_000_700 * NS
+)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ bounded memory. Minutes, guided by coverage: test_atheris.py."""
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -37,7 +36,9 @@ def mutations(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
             case 0 if data:
                 data[at] ^= 1 << draw(st.integers(0, 7))
             case 1:
-                data[at : at + 4] = draw(st.sampled_from([b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff", b"\0\0\0\1"]))
+                data[at : at + 4] = draw(
+                    st.sampled_from([b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff", b"\0\0\0\1"])
+                )
             case 2:
                 del data[at:]
             case 3:
@@ -53,7 +54,9 @@ def mutations(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
             case 7:
                 data += data[at : at + 4096]
             case _:
-                data[at:at] = draw(st.sampled_from([b"[" * 5000, b'{"a":' * 3000, b"9" * 5000, b"\xed\xa0\x80", b"1e999"]))
+                data[at:at] = draw(
+                    st.sampled_from([b"[" * 5000, b'{"a":' * 3000, b"9" * 5000, b"\xed\xa0\x80", b"1e999"])
+                )
     return bytes(data)
 
 
