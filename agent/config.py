@@ -89,7 +89,7 @@ class RecordingSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fiel
     """[recording]: how much is kept."""
 
     segment_s: Annotated[float, Meta(ge=10, le=60)] = 30.0
-    fragment_s: Annotated[float, Meta(ge=0.25, le=2)] = 0.5  # a power cut costs this, a sync and two pictures: under 1 s
+    fragment_s: Annotated[float, Meta(ge=0.25, le=2)] = 0.5  # a power cut costs this and a sync: under 1 s
     budget_gb: Annotated[float, Meta(gt=0)] = 24.0
     keep_days_max: Annotated[float, Meta(gt=0, le=3660)] = 30.0
     free_gb_min: Annotated[float, Meta(ge=0)] = 0.5  # always left free, whatever the budget

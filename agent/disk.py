@@ -126,7 +126,7 @@ class PosixDisk:
         self._is = self._identity()
 
     def _identity(self) -> tuple[int, int]:
-        stat = os.stat(self._root)
+        stat = self._root.stat()
         return stat.st_dev, stat.st_ino
 
     def _same_folder(self) -> None:

@@ -211,6 +211,11 @@ def _lives(lives: Sequence[_Life], timeline: Timeline, now: Now | None, testimon
                 testimony.death(row, life.end_ns, following.row if following else None),
                 _late_s(life, life.last_ns),
             )
+            # What was still in memory went with it, also in front of a gap that had reached the disk before.
+            yield from _claim(
+                timeline, row.boot_id, max(life.last_ns - round(TAIL_S_MAX * NS), row.start_ns), life.last_ns,
+                _Rank.SESSION, what, detail, evidence=proof,
+            )  # fmt: skip
         yield from _claim(
             timeline, row.boot_id, life.last_ns, tail_ns, _Rank.SESSION, what, detail, late_s=late_s, evidence=proof
         )

@@ -171,3 +171,16 @@ def test_a_second_death_at_every_step_of_the_rebuilding_costs_nothing(folder: Pa
     assert all(incidents.count(incident) == 1 for incident in told)
     print(f"{len(deaths)} deaths while rebuilding")
     world.close()
+
+
+def test_without_the_rebuilding_events_and_holds_would_be_lost(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: the same story with the rebuilding left out fails, so the tests above can tell."""
+    world, told = dark_life(folder)
+    half_written(world.node_folder / boot.STORE_NAME, random.Random(SEED))
+    monkeypatch.setattr(boot, "restore_index", lambda *_: "")
+    world.network(up=True)
+    world.boot()
+    world.settle()
+    assert not told & set(arrived(world))
+    assert not world.node.store.holds()
+    world.close()

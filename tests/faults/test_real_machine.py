@@ -102,7 +102,7 @@ class Machine:
         with self.words.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "agent.cli", "run", "--config", str(self.config)],
-                stdout=log, stderr=log, cwd=ROOT, env={**os.environ, **self.environment}, preexec_fn=limit,
+                stdout=log, stderr=log, cwd=ROOT, env={**os.environ, **self.environment}, preexec_fn=limit,  # noqa: PLW1509  (no threads here)
             )  # fmt: skip
 
     def ends_within(self, seconds: float) -> int | None:

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
+from unittest import mock
 
 from agent import boot
-from agent.disk import DurableFile
+from agent.camera.worker import CameraWorker
+from agent.clock import Clock
+from agent.disk import Disk, DurableFile
+from agent.evidence.ledger import Ledger
+from agent.recording.holds import HoldDesk, Kept
 from agent.recording.recorder import RecorderWorker
 from agent.recording.recover import Recovery, recover
 from agent.recording.retention import RetentionWorker
+from agent.recording.timeline import Timeline
 from agent.station.intake import EventIn
 from agent.station.store import Batch, Stored
 from agent.store.store import Store
@@ -22,6 +28,74 @@ from agent.uplink.worker import UplinkWorker
 from tests.sim import world as sim
 from tests.sim.stories import notice
 from tests.sim.world import World
+
+
+class WallClock:
+    """A clock whose intervals are those of the wall clock: `time.time()` where CLOCK_BOOTTIME belongs."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset_ns = clock.utc().utc_ns - clock.boot_ns()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clock, name)
+
+    def boot_ns(self) -> int:
+        return self._clock.utc().utc_ns - self._offset_ns
+
+
+class CameraByTheWallClock(CameraWorker):
+    """Takes a step of the wall clock for time in which the camera was silent."""
+
+    def __init__(self, *, clock: Clock, **given: Any) -> None:
+        super().__init__(clock=cast("Clock", WallClock(clock)), **given)
+
+
+class HoldsNothing(HoldDesk):
+    """Holds are written down, and retention does not ask."""
+
+    def held(self, segments: Sequence[Segment], timeline: Timeline) -> Kept:
+        return Kept(frozenset(), 0, 0)
+
+
+class TrustsTornLines:
+    """agent.boot as it is, but a torn end of the ledger stays in the file."""
+
+    def __getattr__(self, name: str) -> Any:
+        return _open_ledger_untouched if name == "open_ledger" else getattr(boot, name)
+
+
+def _open_ledger_untouched(disk: Disk, *given: Any) -> Any:
+    truncate = disk.truncate
+    disk.truncate = lambda *_: None  # type: ignore[method-assign]
+    try:
+        return boot.open_ledger(disk, *given)
+    finally:
+        disk.truncate = truncate  # type: ignore[method-assign]
+
+
+class HandsOverFirst(Ledger):
+    """Lines count as put down before they are on the disk."""
+
+    def _write(self, data: bytes) -> None:
+        if self._file is None:
+            self._file = self._disk.append(self._name) if self._name else self._create()
+        self._file.write(data)
+        self._size += len(data)
+
+
+class BootHandsOverFirst:
+    """agent.boot with that ledger."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "open_ledger":
+            return getattr(boot, name)
+
+        def open_ledger(*given: Any) -> Any:
+            with mock.patch.object(boot, "Ledger", HandsOverFirst):
+                return boot.open_ledger(*given)
+
+        return open_ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +284,11 @@ def blink(world: World) -> None:
     world.at(18.0, lambda: world.camera.heal())  # noqa: PLW0108
 
 
+def clock_steps(world: World) -> None:
+    """The wall clock was wrong by an hour, and is corrected while somebody is recorded."""
+    world.at(7.3, lambda: world.clock.step_utc(3600.0))
+
+
 def station_receipts_first(world: World) -> None:
     """Plants StationReceiptsFirst and kills the station while it owes a commit."""
     world.station_kind = StationReceiptsFirst
@@ -253,6 +332,20 @@ MUTATIONS = (
         plant=flood,
         settings={"store": {"outbox_rows_max": 100}},
     ),
+    Mutation(
+        "time step used as interval", "check_", "", parts={"CameraWorker": CameraByTheWallClock}, plant=clock_steps
+    ),
+    Mutation(
+        "torn ledger line accepted", "check_the_ledger", "after write ledger/", parts={"boot": TrustsTornLines()}
+    ),
+    Mutation(
+        "ledger line handed over before its sync",
+        "check_the_ledger",
+        "before commit: hand over",
+        later=2,
+        parts={"boot": BootHandsOverFirst()},
+    ),
+    Mutation("held footage deleted", "check_2_held", "", parts={"HoldDesk": HoldsNothing}),
     Mutation("gaps not written down", "check_4", "", parts={"Store": NoGaps}, plant=blink),
     Mutation("incidents of a dead life stay open", "check_incidents", "after sync", parts={"boot": NothingEnds()}),
 )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.sim import checks
 from tests.sim.explore import Cut
-from tests.sim.mutations import MUTATIONS, Mutation
+from tests.sim.mutations import MUTATIONS, Mutation, blink, clock_steps, flood, lossy_broker
 from tests.sim.stories import VISITS, a_day_in_half_a_minute
 from tests.sim.test_cuts import JOBS, SEED
 from tests.sim.universe import Universe
+from tests.sim.world import World
 
 CUTS_MAX = 24
 
@@ -40,12 +43,29 @@ def findings(mutation: Mutation) -> list[str]:
         ways = 3 if "commit" in mutation.at else 1
         return [Cut(point, step, "power", SEED + point + way) for way in range(ways)]
 
-    return [problem for outcome in story.explore(choose, jobs=JOBS) for problem in outcome.problems]
+    outcomes = story.explore(choose, jobs=JOBS, enough=lambda outcome: bool(bites(mutation, outcome.problems)))
+    return [problem for outcome in outcomes for problem in outcome.problems]
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name.replace(" ", "-"))
-def test_a_planted_bug_is_caught(mutation: Mutation) -> None:
-    found = findings(mutation)
-    caught = [problem for problem in found if mutation.caught_by in problem]
-    print(f"{mutation.name:45s} caught by {(caught or found or ['nobody'])[0][:110]}")
-    assert caught, found[:3]
+def bites(mutation: Mutation, problems: list[str]) -> list[str]:
+    return [problem for problem in problems if mutation.caught_by in problem]
+
+
+def test_each_planted_bug_is_caught_by_the_check_that_is_there_for_it() -> None:
+    lines, missed = [], []
+    for mutation in MUTATIONS:
+        found = findings(mutation)
+        caught = bites(mutation, found)
+        lines.append(f"{mutation.name:42s} {(caught or ['NOBODY'])[0][:110]}")
+        if not caught:
+            missed.append((mutation.name, found[:2]))
+    print("\n".join([f"{'planted bug':42s} caught by", *lines]))
+    assert len(MUTATIONS) >= 10
+    assert not missed
+
+
+@pytest.mark.parametrize("plant", [flood, lossy_broker, blink, clock_steps], ids=lambda plant: str(plant.__name__))
+def test_the_world_of_a_planted_bug_is_no_bug_itself(plant: Callable[[World], None]) -> None:
+    settings = {"store": {"outbox_rows_max": 100}} if plant is flood else {}
+    story = Universe(a_day_in_half_a_minute, SEED, VISITS, plant=plant, settings=settings)
+    assert story.count()[2] == []

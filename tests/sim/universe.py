@@ -76,6 +76,7 @@ class Universe:
             def branch(cuts: Sequence[Cut]) -> None:
                 for cut in cuts:
                     if explorer.fork(cut):
+                        world.crash_points.listener = world.station_points.listener = None
                         own = Path(tempfile.mkdtemp(prefix="universe-", dir=folder))
                         world.move_to(own)
                         if cut.kind == "station":
@@ -159,7 +160,7 @@ def _judged(world: World, cut: Cut, death: Death) -> Outcome:
         if log is None:
             return Outcome(cut, [], happened=False)
     world.crash_points.listener = world.station_points.listener = None
-    world.end_story()
+    world.end_story(node_lives=cut.kind == "station")
     off_s = rng.choice(OFF_S)
     if cut.kind == "station":
         world.kill_station(off_s=off_s)

@@ -60,6 +60,7 @@ FPS = 5
 RESTART_S = 2.0  # systemd's pause before it starts a process again
 BOOT_S = 3.0  # from power to the agent's first instruction
 CHECK_EVERY_TURNS = 20
+KEYFRAME_S = 1.0  # as FakeCamera's
 
 
 class SimDisk(FakeDisk):
@@ -93,15 +94,20 @@ class SimDisk(FakeDisk):
         """
         if not any(self._dir_ops.values()) and all(i.data == i.durable for i in self._names.values()):
             return [(0,) * len(self._dir_ops)], True  # each folder is asked about, with one answer
-        kept = self._names, self._durable_names, {folder: list(ops) for folder, ops in self._dir_ops.items()}, self._boot
+        names, durable, boot_number = self._names, self._durable_names, self._boot
+        dir_ops = {folder: list(ops) for folder, ops in self._dir_ops.items()}
         ways: dict[object, Way] = {}
         odometer = Odometer()
+        clean = {name for name, inode in names.items() if inode.data == inode.durable}
+        held_back = {op.name for ops in dir_ops.values() for op in ops}
+        self._durable_names = {name: inode for name, inode in durable.items() if name not in clean - held_back}
+        asked = self._durable_names
         while odometer.turn() and len(ways) < WAYS_MAX and odometer.turns < 4 * WAYS_MAX:
             self.power_cut(odometer.choose)
             left = frozenset((name, bytes(inode.data)) for name, inode in self._names.items())
             ways.setdefault(left, tuple(odometer.chosen))
-            self._names, self._durable_names, self._boot = kept[0], kept[1], kept[3]
-            self._dir_ops = {folder: list(ops) for folder, ops in kept[2].items()}
+            self._durable_names, self._dir_ops = asked, {folder: list(ops) for folder, ops in dir_ops.items()}
+        self._names, self._durable_names, self._boot = names, durable, boot_number
         return list(ways.values()), odometer.exact and odometer.finished
 
 
@@ -250,6 +256,7 @@ class World:
         self.promises = checks.Promises()
         self.losses: list[Loss] = []
         self.going_on: set[str] = set()  # kinds of incident that a story leaves open on purpose
+        self.curtains: list[tuple[str, int, int]] = []  # boot, from, until: nothing of this may be recorded
         self.lives = 0
         self.station_kind = SimStationStore
         self.boot_error = ""
@@ -296,9 +303,14 @@ class World:
             scripted.act()
         self.scheduler.run(until_s)
 
-    def end_story(self) -> None:
-        """Nothing more happens but what has begun: nobody comes, nothing that was to be done is done."""
+    def end_story(self, *, node_lives: bool = False) -> None:
+        """Nothing more happens but what has begun: nobody comes, nothing that was to be done is done.
+
+        A node that lives on has a camera that shows its visitors all the same.
+        """
         self._script.clear()
+        if node_lives:
+            return
         self.visits = [visit for visit in self.visits if visit.from_s <= self.now_s]
 
     def settle(self, within_s: float = 90.0) -> None:
@@ -441,7 +453,15 @@ class World:
             if row.boot_id == dying.boot_id and row.session == dying.session
         ]
         period_ns = NS // FPS
-        lost_ns = dying.newest_ns + period_ns - max(ends, default=dying.first_ns)
+        from_ns, until_ns = max(ends, default=dying.first_ns), dying.newest_ns + period_ns
+        hidden_ns = sum(
+            max(min(end_ns, until_ns) - max(start_ns, from_ns), 0)
+            for boot_id, start_ns, end_ns in self.curtains
+            if boot_id == dying.boot_id
+        )
+        # Behind a curtain nothing is recorded until the next key frame.
+        waiting_ns = round(NS * KEYFRAME_S) if hidden_ns else 0
+        lost_ns = until_ns - from_ns - hidden_ns - waiting_ns
         fragment_s = self.config.recording.fragment_s
         # The fragment in FFmpeg's hands, and the frame that made it come out; a cut at 1.05 fragments (fragments.py).
         bound_s = fragment_s * 1.05 + 2 / FPS + dying.queue_s
@@ -477,6 +497,8 @@ class World:
         """Headquarters switches the recording off for a while; nothing when the node is down."""
         if self.running:
             privacy: Any = next(worker for worker in self.node.workers if worker.name == "privacy")
+            begin_ns = self.clock.boot_ns()
+            self.curtains.append((self.clock.boot_id, begin_ns, begin_ns + round(seconds * NS)))
             privacy.command(seconds)
 
     def reconfigure(self, **settings: Any) -> None:
@@ -542,8 +564,9 @@ class World:
             old._folder = self.station_folder
             return
         store = SimStationStore(self.station_folder, clock=self.desk.clock, site=SITE, free_bytes=lambda _: 1 << 40)
-        store.crash_point = self.station_points
+        store.crash_point = lambda _step: None  # these steps belong to no life
         store.open()
+        store.crash_point = self.station_points
         self._graveyard.append(old._db)
         old._db, old._folder = store._db, self.station_folder
         self._graveyard.append(store)
