@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 CAMERA_REQUIREMENTS ?= $(wildcard tests/requirements-camera.txt)
 # What `make test-system` takes from Debian, and the program that shows that a package is there already.
 SYSTEM_PACKAGES := mosquitto:mosquitto motion:motion debootstrap:debootstrap ffprobe:ffmpeg chromium:chromium nbdfuse:libnbd-bin fusermount3:fuse3 mke2fs:e2fsprogs \
-  mmdebstrap:mmdebstrap qemu-system-x86_64:qemu-system-x86
+  mmdebstrap:mmdebstrap qemu-system-x86_64:qemu-system-x86 nbdkit:nbdkit gcc:gcc
 PYTEST := $(BIN)/python -m pytest
 ARGS ?=
 
@@ -66,7 +66,7 @@ demo: assets ## the whole product on this machine, in about 75 s (CAMERA=URL: on
 
 .PHONY: test
 test: assets ## every test that needs no root (ARGS="-k name" picks some)
-	@$(PYTEST) -m 'not system' $(ARGS)
+	@$(PYTEST) -q -m 'not system' -n 2 --dist loadfile $(ARGS)
 
 .PHONY: test-system
 test-system: assets ## tests that need root, Debian packages or minutes; installs those packages
@@ -78,7 +78,7 @@ test-system: assets ## tests that need root, Debian packages or minutes; install
 	  echo "installing from Debian:$$missing"; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
-	@PATH="$$PATH:/usr/sbin:/sbin" $(PYTEST) -m system $(ARGS)
+	@PATH="$$PATH:/usr/sbin:/sbin" $(PYTEST) -q -m system --durations=25 $(ARGS)
 
 .PHONY: lint
 lint: setup ## ruff and mypy, without changing anything

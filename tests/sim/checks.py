@@ -120,7 +120,9 @@ def check_1_committed_events_are_kept(world: World) -> None:
     stored = {(event.epoch, event.sequence): event.id for event in at_station(world.station_folder)}
     waiting = {(node.store.epoch, sequence): event_id for sequence, event_id in outbox(node.store).items()}
     shed = _shed(node.store)
-    on_record = {(node.store.epoch, s): i for s, i in node.store._query("select sequence, id from event where kind <> 'record'")}
+    on_record = {
+        (node.store.epoch, s): i for s, i in node.store._query("select sequence, id from event where kind <> 'record'")
+    }
     for key, event_id in (world.promises.committed | on_record).items():
         where = stored.get(key) or waiting.get(key)
         if where is None and not (key[0] == node.store.epoch and key[1] in shed):
@@ -247,6 +249,12 @@ def check_3_a_cut_costs_one_fragment(world: World) -> None:
             )
 
 
+def check_3_recording_goes_on(world: World) -> None:
+    """Whatever has happened, in the end the camera is recorded again."""
+    if not world.recorder_state().recording:
+        raise Broken(f"nothing is recorded: {world.where()}")
+
+
 # -- 4 and 5: time -----------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +306,17 @@ def check_4_recorded_means_footage(world: World) -> None:
             on_disk_s += (max(one.end_ns for one in fragments) - min(one.start_ns for one in fragments)) / NS
     if abs(claimed_s - on_disk_s) > 0.2 * max(len(world.node.store.segments()), 1):
         raise Broken(f"{claimed_s:.2f} s are called recorded, {on_disk_s:.2f} s are on the disk")
+
+
+def check_4_nothing_behind_a_curtain(world: World) -> None:
+    """While recording was switched off for privacy there is no footage, whatever the wall clock did."""
+    for row in world.node.store.segments():
+        with world.disk.open(row.name) as file:
+            for fragment in scan(file).fragments:
+                for boot_id, start_ns, end_ns in world.curtains:
+                    seen_ns = min(fragment.end_ns, end_ns) - max(fragment.start_ns, start_ns)
+                    if boot_id == row.boot_id and seen_ns > MOMENT_NS:
+                        raise Broken(f"{row.name} shows {seen_ns / NS:.2f} s from behind a curtain")
 
 
 def check_5_records_are_not_rewritten(world: World) -> None:
@@ -363,8 +382,9 @@ def check_6_bounds(world: World) -> None:
     """Queues, rows and disk: cheap enough to ask every few steps."""
     config, node = world.config, world.node
     rows = node.store.outbox_rows
-    if rows > config.store.outbox_rows_max:
-        raise Broken(f"{rows} outbox rows; {config.store.outbox_rows_max} are allowed")
+    rows_max = config.store.outbox_rows_max + config.store.outbox_rows_max // 4  # events, and records beside them
+    if rows > rows_max:
+        raise Broken(f"{rows} outbox rows; {rows_max} are allowed")
     state = world.recorder_state()
     if state.queue_s > config.recording.queue_s_max + 2 * config.recording.fragment_s:
         raise Broken(f"{state.queue_s:.1f} s of footage in the recorder's queue")
@@ -407,8 +427,10 @@ SETTLED: tuple[Callable[[World], None], ...] = (
     check_2_held_footage_stays,
     check_2_no_file_without_a_row,
     check_3_a_cut_costs_one_fragment,
+    check_3_recording_goes_on,
     check_4_every_second_is_explained,
     check_4_recorded_means_footage,
+    check_4_nothing_behind_a_curtain,
     check_5_records_are_not_rewritten,
     check_the_ledger_tells_everything_once,
     check_6_bounds,

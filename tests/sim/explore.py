@@ -32,7 +32,9 @@ class Cut:
 
     point: int
     step: str
-    kind: str  # "power", "torn" (in the middle of this commit), "kill", or "station": the station is killed, not the node
+    kind: (
+        str  # "power", "torn" (in the middle of this commit), "kill", or "station": the station is killed, not the node
+    )
     seed: int
     again_after: int = 0  # a second cut so many crash points into the recovery; 0: none
     way: tuple[int, ...] | None = None  # what the disk chose, see SimDisk.ways; None: drawn by the seed

@@ -65,9 +65,14 @@ def table(figures: dict[str, Any]) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in figures["by_kind"].items())
     ways = figures["disk_outcomes"]
     lines = [
-        f"{figures['universes']} cuts tried ({kinds}), {figures['second_cuts']} more during recovery: {figures['failed']} failed",
-        f"outcomes of the disk: {ways['counted out']} counted out (each once; at most {ways['lengths_per_tail_max']} lengths"
-        f" of a tail, {ways['outcomes_per_step_max']} outcomes of a step), {ways['drawn']} drawn by seed",
+        (
+            f"{figures['universes']} cuts tried ({kinds}), {figures['second_cuts']} more during recovery:"
+            f" {figures['failed']} failed"
+        ),
+        (
+            f"outcomes of the disk: {ways['counted out']} counted out (at most {ways['lengths_per_tail_max']} lengths"
+            f" of a tail, {ways['outcomes_per_step_max']} outcomes of a step), {ways['drawn']} drawn by seed"
+        ),
         f"{'cut at':58s} power  torn  kill  station  again",
     ]
     second = figures["second_cuts_by_step"]

@@ -45,9 +45,7 @@ def explore(seed: int, budget: int) -> list[Outcome]:
     wanted: dict[tuple[bool, int], list[Cut]] = defaultdict(list)
     for cut in plan(node, station, budget=budget, seed=seed):
         wanted[cut.kind == "station", cut.point].append(cut)
-    return story.explore(
-        lambda point, _: wanted[False, point], station=lambda point, _: wanted[True, point], jobs=JOBS
-    )
+    return story.explore(lambda point, _: wanted[False, point], station=lambda point, _: wanted[True, point], jobs=JOBS)
 
 
 def hold(outcomes: list[Outcome]) -> None:
@@ -100,7 +98,9 @@ def test_a_cut_in_a_forked_universe_is_the_same_cut_replayed(kind: str) -> None:
     def choose(point: int, _step: str) -> list[Cut]:
         return [wanted] if point == wanted.point else []
 
-    (forked,) = story.explore(choose if kind == "power" else nothing, station=nothing if kind == "power" else choose, jobs=1)
+    (forked,) = story.explore(
+        choose if kind == "power" else nothing, station=nothing if kind == "power" else choose, jobs=1
+    )
     alone = story.replay(forked.cut)
     assert not forked.problems
     assert (alone.problems, alone.figures) == (forked.problems, forked.figures)

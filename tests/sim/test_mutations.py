@@ -40,8 +40,8 @@ def findings(mutation: Mutation) -> list[str]:
         if point not in due or len(tried) >= CUTS_MAX:
             return []
         tried.append(point)
-        ways = 3 if "commit" in mutation.at else 1
-        return [Cut(point, step, "power", SEED + point + way) for way in range(ways)]
+        # The outcomes 2 and on of a disk with an unsynced tail are the torn ones.
+        return [Cut(point, step, "power", SEED + point + turn, turn=turn) for turn in range(4)]
 
     outcomes = story.explore(choose, jobs=JOBS, enough=lambda outcome: bool(bites(mutation, outcome.problems)))
     return [problem for outcome in outcomes for problem in outcome.problems]

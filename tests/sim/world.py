@@ -212,7 +212,13 @@ class _Scripted:
 
 def config_of(folder: Path, **changes: Any) -> Config:
     """Small numbers, so that a minute holds a whole life: segments of 10 s, and a budget of a few of them."""
-    recording = {"segment_s": 10.0, "fragment_s": 1.0, "budget_gb": 0.000_120, "free_gb_min": 0.0, "hold_share_max": 0.45}
+    recording = {
+        "segment_s": 10.0,
+        "fragment_s": 1.0,
+        "budget_gb": 0.000_120,
+        "free_gb_min": 0.0,
+        "hold_share_max": 0.45,
+    }
     store = {"outbox_rows_max": 1000}
     return Config(
         node=NodeSettings(site=SITE, id=NODE, data=str(folder), place="the gate"),
@@ -310,6 +316,10 @@ class World:
         """
         self._script.clear()
         if node_lives:
+            panel = self.panel
+            self.at(
+                self.now_s + 0.5, lambda: panel.level(Input.BELL, active=False, boot_ns=self.clock.boot_ns())
+            )  # whoever pressed lets go
             return
         self.visits = [visit for visit in self.visits if visit.from_s <= self.now_s]
 
@@ -498,8 +508,8 @@ class World:
         if self.running:
             privacy: Any = next(worker for worker in self.node.workers if worker.name == "privacy")
             begin_ns = self.clock.boot_ns()
-            self.curtains.append((self.clock.boot_id, begin_ns, begin_ns + round(seconds * NS)))
             privacy.command(seconds)
+            self.curtains.append((self.clock.boot_id, begin_ns, begin_ns + round(seconds * NS)))
 
     def reconfigure(self, **settings: Any) -> None:
         """Somebody edits the settings; they hold from the next start."""

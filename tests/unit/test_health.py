@@ -175,6 +175,7 @@ class Book:
     def __init__(self) -> None:
         self.anchors: list[TimeAnchor] = []
         self.alives = 0
+        self.signs: list[tuple[str, str, bool]] = []
         self.full = False
 
     def alive(self) -> None:
@@ -184,6 +185,10 @@ class Book:
     def add_anchor(self, anchor: TimeAnchor) -> None:
         self._check()
         self.anchors.append(anchor)
+
+    def add_sign(self, what: str, text: str, *, active: bool) -> None:
+        self._check()
+        self.signs.append((what, text, active))
 
     def _check(self) -> None:
         if self.full:

@@ -61,6 +61,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "store",
             "store.rebuild",
             "store.store",
+            "store.trim",
             "uplink",
             "uplink.commands",
             "uplink.window",
@@ -142,7 +143,15 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "gpiozero": ("panel.gpio",),
     "lgpio": ("panel.gpio",),
     "psutil": ("machine",),
-    "sqlite3": ("store.store", "station.orders", "store.rebuild", "station.store", "station.ledgers", "demo.*"),
+    "sqlite3": (
+        "store.store",
+        "store.trim",
+        "station.orders",
+        "store.rebuild",
+        "station.store",
+        "station.ledgers",
+        "demo.*",
+    ),
     # FFmpeg: into the node (demux, transcode), onto the disk (fragments), out to a person (footage)
     "av": ("camera.demux", "camera.stream", "camera.transcode", "recording.fragments", "recording.footage", "demo.*"),
 }
