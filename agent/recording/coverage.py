@@ -21,6 +21,7 @@ from agent.types import NS, Cause, EndReason, Gap, Segment, Sign
 RECORDED = "recorded"
 ROLL_NS_MAX = NS  # between two files of which the first was rolled, nothing is missing: frame times jitter
 TAIL_S_MAX = 15.0  # footage in memory, and gaps not yet on record, when a process dies
+UNWRITTEN_S_MAX = 4.0  # footage in memory in front of a gap that reached the disk before it: a fragment and a GOP
 ALIVE_S_MAX = 75.0  # a living agent signs its life at least so often (health.ALIVE_S, and a slow card)
 EVIDENCE_MAX = 8  # lines for one stretch
 NOT_YET = "being recorded, not yet on the disk"
@@ -213,7 +214,7 @@ def _lives(lives: Sequence[_Life], timeline: Timeline, now: Now | None, testimon
             )
             # What was still in memory went with it, also in front of a gap that had reached the disk before.
             yield from _claim(
-                timeline, row.boot_id, max(life.last_ns - round(TAIL_S_MAX * NS), row.start_ns), life.last_ns,
+                timeline, row.boot_id, max(life.last_ns - round(UNWRITTEN_S_MAX * NS), row.start_ns), life.last_ns,
                 _Rank.SESSION, what, detail, evidence=proof,
             )  # fmt: skip
         yield from _claim(

@@ -86,7 +86,7 @@ def test_the_wiring_page_and_the_example_name_the_same_pins() -> None:
     assert {name: int(bcm) for name, bcm, _ in rows} == {
         name: panel[name] for name in ("bell", "tamper", "mains_lost", "privacy", "siren", "lamp", "led")
     }
-    headers = {17: 11, 27: 13, 22: 15, 23: 16, 24: 18, 25: 22}  # of every Raspberry Pi with 40 pins
+    headers = {5: 29, 17: 11, 27: 13, 22: 15, 23: 16, 24: 18, 25: 22}  # of every Raspberry Pi with 40 pins
     assert {int(bcm): int(header) for _, bcm, header in rows} == headers
 
 
