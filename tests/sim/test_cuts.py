@@ -19,7 +19,9 @@ from tests.sim.world import SimDisk
 
 SEED = int(os.environ.get("WARDPOST_SEED") or 20261121)
 CUTS = int(os.environ.get("WARDPOST_SIM_CUTS") or 1020)  # in `make test`
-CUTS_SYSTEM = int(os.environ.get("WARDPOST_SIM_CUTS") or 4_000)  # 20,000 take 26 minutes of two cores: WARDPOST_SIM_CUTS
+CUTS_SYSTEM = int(
+    os.environ.get("WARDPOST_SIM_CUTS") or 4_000
+)  # 20,000 take 26 minutes of two cores: WARDPOST_SIM_CUTS
 CUTS_PER_STORY = 1100
 MUST_REACH = {
     *(f"after {step}" for step in ("write segments", "sync segments", "sync folder segments", "write ledger")),

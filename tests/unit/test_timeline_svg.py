@@ -160,9 +160,7 @@ def test_any_account_is_a_picture_that_a_browser_reads(
     at = midnight(SAIGON) + offset_s * NS
     start, stretches = at, []
     for seconds, what, unc_s, late_s in parts:
-        stretches.append(
-            Stretch(at, at + seconds * NS, what, text, unc_s, late_s)
-        )
+        stretches.append(Stretch(at, at + seconds * NS, what, text, unc_s, late_s))
         at += seconds * NS
     for zone in (SAIGON, BERLIN):
         picture = drawn(Account(start, at, stretches, [], []), zone)

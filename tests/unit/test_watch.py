@@ -30,7 +30,9 @@ def changed(**changes: object) -> wire.CloudEvent:
 
 
 def test_an_alert_says_when_how_sure_where_and_what() -> None:
-    one = changed(place="Lane 12", zones=["gate"], score=0.71, label="person", summary="A person at the gate, 71 % sure.")
+    one = changed(
+        place="Lane 12", zones=["gate"], score=0.71, label="person", summary="A person at the gate, 71 % sure."
+    )
     line = "21.11.2026 14:02:11 ±3 s  ALERT at Lane 12 (gate-2): A person at the gate, 71 % sure"
     assert say_event("gate-2", "person", one, 0, HANOI) == line
 
