@@ -237,3 +237,11 @@ def memfd(content: bytes) -> int:
 
 
 _FD = -1
+
+
+def test_brackets_nested_without_end_are_one_line(tmp_path: Path) -> None:
+    """Found by the fuzzer: the standard library's parser gives up with a RecursionError."""
+    path = tmp_path / "node.toml"
+    path.write_text("a = " + "[" * 5000 + "]" * 5000)
+    with pytest.raises(ConfigError, match="nested"):
+        config.read_toml(path)
