@@ -92,7 +92,7 @@ format: setup ## ruff's formatter and its safe repairs
 	@$(BIN)/ruff format .
 
 .PHONY: bench
-bench: assets ## the figures of the README, measured here (bench-out/)
+bench: assets ## the figures, measured here (bench-out/)
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: lock

@@ -47,6 +47,7 @@ def footage(
     if end_ns <= start_ns:
         raise ConfigError(f"footage: --to {end} is not after --from {start}")
     folder = Path(config.node.data)
+    check_output("footage", output, folder)
     disk = PosixDisk(folder)
     catalog = catalog_of(folder, clock)
     told = records.body(
@@ -69,6 +70,14 @@ def footage(
         return 1
     out(json.dumps(_as_dict(result), indent=2) if as_json else _words(result))
     return 0
+
+
+def check_output(command: str, output: Path, folder: Path) -> None:
+    """Raises ConfigError where a file would take the place of a device, a link, or of what the node itself keeps."""
+    if output.is_symlink() or (output.exists() and not output.is_file() and not output.is_dir()):
+        raise ConfigError(f"{command}: {output} is a device, a pipe or a link; name a file of its own")
+    if output.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(f"{command}: {output} lies in the node's own data folder {folder}; choose a place outside it")
 
 
 def _who() -> str:
@@ -97,6 +106,8 @@ def coverage(
     if end_ns <= start_ns:
         raise ConfigError(f"coverage: --to {end} is not after --from {start}")
     folder = Path(config.node.data)
+    if svg is not None:
+        check_output("coverage", svg, folder)
     catalog = catalog_of(folder, clock)
     open_files = unsealed(PosixDisk(folder), catalog)
     found = account(

@@ -10,7 +10,7 @@ from pathlib import Path
 from agent import __version__, boot
 from agent.clock import Clock, SystemClock, uuid7_maker
 from agent.config import Config
-from agent.desk import asked_at, moment
+from agent.desk import asked_at, check_output, moment
 from agent.disk import Disk, PosixDisk
 from agent.evidence import c2pa, keys
 from agent.evidence.package import (
@@ -108,6 +108,7 @@ def export_package(
         checked_text("--reason", reason, REASON_CHARS_MAX),
     )
     folder = Path(config.node.data)
+    check_output("export", output, folder)
     disk = PosixDisk(folder)
     catalog = catalog_of(folder, clock)
     try:

@@ -101,6 +101,10 @@ def replay(
 
     Raises ConfigError (the file or a setting cannot work), Transient (a disk is full). Returns the exit code.
     """
+    if not file.is_file():
+        raise ConfigError(f"{file}: {'is a folder' if file.is_dir() else 'no such file'}; name a video file")
+    if detections is not None and detections.exists() and detections.samefile(file):
+        raise ConfigError(f"{detections}: is the footage itself; name another file for the detections")
     out = out or sys.stdout  # looked up now: tests and shells replace it
     clock = MediaClock()
     rng = random.Random(0)  # noqa: S311  (ids must repeat; nothing secret is made of them)

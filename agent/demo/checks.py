@@ -14,6 +14,7 @@ from agent.uplink.worker import HISTORICAL_S
 LOST_S_MAX = 1.6
 """A kill costs the fragment in progress (1 s), and what the camera had in hand: half a second at most."""
 HOLE_S_MAX = 0.5  # frame times jitter, and a file's last frame has no length of its own
+BACK_NS = 10 * NS  # by then the node has its connection again (uplink.backoff_s_max)
 AT_ONCE_S = 1.0  # from happening to the station's disk when nothing is in the way
 VISITS_MIN = 3
 
@@ -108,7 +109,8 @@ def _backlog_was_marked(evidence: Evidence) -> Verdict:
         late_s = (each.at_ns - each.event.monons) / NS
         if each.event.historical:
             marked += 1
-            wrongly += late_s < AT_ONCE_S
+            in_the_cut = evidence.story.cut_ns <= each.event.monons <= evidence.story.restored_ns + BACK_NS
+            wrongly += late_s < AT_ONCE_S and not in_the_cut
         else:
             unmarked += late_s > HISTORICAL_S + AT_ONCE_S
     return Verdict(

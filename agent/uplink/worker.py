@@ -3,8 +3,8 @@
 One thread owns the transport and does everything; `notify` is the only call for others. What to send is decided in
 window.py, what to obey in commands.py.
 
-`historical` is decided when a row is sent: the event is of an earlier session, or happened before this connection was
-made or more than `HISTORICAL_S` before this moment. A row sent again keeps the mark that the station stored first.
+`historical` is decided when a row is sent: the event is of an earlier session, or happened before the connection came
+back, or more than `HISTORICAL_S` before this moment. A row sent again keeps the mark that the station stored first.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ class UplinkWorker:
         self._connecting = False
         self._connect_at = 0.0
         self._connected_at = 0.0
+        self._was_connected = False  # before this connection, in this life
         self._heartbeat_at = 0.0
         self._store_retry_at = 0.0
         self._complained: dict[str, float] = {}
@@ -176,6 +177,7 @@ class UplinkWorker:
 
     def _on_lost(self, broker: Broker, reason: str) -> None:
         now = self._now()
+        self._was_connected = self._was_connected or self.broker is not None
         if self.broker is not None and now - self._connected_at >= STABLE_S:
             self._failures = self._turn = 0
         else:
@@ -221,8 +223,8 @@ class UplinkWorker:
     def _body(self, row: OutboxRow) -> bytes:
         if row.kind == "record":
             return bytes(row.body)
-        before_us = row.session != self._store.session or row.boot_ns < self._connected_at * NS
-        late = before_us or self._clock.boot_ns() - row.boot_ns > HISTORICAL_S * NS
+        outage = self._was_connected and row.boot_ns < self._connected_at * NS
+        late = outage or row.session != self._store.session or self._clock.boot_ns() - row.boot_ns > HISTORICAL_S * NS
         body = bytes(row.body)
         return wire.mark_historical(body) if late else body
 

@@ -244,6 +244,13 @@ def test_a_machine_that_was_suspended_for_hours(folder: Path) -> None:
 # -- 72 hours ----------------------------------------------------------------------------------------------------------
 
 
+def lines_behind(world: World) -> int:
+    """Bytes of the ledger lines that wait on the card for room in the outbox, as they will be sent."""
+    names = [name for name in world.disk.list("ledger") if "receipts" not in name]
+    lines = [line for name in names for line in world.disk.content(name).split(b"\n")[:-1]]
+    return sum(len(line) + 200 for line in lines[world.node.store._ledger_sent :])
+
+
 @pytest.mark.system
 @pytest.mark.timeout(600)
 def test_72_hours_of_silence_arrive_once_alerts_first_within_the_byte_budget(folder: Path) -> None:
@@ -266,7 +273,7 @@ def test_72_hours_of_silence_arrive_once_alerts_first_within_the_byte_budget(fol
         world.at(number * HOUR_S, lambda number=number: hour(number))  # type: ignore[misc]
     world.run(72 * HOUR_S)
     waiting = world.node.store._query("select length(body) from outbox join event using (sequence)")
-    owed = sum(row[0] for row in waiting)
+    owed = sum(row[0] for row in waiting) + lines_behind(world)
     before = len(checks.at_station(world.station_folder))
     sent: list[tuple[str, int]] = []
     inner = world.promises.publish
