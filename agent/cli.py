@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 the world was in the way; 2 the command line is wrong; 70 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import threading
@@ -19,6 +20,7 @@ from agent.errors import ConfigError, WardpostError
 EX_CONFIG = 78
 NODE_CONFIG = Path("/etc/wardpost/node.toml")
 STATION_CONFIG = Path("/etc/wardpost/station.toml")
+_DISK_SAYS_NO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         code: int = args.run(args)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, not at exit: a full disk or a reader that has gone is answered below
     except ConfigError as error:
         print(f"wardpost: {error}", file=sys.stderr)
         return EX_CONFIG
@@ -38,6 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone (`wardpost watch | head`): not an error, and not worth a traceback at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in _DISK_SAYS_NO:
+            raise
+        print(f"wardpost: the output cannot be written: {error.strerror}; make room and try again", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return code
 
 

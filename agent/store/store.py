@@ -203,6 +203,10 @@ class Store:
                 db.execute("pragma journal_size_limit=4194304")
                 self._db = db
                 self._prepare(db)
+            except (TypeError, OverflowError, ValueError) as error:  # a column that holds something else than it must
+                self._db = None
+                db.close()
+                raise Corrupt(f"{self._path}: {type(error).__name__}: {error}") from error
             except BaseException:
                 self._db = None
                 db.close()
@@ -297,7 +301,11 @@ class Store:
         """Turns SQLite's errors into ours."""
         try:
             yield
+        except UnicodeDecodeError as error:  # SQLite's own words about a rotten file need not be text
+            raise Corrupt(f"{self._path}: {error}") from error
         except sqlite3.OperationalError as error:
+            if "Could not decode" in str(error):
+                raise Corrupt(f"{self._path}: {error}") from error
             if "locked" in str(error):
                 raise InUse(
                     f"{self._path}: in use by another process; is a second agent running on this data folder?"

@@ -265,3 +265,15 @@ def test_a_long_range_of_many_files(post: RecordingPost, tmp_path: Path) -> None
     done = clip(post, tmp_path, 0, 48)
     assert len(pictures(done.files[0])) == 480
     assert len(done.parts) == 1
+
+
+@pytest.mark.parametrize("where", ["data/segments/000001-00000000.mp4", "data/wardpost.db", "pipe", "link"])
+def test_an_extraction_never_takes_the_place_of_what_is_there_for_another_purpose(tmp_path: Path, where: str) -> None:
+    data = tmp_path / "data"
+    (data / "segments").mkdir(parents=True)
+    (data / "wardpost.db").write_text("the node's memory")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/full")
+    with pytest.raises(ConfigError, match=r"footage: .*(a device, a pipe or a link|the node's own data folder)"):
+        check_output("footage", tmp_path / where, data)
+    check_output("footage", tmp_path / "clip.mp4", data)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +113,26 @@ def test_a_store_that_is_not_empty_is_not_mixed_with_another(
 def test_a_model_without_its_labels_is_refused() -> None:
     with pytest.raises(ConfigError, match="labels: missing"):
         model_paths(DetectorSettings(model="/somewhere/m.tflite"))
+
+
+def test_the_footage_is_never_overwritten_by_its_detections(
+    footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_bytes(footage.read_bytes())
+    assert main(["replay", str(film), "--detections", str(film)]) == 78
+    assert capsys.readouterr().err == f"wardpost: {film}: is the footage itself; name another file for the detections\n"
+    assert film.read_bytes() == footage.read_bytes()
+    assert main(["replay", str(tmp_path / "none.mp4"), "--detections", str(tmp_path / "out.jsonl")]) == 78
+    assert "none.mp4: no such file; name a video file" in capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("command", [["contract"], ["model", "list"]])
+def test_an_output_on_a_full_disk_is_one_clear_line(command: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "agent.cli", *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "wardpost: the output cannot be written: No space left on device; make room and try again\n"

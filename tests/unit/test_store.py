@@ -278,3 +278,16 @@ def test_a_gap_that_grows_is_told_when_it_begins_and_when_it_ends(store: Store, 
     assert store.record_rows == before + 2
     (gap,) = store.gaps()
     assert gap.end_ns == 1000
+
+
+def test_a_schema_that_is_not_even_text_is_set_aside(tmp_path: Path, clock: FakeClock) -> None:
+    """Found by the fuzzer: SQLite quotes the rotten schema in its error, and Python cannot decode it."""
+    with sqlite3.connect(tmp_path / "wardpost.db") as db:
+        db.execute("create table t (a)")
+        db.execute("pragma writable_schema = on")
+        db.execute("update sqlite_master set name = cast(x'8b8b' as text), sql = cast(x'8b20' as text)")
+    db.close()
+    store, said = boot.open_store(lambda: make_store(tmp_path / "wardpost.db", clock), PosixDisk(tmp_path))
+    assert said is not None
+    assert "set aside" in said
+    store.close()
