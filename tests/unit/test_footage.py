@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import av
 import pytest
 
 from agent.assets import Assets
+from agent.desk import check_output
 from agent.errors import ConfigError, Transient
 from agent.recording.footage import Extraction, NoFootage, extract, unsealed
 from agent.recording.fragments import scan
