@@ -6,11 +6,14 @@ module imports no driver. A check never changes anything.
 
 from __future__ import annotations
 
+import copy
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -72,15 +75,19 @@ def check(path: Path, *, probes: Sequence[Probe], clock: Clock, out: Callable[[s
         findings.append(_of_error(Level.PROBLEM, "config", error))
     else:
         findings += [_of_text(text) for text in config.problems(tables, Config)]
-        if not findings:
-            settings = msgspec.convert(tables, Config)
+        settings = _what_is_right(tables, [finding.where for finding in findings])
+    wrong = [finding.where for finding in findings]
     for finding in findings:
         out(finding.line())
     if settings is not None:
         for finding in judge(settings, clock):
+            if any(_under(finding.where, where) for where in wrong):
+                continue  # it speaks of the default that stands in for a value already named
             findings.append(finding)
             out(finding.line())
         for probe in probes:
+            if any(_under(where, probe.where.partition(".")[0]) for where in wrong):
+                continue  # what would be tried is not what is meant
             line, failed = _ask(probe, settings)
             out(line)
             findings += failed
@@ -444,6 +451,27 @@ def _of_error(level: Level, where: str, error: WardpostError) -> Finding:
     """Our errors say where themselves, often; then it is not said twice."""
     text = str(error)
     return Finding(level, where, text.removeprefix(f"{where}: "))
+
+
+def _what_is_right(tables: dict[str, Any], wrong: Sequence[str]) -> Config | None:
+    """The settings without the values at `wrong` paths, so that one run names every problem; None: too little left."""
+    right = copy.deepcopy(tables)
+    for where in wrong:
+        *path, last = re.sub(r"\[\d+\].*", "", where).split(".")  # of a list, all goes
+        table: Any = right
+        for name in path:
+            table = table.get(name) if isinstance(table, dict) else None
+        if isinstance(table, dict):
+            table.pop(last, None)
+    try:
+        return msgspec.convert(right, Config)
+    except msgspec.ValidationError:
+        return None
+
+
+def _under(where: str, other: str) -> bool:
+    """Whether one path is the other or lies below it."""
+    return where == other or where.startswith((f"{other}.", f"{other}["))
 
 
 def _of_text(text: str) -> Finding:

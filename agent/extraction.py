@@ -122,6 +122,7 @@ def export_package(
             signer=_signer(disk),
             witness=_witness(config, disk, clock),
             now=asked_at(clock, catalog),
+            mark=_mark(config, clock),
         )
     except NoFootage as error:
         out(f"{error}\n{table(error.coverage)}")

@@ -217,6 +217,11 @@ class Marker:
             if self._replies.readline() != b"ok\n":
                 raise RuntimeError("the logging disk has gone away")
 
+    def close(self) -> None:
+        """Lets go of the control socket."""
+        self._replies.close()
+        self._sock.close()
+
 
 # -- reading the log ---------------------------------------------------------------------------------------------------
 

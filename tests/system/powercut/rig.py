@@ -126,6 +126,7 @@ class LoggedMount:
         subprocess.run(["mount", "-t", "ext4", "-o", "noatime", device, self.path], check=True)
         self._undo.callback(lambda: subprocess.run(["umount", self.path]))
         self.marker = Marker(self.server.control)
+        self._undo.callback(self.marker.close)
 
     @staticmethod
     def _end_fuse(process: subprocess.Popen[bytes], export: Path) -> None:
