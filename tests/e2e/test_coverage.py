@@ -7,22 +7,20 @@ import random
 import signal
 import threading
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from agent.assets import Assets
 from agent.clock import SystemClock, rfc3339
 from agent.config import load
 from agent.station.main import Station, StationSettings
 from agent.station.order import order
 from agent.station.orders import OrderBook
 from agent.types import NS
-from tests.e2e.brokers import NatsServer, RealBroker
-from tests.e2e.test_node import Post, recording
+from tests.e2e.brokers import RealBroker
+from tests.e2e.post import Post, recording
 
 STATION = """
 [station]
@@ -34,25 +32,6 @@ command_key = "{key}"
 [broker]
 brokers = ["{broker}"]
 """
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[RealBroker]:
-    (tmp_path / "broker").mkdir()
-    broker = NatsServer(tmp_path / "broker")
-    broker.start()
-    yield broker
-    broker.stop()
-
-
-@pytest.fixture
-def post(tmp_path: Path, assets: Assets, broker: RealBroker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Post]:
-    assets.model()
-    assets.labels()
-    monkeypatch.setenv("WARDPOST_CACHE", str(assets.cache))
-    post = Post(tmp_path, assets.footage(), broker.url)
-    yield post
-    post.clean_up()
 
 
 def keys(folder: Path) -> tuple[Path, Path]:

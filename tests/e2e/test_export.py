@@ -13,10 +13,7 @@ from typing import Any
 
 from agent.clock import SystemClock, rfc3339
 from agent.types import NS
-from tests.e2e import test_node
-from tests.e2e.test_node import Post, recording
-
-broker, post = test_node.broker, test_node.post  # fixtures
+from tests.e2e.post import Post, recording
 
 
 def export(post: Post, begin_ns: int, output: Path) -> subprocess.CompletedProcess[str]:

@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
-from agent.assets import Assets
 from agent.clock import SystemClock
 from agent.disk import PosixDisk
 from agent.errors import WardpostError
@@ -21,29 +18,10 @@ from agent.evidence.chain import check
 from agent.evidence.records import Payload
 from agent.station.main import BrokerSettings, DeskSettings, Station, StationSettings
 from agent.station.store import Reader
-from tests.e2e.brokers import NatsServer, RealBroker
-from tests.e2e.test_node import Post, recording
+from tests.e2e.brokers import RealBroker
+from tests.e2e.post import Post, recording
 
 WAIT_S_MAX = 40.0
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[RealBroker]:
-    (tmp_path / "broker").mkdir()
-    broker = NatsServer(tmp_path / "broker")
-    broker.start()
-    yield broker
-    broker.stop()
-
-
-@pytest.fixture
-def post(tmp_path: Path, assets: Assets, broker: RealBroker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Post]:
-    assets.model()
-    assets.labels()
-    monkeypatch.setenv("WARDPOST_CACHE", str(assets.cache))
-    post = Post(tmp_path, assets.footage(), broker.url)
-    yield post
-    post.clean_up()
 
 
 @contextmanager

@@ -5,132 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import av
 import pytest
 
-from agent.assets import Assets
 from agent.clock import SystemClock, rfc3339
-from agent.errors import WardpostError
-from agent.local import status_of
 from agent.types import EndReason
-from tests.e2e.brokers import NatsServer, RealBroker
-
-WAIT_S_MAX = 40.0
-
-CONFIG = """
-[node]
-site = "ward"
-id = "cam-7"
-data = "{data}"
-place = "School gate"
-
-[camera]
-driver = "stream"
-url = "{footage}"
-loop = true
-
-[recording]
-segment_s = 10
-
-[uplink]
-brokers = ["{broker}"]
-
-[health]
-heartbeat_s = 1
-"""
-
-
-class Post:
-    """A node's folder, and the process that runs on it."""
-
-    def __init__(self, folder: Path, footage: Path, broker: str) -> None:
-        self.data = folder / "data"
-        self.data.mkdir()
-        self.config = folder / "node.toml"
-        self.config.write_text(CONFIG.format(data=self.data, footage=footage, broker=broker))
-        self._log = folder / "node.log"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "agent.cli", arguments[0], "--config", str(self.config), *arguments[1:]]
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self.command("run"), stdout=log, stderr=log)
-
-    def end(self, number: signal.Signals) -> int:
-        assert self._process is not None
-        self._process.send_signal(number)
-        code = self._process.wait(timeout=30)
-        self._process = None
-        return code
-
-    def clean_up(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=60)
-
-    def status(self) -> dict[str, Any]:
-        try:
-            return status_of(self.data)
-        except WardpostError:
-            return {}
-
-    def wait_for(self, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        by = time.monotonic() + WAIT_S_MAX
-        while time.monotonic() < by:
-            if self._process is not None and self._process.poll() is not None:
-                break
-            status = self.status()
-            if status and what(status):
-                return status
-            time.sleep(0.1)
-        raise AssertionError(f"it did not come to that; status {self.status()}, log:\n{self._log.read_text()[-3000:]}")
-
-    def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """From the store of a node that does not run."""
-        db = sqlite3.connect(self.data / "wardpost.db")
-        try:
-            return db.execute(sql).fetchall()
-        finally:
-            db.close()
-
-    def written(self) -> int:
-        return sum(path.stat().st_size for path in (self.data / "segments").glob("*.mp4"))
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[RealBroker]:
-    (tmp_path / "broker").mkdir()
-    broker = NatsServer(tmp_path / "broker")
-    broker.start()
-    yield broker
-    broker.stop()
-
-
-@pytest.fixture
-def post(tmp_path: Path, assets: Assets, broker: RealBroker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Post]:
-    assets.model()
-    assets.labels()
-    monkeypatch.setenv("WARDPOST_CACHE", str(assets.cache))
-    post = Post(tmp_path, assets.footage(), broker.url)
-    yield post
-    post.clean_up()
-
-
-def recording(status: dict[str, Any]) -> bool:
-    return bool(status["recording"]["recording"] and status["broker"] and status["queue"]["outboxrows"])
+from tests.e2e.brokers import RealBroker
+from tests.e2e.post import Post, recording
 
 
 def test_a_node_lives_dies_and_explains_itself(post: Post, tmp_path: Path) -> None:
