@@ -210,11 +210,17 @@ class Ledger:
         return introduced is not None and introduced[0] == line.keyid
 
     def _later(self, rest: bytes, last: int) -> _Line | None:
-        """The last line that this node has certainly signed, behind something that is damaged."""
+        """The last line behind something damaged that this node has certainly signed and may have handed over.
+
+        Asked of a store that has handed over nothing yet: a line of its own epoch was never promised, and stands behind
+        a hole only because the sectors of one batch reach the card in any order. A line of the store before may have been.
+        """
         found: _Line | None = None
         for raw in rest.split(b"\n"):
             line = self._read(raw)
             if line is None or line.payload.seq <= last or line.keyid not in self._public:
+                continue
+            if line.payload.epoch == self._epoch:
                 continue
             if self._signed(raw, line) and (found is None or line.payload.seq > found.payload.seq):
                 found = line

@@ -40,6 +40,7 @@ class Cut:
     way: tuple[int, ...] | None = None  # what the disk chose, see SimDisk.ways; None: drawn by the seed
     turn: int = 0  # the how manieth at this crash point: picks `way` when the point is reached
     area: str = ""  # of the product's work, for the table
+    story: int = 0  # seed of the story that is cut
 
     def __str__(self) -> str:
         again = f" and again {self.again_after} steps later" if self.again_after else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tests.sim.explore import Cut
 from tests.sim.power import kind_of
@@ -66,10 +67,11 @@ def _cut(rng: random.Random, point: int, step: str, number: int, seed: int, *, a
     kind, _, again = WAYS_TO_DIE[number % len(WAYS_TO_DIE)].partition(" ")
     area = area_of(step, first_boot=first and not at_station)
     if at_station:
-        return Cut(point, step, "station", seed + number, rng.randrange(1, 20) if again else 0, area=area)
+        return Cut(point, step, "station", seed + number, rng.randrange(1, 20) if again else 0, area=area, story=seed)
     if kind == "torn" and not step.startswith("after commit"):
         kind = "power"
-    return Cut(point, step, kind, seed + number, rng.randrange(1, AGAIN_STEPS_MAX) if again else 0, area=area)
+    again_after = rng.randrange(1, AGAIN_STEPS_MAX) if again else 0
+    return Cut(point, step, kind, seed + number, again_after, area=area, story=seed)
 
 
 def _with_turns(cuts: Sequence[Cut]) -> list[Cut]:
@@ -78,9 +80,7 @@ def _with_turns(cuts: Sequence[Cut]) -> list[Cut]:
     found = []
     for cut in cuts:
         if cut.kind == "power":
-            found.append(
-                Cut(cut.point, cut.step, cut.kind, cut.seed, cut.again_after, turn=seen[cut.point], area=cut.area)
-            )
+            found.append(replace(cut, turn=seen[cut.point]))
             seen[cut.point] += 1
         else:
             found.append(cut)

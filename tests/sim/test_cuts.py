@@ -63,7 +63,7 @@ def hold(outcomes: list[Outcome]) -> None:
 
 def command(cut: Cut) -> str:
     return (
-        f".venv/bin/python -m tests.sim.replay --seed {SEED} --point {cut.point} --kind {cut.kind}"
+        f".venv/bin/python -m tests.sim.replay --seed {cut.story} --point {cut.point} --kind {cut.kind}"
         f" --cut-seed {cut.seed} --again-after {cut.again_after} --way '{json.dumps(cut.way)}'"
     )
 
