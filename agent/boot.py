@@ -28,15 +28,20 @@ _SET_ASIDE = re.compile(rf"{re.escape(STORE_NAME)}\.corrupt-[0-9]{{6,}}")
 log = logging.getLogger(__name__)
 
 
-def open_store(make: Callable[[], Store], disk: Disk) -> tuple[Store, str | None]:
+def open_store(make: Callable[[], Store], disk: Disk, *, node: str = "") -> tuple[Store, str | None]:
     """Opens the node's store; a damaged one is set aside and a new one begun, with a new epoch.
+
+    So is one that knows less than the ledger of `node` (site/node): damage to SQLite's write-ahead log makes it go back
+    in time without a word, and numbers would be used again that the station knows.
 
     Returns the store and, when one was set aside, a sentence that says so. Raises InUse, Transient or ConfigError.
     """
     store = make()
     try:
         store.open()
+        _require_newest(store, disk, node)
     except Corrupt as error:
+        store.close()
         moved = quarantine(disk, STORE_NAME, "-wal", "-shm")
         log.critical("%s; set aside as %s, the index is rebuilt from the footage", error, moved)
         store = make()
@@ -45,14 +50,29 @@ def open_store(make: Callable[[], Store], disk: Disk) -> tuple[Store, str | None
     return store, None
 
 
-def open_ledger(disk: Disk, store: Store, clock: Clock, node: str) -> tuple[Ledger, ReceiptBook, str]:
+def _require_newest(store: Store, disk: Disk, node: str) -> None:
+    """Raises Corrupt when the ledger tells of facts that this store must have committed and does not know."""
+    if not node:
+        return
+    epoch, number = rebuild.newest_fact(disk, LEDGER_FOLDER, keys.public_keys(keys.load(disk, "node")), node)
+    if epoch == store.epoch and number > store.newest_fact:
+        raise Corrupt(
+            f"{disk.path(STORE_NAME)}: it has lost what was committed last: the ledger tells of {number} facts, it"
+            f" knows {store.newest_fact}"
+        )
+
+
+def open_ledger(
+    disk: Disk, store: Store, clock: Clock, node: str, station: bytes | None = None
+) -> tuple[Ledger, ReceiptBook, str]:
     """Opens the ledger behind the last line that was ever used, and hands over what a cut kept from being handed over.
 
-    `node` is site/node. Makes the node's key at the first start. Returns also what headquarters should hear: a sentence
-    about lines that are lost, or empty. Raises Transient.
+    `node` is site/node; `station`: the station's raw public key, None: that of the first receipt is believed. Makes the
+    node's key at the first start. Returns also what headquarters should hear: a sentence about lines that are lost, or
+    empty. Raises Transient.
     """
     pairs = keys.load_or_make(disk, "node")
-    book = ReceiptBook(disk, node)
+    book = ReceiptBook(disk, node, station)
     book.open()
     ledger = Ledger(disk, clock=clock, node=node, keys=pairs)
     newest = 0 if book.newest is None else book.newest.payload.seq

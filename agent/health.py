@@ -20,7 +20,8 @@ STEP_S_MIN = 0.5
 ALIVE_S = 60.0
 LOOK_S = 2.0
 SPACE_S = 30.0
-SIGNS_S = 10.0
+SIGN_S = {"power": 10.0}
+"""How often these signs are looked at, which cost a process on old kernels; the others at every look."""
 SIGN_HOLD_S = 10.0
 """A change must last so long to go on record: a link that flaps does not wear out the card."""
 SPACE_AGAIN = 1.25
@@ -148,11 +149,20 @@ class SignWatch:
         self._look = look
         self._seen: str | None = None
         self._since_ns = 0
+        self._turned_ns = 0  # when it last went from well to unwell or back
         self.noted: str | None = None  # as it is on record
+
+    @property
+    def since_ns(self) -> int:
+        """When that began which `changed` found: it has lasted by then, and coverage asks for its beginning."""
+        turned = self.noted is None or bool(self.noted) != bool(self._seen)
+        return self._turned_ns if turned else self._since_ns
 
     def changed(self, now_ns: int) -> str | None:
         """What should be put on record now, because it has lasted; None: nothing."""
         text = self._look()
+        if self._seen is None or bool(text) != bool(self._seen):
+            self._turned_ns = now_ns
         if text != self._seen:
             self._seen, self._since_ns = text, now_ns
         lasts = now_ns - self._since_ns >= SIGN_HOLD_S * NS
@@ -168,7 +178,7 @@ class Ledger(Protocol):
     def add_anchor(self, anchor: TimeAnchor) -> None:
         """See agent.store.store.Store.add_anchor. Raises Transient."""
 
-    def add_sign(self, what: str, text: str, *, active: bool) -> None:
+    def add_sign(self, what: str, text: str, *, active: bool, boot_ns: int | None = None) -> None:
         """See agent.store.store.Store.add_sign. Raises Transient."""
 
 
@@ -204,7 +214,7 @@ class HealthWorker:
         self._free_bytes_min = free_bytes_min
         self._watch = ClockWatch()
         self._signs = {name: SignWatch(look) for name, look in (signs or {}).items()}
-        self._due_ns = {"alive": 0, "space": 0, "signs": 0}
+        self._due_ns = {"alive": 0, "space": 0} | {f"sign {name}": 0 for name in self._signs}
         self._short: tuple[str, int] | None = None  # incident and start of a shortage
         self._refused: set[str] = set()
 
@@ -218,8 +228,8 @@ class HealthWorker:
             self._try("sign of life", self._ledger.alive)
         if self._due("space", now_ns, SPACE_S):
             self._try("free space", lambda: self._space(now_ns))
-        if self._due("signs", now_ns, SIGNS_S):
-            for name, watch in self._signs.items():
+        for name, watch in self._signs.items():
+            if self._due(f"sign {name}", now_ns, SIGN_S.get(name, 0.0)):
                 self._try(f"sign {name}", lambda name=name, watch=watch: self._sign(name, watch, now_ns))  # type: ignore[misc]
         self._retry_reports()
         return now + LOOK_S
@@ -248,7 +258,7 @@ class HealthWorker:
     def _sign(self, name: str, watch: SignWatch, now_ns: int) -> None:
         text = watch.changed(now_ns)
         if text is not None:
-            self._ledger.add_sign(name, text or "well again", active=bool(text))
+            self._ledger.add_sign(name, text or "well again", active=bool(text), boot_ns=watch.since_ns)
             watch.noted = text
 
     def _clocks(self) -> None:

@@ -21,7 +21,11 @@ from agent.types import NS, Cause, EndReason, Gap, Segment, Sign
 RECORDED = "recorded"
 ROLL_NS_MAX = NS  # between two files of which the first was rolled, nothing is missing: frame times jitter
 TAIL_S_MAX = 15.0  # footage in memory, and gaps not yet on record, when a process dies
-UNWRITTEN_S_MAX = 4.0  # footage in memory in front of a gap that reached the disk before it: a fragment and a GOP
+UNWRITTEN_S_MAX = 4.0
+"""Footage in memory in front of a gap that reached the disk before it (privacy is on record at once): a fragment, of
+2 s at most (recording.fragment_s; 0.5 s unless it is set), and what waits for its sync. It claims only what nothing
+explains.
+"""
 ALIVE_S_MAX = 75.0  # a living agent signs its life at least so often (health.ALIVE_S, and a slow card)
 EVIDENCE_MAX = 8  # lines for one stretch
 NOT_YET = "being recorded, not yet on the disk"

@@ -62,6 +62,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     width: int
     height: int
     sealed: str = ""  # the file's key, sealed to the station (agent/evidence/seal.py); empty: fragments are in clear
+    seal_commit: str = ""  # commitment to that key, so that an opening can be proved
 
 
 @dataclass(frozen=True, slots=True)

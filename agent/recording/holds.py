@@ -4,7 +4,8 @@ Holds must not be able to stop recording, so they have a share of the budget. A 
 when it is asked for; for the part that lies in the future the present rate is assumed. Should that prove wrong, footage
 becomes held in the order of recording until the share is full: what was held stays held, the rest is told of.
 
-Times are UTC, as people give them. Footage of a boot whose clock nobody vouched for may lie an hour beside them.
+Times are UTC, as people give them. Footage of a boot whose clock nobody vouched for may lie an hour beside them. Where
+a clock was set meanwhile, footage is held under every time that it has gone by: a person asked by one of them.
 """
 
 from __future__ import annotations
@@ -49,14 +50,17 @@ def in_force(holds: Sequence[Hold], utc_ns: int | None) -> list[Hold]:
     ]
 
 
-def reach(segment: Segment, timeline: Timeline) -> tuple[int, int] | None:
-    """The UTC that a segment may cover, errors included; None when nothing ties its boot to UTC."""
-    start, end = timeline.utc(segment.boot_id, segment.start_ns), timeline.utc(segment.boot_id, segment.end_ns)
-    if start is None or end is None:
-        return None
-    pad = (UNVOUCHED_NS if moment.unc_ns is None else moment.unc_ns for moment in (start, end))
-    before, after = pad
-    return start.utc_ns - before, end.utc_ns + after
+def reach(segment: Segment, timeline: Timeline) -> list[tuple[int, int]]:
+    """The stretches of UTC that a segment may cover, errors included; none when nothing ties its boot to UTC."""
+    starts = timeline.labels(segment.boot_id, segment.start_ns)
+    ends = timeline.labels(segment.boot_id, segment.end_ns)
+    return [
+        (
+            start.utc_ns - (UNVOUCHED_NS if start.unc_ns is None else start.unc_ns),
+            end.utc_ns + (UNVOUCHED_NS if end.unc_ns is None else end.unc_ns),
+        )
+        for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +78,9 @@ def kept(segments: Sequence[Segment], holds: Sequence[Hold], timeline: Timeline,
     total = left_out = 0
     reaches = [(segment, reach(segment, timeline)) for segment in segments] if holds else []
     for hold in holds:
-        for segment, span in reaches:
-            if span is None or span[1] <= hold.start_utc_ns or span[0] >= hold.end_utc_ns or segment.name in names:
+        for segment, spans in reaches:
+            touched = any(end > hold.start_utc_ns and start < hold.end_utc_ns for start, end in spans)
+            if not touched or segment.name in names:
                 continue
             if total + segment.bytes > bytes_max:
                 left_out += 1

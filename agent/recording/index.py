@@ -41,6 +41,9 @@ class Ledger(Protocol):
 class Index(Catalog, Ledger, Protocol):
     """What recovery and retention need besides."""
 
+    @property
+    def footage_bytes(self) -> int: ...
+
     def condemn(self, names: Sequence[str], reason: str) -> None: ...
 
     def forget(self, names: Sequence[str]) -> None: ...

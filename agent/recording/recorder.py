@@ -30,7 +30,7 @@ from agent.types import NS, Cause, EndReason, Event, Gap, Kind, NewId, Packet, P
 
 GAP_NS_MIN = NS // 5  # shorter holes are jitter
 GAP_REFRESH_S = 10.0  # an open gap is on record so often: a cut costs no more of the explanation
-BACKOFF_S_MAX = 30.0
+BACKOFF_S_MAX = 10.0
 FRAGMENTS_PER_STEP = 4
 ROWS_WAITING_MAX = 1000
 LEFT_FILES_MAX = 100
@@ -314,7 +314,8 @@ class RecorderWorker:
         seal = None
         if self._lock is not None:
             lock = self._lock(identity(header.session, header.boot_id, header.start_ns, header.source))
-            header, seal = msgspec.structs.replace(header, sealed=lock.token), lock.seal
+            header = msgspec.structs.replace(header, sealed=lock.token, seal_commit=lock.commitment)
+            seal = lock.seal
         muxer = FragmentMuxer(packet, self._parameters, header=header, fragment_s=self._settings.fragment_s, seal=seal)
         try:
             file = self._disk.create(name)

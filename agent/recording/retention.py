@@ -30,6 +30,10 @@ from agent.types import NS, Event, Hold, Kind, NewId, Phase, Priority, Segment
 
 PERIOD_S = 5.0
 FORECAST_S = 60.0
+AGES_S = 60.0
+"""Whether footage has grown too old is asked so often; whether there is room for it at every step. The first means
+reading every row, and a card of 1 TB has 200,000: neither it nor the forecast takes more than SHARE_MAX of the time."""
+SHARE_MAX = 0.01
 DELETIONS_PER_STEP = 16
 SILENT_S = 600.0  # nothing sealed for so long: the present rate is nothing
 CALM_S = 3600.0  # the notice about young footage ends when none had to go, or was about to, for so long
@@ -269,11 +273,14 @@ class RetentionWorker:
         self._incidents: dict[str, tuple[str, int]] = {}  # what it is about -> id, since
         self._last_s: dict[str, float] = {}  # when it was last so
         self._forecast_s = 0.0
+        self._ages_s = 0.0
+        self._unfinished = True  # there may be garbage: a deletion that was cut off
         self.outlook = Outlook(0)
         self.deleted = 0  # segments, since the start
 
     def open(self) -> None:
-        self._forecast_s = 0.0
+        self._forecast_s = self._ages_s = 0.0
+        self._unfinished = True
 
     def close(self) -> None:
         return
@@ -286,8 +293,9 @@ class RetentionWorker:
                 return now  # what has happened is not all read: nothing is deleted in ignorance
             more = self._delete(now)
             if not more and now >= self._forecast_s:
-                self._forecast_s = now + FORECAST_S
+                began_ns, self._forecast_s = self._clock.boot_ns(), now + FORECAST_S
                 self._look_ahead(now)
+                self._forecast_s = now + max(FORECAST_S, self._since_s(began_ns) / SHARE_MAX)
         except Transient as error:
             # SQLite needs room to write down a deletion: the ballast is that room.
             log.error("retention: %s", error)  # noqa: TRY400
@@ -300,12 +308,21 @@ class RetentionWorker:
         return now if more else now + PERIOD_S
 
     def _delete(self, now: float) -> bool:
-        unfinished = [segment.name for segment in self._index.segments(garbage=True)][:DELETIONS_PER_STEP]
-        if unfinished:
-            self._remove(unfinished)
-            return True
+        if self._unfinished:
+            unfinished = [segment.name for segment in self._index.segments(garbage=True)][:DELETIONS_PER_STEP]
+            if unfinished:
+                self._remove(unfinished)
+                return True
+            self._unfinished = False
         with self._holds.steady:  # a hold that comes between the decision and the deed would come too late
             self._holds.expire()
+            room = (
+                self._index.footage_bytes <= self._limits.budget_bytes
+                and self._disk.free_bytes() >= self._limits.free_bytes_min
+            )
+            if room and now < self._ages_s:
+                return False
+            began_ns = self._clock.boot_ns()
             segments = self._index.segments()
             doomed = decide(
                 segments,
@@ -314,13 +331,22 @@ class RetentionWorker:
                 age_ns=self._ages(),
                 keep=self._classes(segments),
             )
+            self._ages_s = now + max(AGES_S, self._since_s(began_ns) / SHARE_MAX)
             batch = doomed[:DELETIONS_PER_STEP]
+            self._unfinished = bool(batch)
             reasons = dict.fromkeys(reason for _, reason in batch)
             for reason in reasons:
                 self._index.condemn([segment.name for segment, why in batch if why == reason], reason)
         self._remove([segment.name for segment, _ in batch])
+        self._unfinished = False
         self._warn(batch, now)
-        return len(doomed) > len(batch)
+        more = len(doomed) > len(batch)
+        if more:
+            self._ages_s = now  # the next step goes on, whatever it is about
+        return more
+
+    def _since_s(self, began_ns: int) -> float:
+        return (self._clock.boot_ns() - began_ns) / NS
 
     def _classes(self, segments: Sequence[Segment]) -> Callable[[Segment], Keep]:
         """The class of a segment; what it rests on is read when the first one is asked about."""

@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agent.types import TimeAnchor
+from agent.types import NS, TimeAnchor
 
 DRIFT_PPM = 100
+SETTING_NS = NS // 2
+"""Anchors of one boot that differ by less tell of the same setting of the wall clock."""
+SETTINGS_MAX = 32  # of one boot, the oldest
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,11 @@ class Timeline:
 
     def __init__(self, anchors: Iterable[TimeAnchor]) -> None:
         self._best: dict[str, TimeAnchor] = {}
+        self._settings: dict[str, list[TimeAnchor]] = {}
         for anchor in anchors:
+            settings = self._settings.setdefault(anchor.boot_id, [])
+            if len(settings) < SETTINGS_MAX and all(_apart(anchor, other) for other in settings):
+                settings.append(anchor)
             best = self._best.get(anchor.boot_id)
             if best is None or _rank(anchor) < _rank(best):
                 self._best[anchor.boot_id] = anchor
@@ -46,6 +53,19 @@ class Timeline:
         unc_ns = None if anchor.unc_ns is None else anchor.unc_ns + abs(distance_ns) * DRIFT_PPM // 1_000_000
         return Moment(anchor.utc_ns + distance_ns, unc_ns)
 
+    def labels(self, boot_id: str, boot_ns: int) -> list[Moment]:
+        """Every UTC under which a moment of one boot has gone while its wall clock was set again, the best one first.
+
+        A person who read a time off a clock that was corrected later means the moment that had that label.
+        """
+        best = self._best.get(boot_id)
+        if best is None:
+            return []
+        others = [other for other in self._settings[boot_id] if _apart(other, best)]
+        first = self.utc(boot_id, boot_ns)
+        found = [] if first is None else [first]
+        return found + [Moment(o.utc_ns + boot_ns - o.boot_ns, o.unc_ns or 0) for o in others]
+
     def boot_ns(self, boot_id: str, utc_ns: int) -> int | None:
         """The moment of one boot that UTC names (may lie outside of that boot)."""
         anchor = self._best.get(boot_id)
@@ -55,3 +75,8 @@ class Timeline:
 def _rank(anchor: TimeAnchor) -> tuple[float, int]:
     """Small is good."""
     return (float("inf") if anchor.unc_ns is None else anchor.unc_ns, -anchor.boot_ns)
+
+
+def _apart(one: TimeAnchor, other: TimeAnchor) -> bool:
+    """The wall clock was set between these two."""
+    return abs((one.utc_ns - one.boot_ns) - (other.utc_ns - other.boot_ns)) >= SETTING_NS

@@ -16,7 +16,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -127,6 +128,7 @@ class _File:
     """A store that was set aside, as far as it can be read."""
 
     epoch: str = ""
+    number: int = 0  # the highest of a fact
     rows: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
     events: dict[tuple[str, int], Restored] = field(default_factory=dict)
     facts: list[Fact] = field(default_factory=list)
@@ -160,6 +162,9 @@ def find(
     found.facts = [fact for fact in old.facts if old.epoch != told.epoch or (fact.number or 0) > told.number]
     # What the file has whole is at least as new as the ledger, which is made from it.
     _add_facts(found, told, set(_TABLES) if not old.epoch else set(old.unread))
+    if old.epoch and old.epoch == told.epoch and told.number > old.number:  # whole, and as it was some time ago
+        late = [said for said in told.payloads if said.epoch == old.epoch and (said.number or 0) > old.number]
+        _add_facts(found, replace(told, payloads=late), set(_TABLES))
     _add_events(found, old, told, source=source, receipted=receipted)
     return found
 
@@ -228,6 +233,8 @@ def _read_tables(db: sqlite3.Connection, source: str) -> _File:
         tuple[_Int, _Text, _Boot, _Time, _Int, _Time | None, bytes], "number",
     )  # fmt: skip
     found.facts = sorted((Fact(*row) for row in facts if _is_object(row[6])), key=lambda fact: fact.number or 0)
+    taken = meta.get("journal", "0")
+    found.number = max([int(taken) if taken.isdecimal() and len(taken) < 19 else 0, *(row[0] for row in facts)])
     return found
 
 
@@ -276,25 +283,39 @@ def _is_object(body: bytes) -> bool:
 def _read_ledger(disk: Disk, folder: str, public: Mapping[str, bytes], *, node: str) -> _Told:
     """Lines that this node has signed, newest first. A signature vouches for all lines that it is chained to."""
     told = _Told()
+    for payload in islice(_payloads(disk, folder, public, node), LEDGER_LINES_MAX):
+        told.payloads.append(payload)
+        if payload.number is not None:
+            told.epoch = told.epoch or payload.epoch
+            if payload.epoch == told.epoch:
+                told.number = max(told.number, payload.number)
+    return told
+
+
+def newest_fact(disk: Disk, folder: str, public: Mapping[str, bytes], node: str) -> tuple[str, int]:
+    """The newest line that the ledger in `folder` has of a fact: the store's epoch, and its number there; else "", 0.
+
+    `public`: the node's keys. Reads from the end, one file at most that has such a line.
+    """
+    for payload in _payloads(disk, folder, public, node):
+        if payload.number is not None:
+            return payload.epoch, payload.number
+    return "", 0
+
+
+def _payloads(disk: Disk, folder: str, public: Mapping[str, bytes], node: str) -> Iterator[Payload]:
+    """All that this node has signed, newest first, as far as it can be read."""
     try:
         names = [name for name in disk.list(folder) if name.removesuffix(".jsonl")[len(folder) + 1 :].isdigit()]
     except Transient:
-        return told
+        return
     for name in reversed(names):
-        if len(told.payloads) >= LEDGER_LINES_MAX:
-            break
         try:
             with disk.open(name) as file:
                 data = file.read(LEDGER_FILE_BYTES_MAX)
         except (Transient, OSError):
             continue
-        for payload in _signed(data, public, node):
-            told.payloads.append(payload)
-            if payload.number is not None:
-                told.epoch = told.epoch or payload.epoch
-                if payload.epoch == told.epoch:
-                    told.number = max(told.number, payload.number)
-    return told
+        yield from _signed(data, public, node)
 
 
 def _signed(data: bytes, public: Mapping[str, bytes], node: str) -> Iterator[Payload]:
@@ -346,6 +367,9 @@ class _EventTold(msgspec.Struct):
     label: str | None = None
     box: list[float] | None = None
     zones: list[str] = []
+    rule: str = ""
+    reason: str = ""
+    onvif: str = ""
 
 
 class _PrivacyTold(msgspec.Struct):
@@ -372,6 +396,7 @@ def _add_facts(found: Found, told: _Told, wanted: set[str]) -> None:
                 _add_tombstones(rows["tombstone"], body)
             case _:
                 pass
+    rows["gap"].sort(key=lambda gap: -gap[2])  # one that has grown meanwhile counts as far as it goes
     _add_holds(rows["hold"], told)
     newest = next((p.body for p in told.payloads if p.kind == RecordKind.PRIVACY), {})
     privacy = _convert(newest, _PrivacyTold)
@@ -461,7 +486,7 @@ def _message(payload: Payload, event: _EventTold, source: str, session: int) -> 
                 severity=event.severity,  # type: ignore[arg-type]
                 summary=event.summary[:500], place="", label=event.label,  # type: ignore[arg-type]
                 score=None, box=event.box,
-                zones=event.zones, since=None, jpeg=None,
+                zones=event.zones, rule=event.rule, since=None, jpeg=None, reason=event.reason, onvif=event.onvif,
             ),
         )  # fmt: skip
         return wire.decode(wire.encode(message), wire.CloudEvent)  # the whole contract, once more

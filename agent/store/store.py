@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import base64
 import importlib.resources
+import json
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from agent.store.trim import trim
 from agent.types import (
     MS,
     NS,
+    PATH_POINTS_MAX,
     Cause,
     Curtain,
     EndReason,
@@ -62,6 +64,7 @@ WATCHED_KINDS = (Kind.PERSON, Kind.VEHICLE, Kind.BICYCLE, Kind.ANIMAL, Kind.MOTI
 BODY_BYTES_MAX = 16 * 1024
 CLOCK_STEP_NS_MIN = NS // 2
 DELETIONS_PER_RECORD = 32
+_PRIORITY = {int(p): p for p in Priority}
 _SEVERITY = {p: p.name.lower() for p in Priority}
 
 
@@ -175,7 +178,9 @@ class Store:
         self._db: sqlite3.Connection | None = None
         self._record_rows_max = record_rows_max
         self._outbox_rows = 0
+        self._acknowledged: set[tuple[int, int]] = set()  # (priority, sequence): rows that the next transaction deletes
         self._record_rows = 0
+        self._footage = (0, 0)  # sealed segments and their bytes
         self._number = 0  # of the newest row of the journal; one that was rolled back is not used again
         self._alives = 0
         self._ledger_seq = 0  # the last line that was handed over
@@ -198,7 +203,9 @@ class Store:
                 db.execute("pragma locking_mode=exclusive")
                 db.execute("pragma journal_mode=wal")
                 db.execute("pragma synchronous=full")
-                db.execute("pragma foreign_keys=on")
+                # Not enforced: to delete an event SQLite would look for it in the whole outbox, 1.7 ms a line of the
+                # ledger with 22,000 rows waiting. Both tables are written in one transaction everywhere.
+                db.execute("pragma foreign_keys=off")
                 db.execute("pragma cache_size=-2000")
                 db.execute("pragma journal_size_limit=4194304")
                 self._db = db
@@ -230,7 +237,11 @@ class Store:
         if check != "ok":
             raise Corrupt(f"{self._path}: {check}")
         self.epoch = meta["epoch"]
+        self._acknowledged.clear()
         self._outbox_rows = db.execute("select count(*) from outbox").fetchone()[0]
+        self._footage = db.execute(
+            "select count(*), coalesce(sum(bytes), 0) from segment where state = 'sealed'"
+        ).fetchone()
         self._record_rows, newest = db.execute("select count(*), coalesce(max(number), 0) from record").fetchone()
         self._number = max(newest, int(meta.get("journal", 0)))
         self._taken = 0
@@ -263,7 +274,7 @@ class Store:
             rows = self._outbox_rows + outbox_rows
             if rows > self._outbox_rows_max:
                 rows -= self._make_room(db, rows - self._outbox_rows_max)
-        self._outbox_rows = rows
+            self._outbox_rows = rows
         with self._lock:
             self._restored = {event.key: last + n for n, event in enumerate(found.events, start=1)}
 
@@ -323,16 +334,19 @@ class Store:
             if self._db is None:
                 raise Transient(f"{self._path}: the store is closed")
             self._db.execute("begin immediate")
-            rows, self._urgent = self._record_rows, False
+            before, self._urgent = (self._record_rows, self._outbox_rows, self._footage), False
             try:
+                if self._acknowledged:
+                    self._outbox_rows -= self._delete_acknowledged(self._db)
                 yield self._db
                 self._crash_point(f"before commit: {what}")
                 self._db.execute("commit")
             except BaseException:
-                self._record_rows = rows
+                self._record_rows, self._outbox_rows, self._footage = before
                 if self._db is not None and self._db.in_transaction:
                     self._db.execute("rollback")
                 raise
+            self._acknowledged.clear()
             urgent = self._urgent
             self._crash_point(f"after commit: {what}")
         if urgent and self.on_urgent is not None:
@@ -405,6 +419,11 @@ class Store:
         return [Fact(*row) for row in rows]
 
     @property
+    def newest_fact(self) -> int:
+        """The highest number that a fact has had in this store. A line of the ledger never has a higher one."""
+        return self._number
+
+    @property
     def record_rows(self) -> int:
         """How many facts wait for the ledger. Costs nothing."""
         return self._record_rows
@@ -432,8 +451,8 @@ class Store:
                 "insert or replace into meta values (?, ?)",
                 [("ledger_seq", str(lines[-1].seq)), ("ledger_head", lines[-1].head)],
             )
+            self._outbox_rows += added
         self._ledger_sent, self._ledger_seq = sent, lines[-1].seq
-        self._outbox_rows += added
 
     def forward(self, lines: Sequence[LedgerLine]) -> None:
         """Lines from the ledger that waited for room in the outbox: those that follow `ledger_waiting`'s first."""
@@ -441,8 +460,8 @@ class Store:
             # None left on the card up to the newest: what was given up there cannot be sent any more.
             sent, added = self._send_lines(db, lines) if lines else (self._ledger_seq, 0)
             db.execute("insert or replace into meta values ('ledger_sent', ?)", (str(sent),))
+            self._outbox_rows += added
         self._ledger_sent = sent
-        self._outbox_rows += added
 
     def _send_lines(self, db: sqlite3.Connection, lines: Sequence[LedgerLine]) -> tuple[int, int]:
         """As many as there is room for; returns the number of the last one that is on its way, and how many went."""
@@ -464,10 +483,12 @@ class Store:
         return sent, len(going)
 
     def _record_room(self, db: sqlite3.Connection) -> int:
-        """Records may fill a quarter of the outbox: the ledger itself is their queue, so none is ever shed."""
+        """Records take what is free of the outbox, a quarter of it at most: the ledger itself is their queue, so none
+        is ever shed, and none makes the outbox larger than it may be.
+        """
         sql = "select count(*) from outbox where priority = ?"
         (rows,) = db.execute(sql, (int(Priority.RECORD),)).fetchone()
-        return int(max(self._outbox_rows_max // 4 - rows, 0))
+        return int(max(min(self._outbox_rows_max // 4 - rows, self._outbox_rows_max - self._outbox_rows), 0))
 
     def ledger_waiting(self) -> tuple[int, int] | None:
         """The first line that still has to go into the outbox, and how many there is room for; None when none can."""
@@ -569,11 +590,17 @@ class Store:
                 ),
             ).rowcount
             if added:
+                self._count(1, segment.bytes)
                 self._journal(db, RecordKind.SEGMENT, records.segment_body(segment), urgent=True)
 
     def reseal(self, segment: Segment, gap: Gap) -> None:
         """Replaces the row of a segment of which only a part is left, and says why the rest is missing."""
         with self._transaction("reseal segment") as db:
+            before = db.execute(
+                "select bytes from segment where name = ? and state = 'sealed'", (segment.name,)
+            ).fetchone()
+            if before is not None:
+                self._count(0, segment.bytes - before[0])
             db.execute(
                 "update segment set end_ns = ?, bytes = ?, fragments = ?, sha256 = ?, end_reason = ? where name = ?",
                 (
@@ -621,9 +648,18 @@ class Store:
         )
         return [Segment(*(*row[:8], EndReason(row[8]), *row[9:])) for row in rows]
 
+    @property
+    def footage_bytes(self) -> int:
+        """Size of the sealed segments. Costs nothing."""
+        return self._footage[1]
+
+    def _count(self, segments: int, size: int) -> None:
+        """Within a transaction: what is sealed has changed by as much."""
+        self._footage = (self._footage[0] + segments, self._footage[1] + size)
+
     def footage(self) -> Footage:
         """Count, size and age of the sealed segments."""
-        ((count, size),) = self._query("select count(*), coalesce(sum(bytes), 0) from segment where state = 'sealed'")
+        count, size = self._footage
         oldest = self._query(
             "select a.utc_ns + (s.start_ns - a.boot_ns) from"
             " (select boot_id, start_ns from segment where state = 'sealed' order by session, start_ns limit 1) s"
@@ -643,6 +679,7 @@ class Store:
                 if row is None:
                     continue
                 db.execute("update segment set state = 'garbage' where name = ?", (name,))
+                self._count(-1, -row[3])
                 _bury(db, *row[:4], reason=reason)
                 buried.append((name, *row))
             for at in range(0, len(buried), DELETIONS_PER_RECORD):
@@ -727,7 +764,7 @@ class Store:
                     "delete from event where sequence <= ? and sequence not in (select sequence from outbox)",
                     (last - self._event_rows_max,),
                 )
-        self._outbox_rows = rows
+            self._outbox_rows = rows  # within the lock: the uplink deletes rows meanwhile
         return sequences
 
     def _message(
@@ -760,7 +797,13 @@ class Store:
                 box=box,
                 zones=list(event.zones),
                 since=since,
+                rule=event.rule,
+                path=[_in_picture(point) for point in event.path[-PATH_POINTS_MAX:]],
+                dwellms=None if event.dwell_ns is None else max(event.dwell_ns // MS, 0),
+                height=None if event.height is None else round(min(max(event.height, 0.0), 1.0), 4),
                 jpeg=None if jpeg is None else base64.b64encode(jpeg).decode("ascii"),
+                reason=event.reason,
+                onvif=event.onvif,
             ),
         )
 
@@ -794,48 +837,77 @@ class Store:
             dropped += len(rows)
         return dropped
 
-    def pending(self, limit: int) -> list[OutboxRow]:
-        """The most urgent undelivered rows: by priority, oldest first."""
-        rows = self._query(
-            "select o.sequence, o.priority, e.kind, e.session, e.boot_ns, e.body"
-            " from outbox o join event e using (sequence) order by o.priority, o.sequence limit ?",
-            limit,
-        )
-        return [OutboxRow(row[0], Priority(row[1]), *row[2:]) for row in rows]
+    def pending(self, limit: int, *, skip: Collection[int] = ()) -> list[OutboxRow]:
+        """The most urgent undelivered rows: by priority, oldest first, without those numbered in `skip`.
+
+        Rows that are acknowledged and not deleted yet are not among them.
+        """
+        with self._lock:
+            gone = self._acknowledged
+            keys = self._query(
+                "select priority, sequence from outbox order by priority, sequence limit ?",
+                limit + len(skip) + len(gone),
+            )
+            keys = [key for key in keys if key[1] not in skip and key not in gone][:limit]
+            rows = self._query(
+                "select sequence, kind, session, boot_ns, body from event"
+                " where sequence in (select value from json_each(?))",
+                json.dumps([sequence for _, sequence in keys]),
+            )
+        of = {row[0]: row[1:] for row in rows}
+        return [OutboxRow(number, _PRIORITY[priority], *of[number]) for priority, number in keys if number in of]
+
+    def note_acknowledged(self, stored: Sequence[tuple[int, int]]) -> None:
+        """The station has committed these. Their rows are deleted with the next transaction, whatever it is about, or
+        by `acknowledge`. A cut before that costs that they are sent again. Writes nothing.
+        """
+        with self._lock:
+            for low, high in stored:
+                self._acknowledged.update(
+                    self._query(
+                        "select priority, sequence from outbox where priority in (0, 1, 2, 3, 4)"
+                        " and sequence between ? and ?",
+                        low,
+                        high,
+                    )
+                )
 
     def acknowledge(self, stored: Sequence[tuple[int, int]]) -> int:
-        """Deletes the outbox rows that the station has committed. Returns how many there were."""
-        deleted = 0
-        with self._transaction("acknowledge") as db:
-            lines = [
-                row
-                for low, high in stored
-                for row in db.execute(
-                    "select sequence from outbox join event using (sequence)"
-                    " where priority = ? and sequence between ? and ? and kind = 'record'",
-                    (int(Priority.RECORD), low, high),
-                )
-            ]
-            for priority in Priority:
-                deleted += db.executemany(  # its rowcount is the sum
-                    "delete from outbox where priority = ? and sequence between ? and ?",
-                    [(int(priority), low, high) for low, high in stored],
-                ).rowcount
-            db.executemany(  # the ledger has them; the newest row stays, whatever it is
-                "delete from event where sequence = ? and sequence < (select max(sequence) from event)", lines
-            )
-        self._outbox_rows -= deleted
-        return deleted
+        """Deletes the outbox rows that the station has committed, and those noted. Returns how many are new."""
+        with self._lock:
+            before = self.outbox_rows
+            self.note_acknowledged(stored)
+            with self._transaction("acknowledge"):
+                pass
+            return before - self.outbox_rows
+
+    def _delete_acknowledged(self, db: sqlite3.Connection) -> int:
+        keys = sorted(self._acknowledged)
+        deleted = db.executemany("delete from outbox where priority = ? and sequence = ?", keys).rowcount  # the sum
+        (last,) = db.execute("select max(sequence) from event").fetchone()
+        db.executemany(  # the ledger has the lines; the newest row stays, whatever it is
+            "delete from event where sequence = ? and kind = 'record' and sequence < ?",
+            [(sequence, last) for priority, sequence in keys if priority == Priority.RECORD],
+        )
+        return int(deleted)
+
+    @property
+    def acknowledged_rows(self) -> int:
+        """How many rows of the outbox the station has, and wait for their deletion. Costs nothing."""
+        return len(self._acknowledged)
 
     @property
     def outbox_rows(self) -> int:
-        """How many rows wait for the station. Costs nothing."""
-        return self._outbox_rows
+        """How many rows wait for the station: `acknowledged_rows` are not among them. Costs nothing."""
+        return self._outbox_rows - len(self._acknowledged)
 
     def oldest_pending_ns(self) -> int | None:
         """When the oldest undelivered event of this session happened."""
         rows = self._query(
-            "select min(e.boot_ns) from outbox o join event e using (sequence) where e.session = ?", self.session
+            "select min(e.boot_ns) from outbox o join event e using (sequence) where e.session = ?"
+            " and o.sequence not in (select value from json_each(?))",
+            self.session,
+            json.dumps([sequence for _, sequence in self._acknowledged]),
         )
         found: int | None = rows[0][0]
         return found
@@ -935,12 +1007,15 @@ class Store:
         rows = self._query("select boot_id, start_ns, until_ns, charged_ns, asker from privacy")
         return Curtain(*rows[0]) if rows else None
 
-    def add_sign(self, what: str, text: str, *, active: bool) -> None:
-        """Notes a change of something that may explain a gap later. The oldest give way."""
+    def add_sign(self, what: str, text: str, *, active: bool, boot_ns: int | None = None) -> None:
+        """Notes a change of something that may explain a gap later, and when in this boot it was (None: now). The
+        oldest give way.
+        """
+        at_ns = self._clock.boot_ns() if boot_ns is None else boot_ns
         with self._transaction("sign") as db:
             db.execute(
                 "insert or replace into sign values (?, ?, ?, ?, ?, ?)",
-                (self.session, self._clock.boot_id, self._clock.boot_ns(), what, int(active), text[:200]),
+                (self.session, self._clock.boot_id, at_ns, what, int(active), text[:200]),
             )
             (count,) = db.execute("select count(*) from sign").fetchone()
             if count > SIGN_ROWS_MAX:
@@ -1044,6 +1119,12 @@ def _restored(db: sqlite3.Connection, text: str) -> dict[tuple[str, int], int]:
         message = wire.decode(bytes(body), wire.CloudEvent)
         found[message.epoch, message.sequence] = sequence
     return found
+
+
+def _in_picture(point: tuple[float, float]) -> tuple[float, float]:
+    """A point of a path as on the wire: inside the picture, to 1/1,000 of it."""
+    x, y = (round(min(max(value, 0.0), 1.0), 3) for value in point)
+    return x, y
 
 
 def phase_of(event: wire.CloudEvent) -> Phase:

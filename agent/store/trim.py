@@ -14,7 +14,8 @@ TOMBSTONE_ROWS_MAX = 20_000
 SHED_ROWS_MAX = 5_000
 ANCHOR_ROWS_MAX = 60_000
 ANCHORS_PER_BOOT_MAX = 2_000
-"""A week at one in five minutes; then every other one goes. A boot that is over keeps its first, best and last."""
+"""A week at one in five minutes; then every other one goes. A boot that is over keeps its first, best and last, and
+those at which the wall clock was set."""
 
 _AGE = "(select boot_id, min(session) as age from session group by boot_id)"
 
@@ -36,13 +37,18 @@ def trim(db: sqlite3.Connection, *, boot_id: str) -> int:
 
 
 def _thin_anchors(db: sqlite3.Connection, boot_id: str) -> None:
-    """Boots that are over keep three anchors; the present one every other when there are many."""
+    """Boots that are over keep three anchors, and one each time the clock was set: a hold may have been asked for by
+    the time that it told then. The present boot keeps every other one when there are many.
+    """
     db.execute(
         "delete from anchor where boot_id <> ? and boot_ns not in"
         " (select min(boot_ns) from anchor a where a.boot_id = anchor.boot_id union all"
         "  select max(boot_ns) from anchor a where a.boot_id = anchor.boot_id)"
         " and boot_ns <> (select boot_ns from anchor a where a.boot_id = anchor.boot_id"
-        "  order by unc_ns is null, unc_ns, boot_ns limit 1)",
+        "  order by unc_ns is null, unc_ns, boot_ns limit 1)"
+        " and (boot_id, boot_ns) not in (select boot_id, boot_ns from (select boot_id, boot_ns, utc_ns - boot_ns"
+        "  - lag(utc_ns - boot_ns) over (partition by boot_id order by boot_ns) as moved from anchor)"
+        "  where abs(moved) >= 500000000)",
         (boot_id,),
     )
     (rows,) = db.execute("select count(*) from anchor where boot_id = ?", (boot_id,)).fetchone()

@@ -280,7 +280,7 @@ def test_72_hours_of_silence_arrive_once_alerts_first_within_the_byte_budget(fol
 
     def overhear(topic: str, payload: bytes) -> None:
         address = wire.parse_topic(topic)
-        if address.channel in {"event", "record"}:
+        if address.channel in {"event", "events", "record", "records"}:
             sent.append((address.channel, len(payload)))
         inner(topic, payload)
 

@@ -9,13 +9,14 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import wire
+from agent.config import fingerprint
 from agent.evidence.chain import check as check_ledger
 from agent.evidence.keys import load, public_keys
 from agent.evidence.receipts import FILE as RECEIPTS
@@ -24,6 +25,7 @@ from agent.recording.fragments import scan
 from agent.recording.index import FOLDER
 from agent.recording.timeline import Timeline
 from agent.reporter import PENDING_EVENTS_MAX
+from agent.station.orders import Order, OrderBook
 from agent.station.store import FILE
 from agent.store.store import Store
 from agent.types import NS, Cause, TimeAnchor
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 MOMENT_NS = NS // 5  # the product calls shorter holes jitter
+AGE_SLACK_S = 1.0  # of true time, in which nobody measures an age
 
 
 class Broken(AssertionError):  # noqa: N818  (named for what it is)
@@ -50,6 +53,16 @@ class Promises:
     condemned: dict[str, str] = field(default_factory=dict)  # segment -> reason
     holds: set[str] = field(default_factory=set)  # asked for and confirmed
     let_go: list[str] = field(default_factory=list)  # held footage that was given up all the same
+    held_s: dict[str, tuple[float, float]] = field(default_factory=dict)  # hold -> what it keeps, in true time
+    born_s: dict[str, float] = field(default_factory=dict)  # boot -> the true time of its moment 0
+    keep_s: float = 0.0  # the age limit that the node runs with
+    too_young: list[str] = field(default_factory=list)  # given up for an age that it did not have
+    unlinked: list[str] = field(default_factory=list)  # files that were removed while they were being written
+    ordered: dict[str, str] = field(
+        default_factory=dict
+    )  # command that the station has taken -> what is to become of it
+    configs: set[str] = field(default_factory=set)  # fingerprints of the settings that a life was started with
+    unwritten: Unwritten = field(default_factory=lambda: Unwritten())  # noqa: PLW0108  (defined below)
     broken: list[str] = field(default_factory=list)
 
     def commit(self, epoch: str, sequence: int, event_id: str) -> None:
@@ -60,17 +73,32 @@ class Promises:
         """A client handed this to the broker."""
         address = wire.parse_topic(topic)
         if address.channel == "event":
-            event = wire.decode(payload, wire.CloudEvent)
-            self._same(self.sent, event.epoch, event.sequence, event.id, "sent")
+            self._event(payload)
+        elif address.channel == "events":
+            for part in wire.decode_batch(payload):
+                self._event(part)
         elif address.channel == "ack":
             receipt = wire.decode(payload, wire.Receipt)
             for low, high in [*receipt.stored, (1, receipt.head)]:
                 self.receipted |= {(receipt.epoch, sequence) for sequence in range(low, high + 1)}
 
+    def _event(self, payload: bytes) -> None:
+        event = wire.decode(payload, wire.CloudEvent)
+        self._same(self.sent, event.epoch, event.sequence, event.id, "sent")
+
     def _same(self, known: dict[tuple[str, int], str], epoch: str, sequence: int, event_id: str, how: str) -> None:
         before = known.setdefault((epoch, sequence), event_id)
         if before != event_id:
             self.broken.append(f"sequence {sequence} was {how} for {before} and again for {event_id}")
+
+
+@dataclass(frozen=True, slots=True)
+class Unwritten:
+    """What happened under a release that had no ledger, and so is not on it."""
+
+    events: frozenset[int] = frozenset()  # sequence numbers
+    segments: frozenset[str] = frozenset()
+    deleted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +135,9 @@ def carried(folder: Path) -> set[tuple[str, int]]:
 
 
 def outbox(store: Store) -> dict[int, str]:
-    """Undelivered events of a node: sequence -> id."""
-    return dict(store._query("select sequence, id from outbox join event using (sequence)"))
+    """Undelivered events of a node: sequence -> id. Without those that the station has and that are about to go."""
+    found = dict(store._query("select sequence, id from outbox join event using (sequence)"))
+    return {s: found[s] for s in found.keys() - {sequence for _, sequence in store._acknowledged}}
 
 
 # -- 1: events ---------------------------------------------------------------------------------------------------------
@@ -206,18 +235,66 @@ def check_2_sealed_footage_stays(world: World) -> None:
             raise Broken(f"{name} was sealed and is now {'changed' if name in rows else 'gone'}")
 
 
-def held_by(store: Store) -> dict[str, str]:
-    """The segments that lie in the range of a hold, by the store's rows alone: name -> which hold."""
-    timeline = Timeline(store.anchors())
-    found = {}
+def condemned(world: World, store: Store, names: Sequence[str], reason: str) -> None:
+    """Retention is about to give these segments up: is it allowed to? Judged by true time, whatever the clocks say."""
+    promises = world.promises
+    promises.condemned.update(dict.fromkeys(names, reason))
+    holds = [hold for hold in store.holds() if not hold.released and hold.id in promises.held_s]
     for row in store.segments():
-        start, end = timeline.utc(row.boot_id, row.start_ns), timeline.utc(row.boot_id, row.end_ns)
-        for hold in store.holds():
-            if start is None or end is None or hold.released:
-                continue
-            if start.utc_ns + MOMENT_NS < hold.end_utc_ns and end.utc_ns - MOMENT_NS > hold.start_utc_ns:
-                found[row.name] = f"{hold.id} wants it"
-    return found
+        if row.name not in names:
+            continue
+        born_s = promises.born_s[row.boot_id]
+        start_s, end_s = born_s + row.start_ns / NS, born_s + row.end_ns / NS
+        for hold in holds:
+            from_s, until_s = promises.held_s[hold.id]
+            if start_s + MOMENT_NS / NS < until_s and end_s - MOMENT_NS / NS > from_s:
+                promises.let_go.append(f"{row.name} was given up ({reason}); {hold.id} wants it")
+        age_s = world.now_s - end_s
+        if reason == "age" and age_s < promises.keep_s - AGE_SLACK_S:
+            promises.too_young.append(
+                f"{row.name} was given up for its age of {age_s:.1f} s; {promises.keep_s:.0f} s may be kept"
+            )
+
+
+def open_orders(world: World) -> list[str]:
+    """Commands that the station has taken on and that have not been answered."""
+    if not world.promises.ordered:
+        return []
+    states = {one.id: one.state for one in orders(world)}
+    return [name for name in world.promises.ordered if states.get(name) in (None, "waiting")]
+
+
+def orders(world: World) -> list[Order]:
+    """What the station's book says, the newest first."""
+    book = OrderBook(world.station_folder)
+    book.open()
+    try:
+        return book.of(world.config.node.id)
+    finally:
+        book.close()
+
+
+def check_orders_are_honoured(world: World) -> None:
+    """What the station took on for a node that was dark is done when the node is back, in the order of asking."""
+    states = {one.id: one.state for one in orders(world)} if world.promises.ordered else {}
+    holds = {hold.id: "released" if hold.released else "held" for hold in world.node.store.holds()}
+    for name, wanted in world.promises.ordered.items():
+        if states.get(name) != "done":
+            raise Broken(f"order {name} is {states.get(name, 'forgotten')} at the station; it was taken on")
+        if wanted and holds.get(name) != wanted:
+            raise Broken(f"hold {name} is {holds.get(name, 'unknown')} at the node; it was to be {wanted}")
+
+
+def check_2_only_old_footage_goes_for_its_age(world: World) -> None:
+    """However the wall clock is set: what is given up as too old is truly older than the limit."""
+    if world.promises.too_young:
+        raise Broken(world.promises.too_young[0])
+
+
+def check_2_the_open_file_stays(world: World) -> None:
+    """The file that is being written is never removed."""
+    if world.promises.unlinked:
+        raise Broken(f"{world.promises.unlinked[0]} was removed while it was being written")
 
 
 def check_2_held_footage_stays(world: World) -> None:
@@ -344,6 +421,7 @@ def check_the_ledger_tells_everything_once(world: World) -> None:
     if not verdict.ok:
         raise Broken(f"the ledger is not whole: {verdict.findings[:3]}")
     mine = [line.payload for line in verdict.lines if line.payload.epoch == store.epoch]
+    unwritten = world.promises.unwritten
     numbers = [said.number for said in mine if said.number is not None]
     waiting = store.facts(1 << 30)
     numbers += [fact.number for fact in waiting if fact.number is not None]
@@ -352,18 +430,25 @@ def check_the_ledger_tells_everything_once(world: World) -> None:
     told = [(said.kind, said.body) for said in mine] + [(f.kind, json.loads(f.body)) for f in waiting]
     newest = {body["name"]: body["sha256"] for kind, body in told if kind == "segment"}
     for row in store.segments():
-        if newest.get(row.name) != row.sha256:
+        if newest.get(row.name) != row.sha256 and row.name not in unwritten.segments:
             raise Broken(f"{row.name} is not on the ledger as it is in the index")
     on_ledger = Counter(body["sequence"] for kind, body in told if kind == "event")
     rows = {s for (s,) in store._query("select sequence from event where kind not in ('record', 'thumbnail')")}
-    if set(on_ledger) != rows or max(on_ledger.values(), default=1) > 1:
+    if set(on_ledger) != rows - unwritten.events or max(on_ledger.values(), default=1) > 1:
         raise Broken(f"events on the ledger {sorted(on_ledger.elements())}, in the store {sorted(rows)}")
     starts = [body["session"] for kind, body in told if kind == "start"]
     if starts != sorted(set(starts)) or starts[-1:] != [store.session]:
         raise Broken(f"starts on the ledger: {starts}; this is session {store.session}")
+    settings = [(body["before"], body["sha256"]) for kind, body in told if kind == "config"]
+    if [sha256 for _, sha256 in settings[:-1]] != [before for before, _ in settings[1:]]:
+        raise Broken(f"changes of the settings on the ledger do not follow each other: {settings}")
+    if not {sha256 for _, sha256 in settings} <= world.promises.configs:
+        raise Broken(f"the ledger tells of settings that nobody made: {settings}")
+    if not settings or settings[-1][1] != fingerprint(world.running_config):
+        raise Broken(f"the node runs with other settings than those on its ledger: {settings}")
     gone = {part["name"] for kind, body in told if kind == "deletion" for part in body["segments"]}
     deleted = sum(tombstone.segments for tombstone in store.tombstones())
-    if len(gone) != deleted:
+    if len(gone) != deleted - unwritten.deleted:
         raise Broken(f"{len(gone)} deletions on the ledger, tombstones tell of {deleted}")
     db = sqlite3.connect(world.station_folder / FILE)
     try:
@@ -371,7 +456,8 @@ def check_the_ledger_tells_everything_once(world: World) -> None:
         alarms = db.execute("select what, count from alarm").fetchall()
     finally:
         db.close()
-    if alarms or there != lines[: len(there)]:
+    # With an empty outbox nothing is on its way but facts that are not on the ledger yet: all lines must be there.
+    if alarms or there != lines:
         raise Broken(f"the station has {len(there)} lines, the ledger {len(lines)}; alarms: {alarms}")
 
 
@@ -382,9 +468,8 @@ def check_6_bounds(world: World) -> None:
     """Queues, rows and disk: cheap enough to ask every few steps."""
     config, node = world.config, world.node
     rows = node.store.outbox_rows
-    rows_max = config.store.outbox_rows_max + config.store.outbox_rows_max // 4  # events, and records beside them
-    if rows > rows_max:
-        raise Broken(f"{rows} outbox rows; {rows_max} are allowed")
+    if rows > config.store.outbox_rows_max:
+        raise Broken(f"{rows} outbox rows; {config.store.outbox_rows_max} are allowed")
     state = world.recorder_state()
     if state.queue_s > config.recording.queue_s_max + 2 * config.recording.fragment_s:
         raise Broken(f"{state.queue_s:.1f} s of footage in the recorder's queue")
@@ -425,6 +510,9 @@ SETTLED: tuple[Callable[[World], None], ...] = (
     check_2_a_row_is_a_whole_file,
     check_2_sealed_footage_stays,
     check_2_held_footage_stays,
+    check_2_only_old_footage_goes_for_its_age,
+    check_2_the_open_file_stays,
+    check_orders_are_honoured,
     check_2_no_file_without_a_row,
     check_3_a_cut_costs_one_fragment,
     check_3_recording_goes_on,

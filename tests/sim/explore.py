@@ -23,7 +23,8 @@ from typing import NoReturn
 
 from tests.sim.power import Death, Killed, PowerCut
 
-CHILD_S_MAX = 60  # a universe that takes longer hangs, which is a failure
+CHILD_CPU_S_MAX = 60  # a universe that takes more goes round in circles, which is a failure
+CHILD_S_MAX = 900  # one that takes longer waits for something; long, for the simulator may run at the lowest priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,10 @@ class Explorer:
             os.close(read_fd)
             os.close(ready_fd)
             self._report_fd = write_fd
+            for dies_of in (signal.SIGALRM, signal.SIGPROF):
+                signal.signal(dies_of, signal.SIG_DFL)
             signal.alarm(CHILD_S_MAX)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_PROF, CHILD_CPU_S_MAX)
             return True
         os.close(write_fd)
         os.close(self._ready_fd)

@@ -5,6 +5,7 @@ Each one is a way in which Wardpost could be written that looks right and passes
 
 from __future__ import annotations
 
+import importlib.resources
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,19 +14,22 @@ from unittest import mock
 from agent import boot
 from agent.disk import Disk, DurableFile
 from agent.evidence.ledger import Ledger
+from agent.evidence.worker import LedgerWorker
 from agent.recording.holds import HoldDesk, Kept
+from agent.recording.index import FOLDER
 from agent.recording.recorder import RecorderWorker
 from agent.recording.recover import Recovery, recover
 from agent.recording.retention import RetentionWorker
 from agent.recording.timeline import Timeline
 from agent.station.intake import EventIn
 from agent.station.store import Batch, Stored
-from agent.store.store import Store
+from agent.store.store import Store, _statements
 from agent.types import Event, Gap, Priority, Segment
 from agent.uplink.worker import UplinkWorker
+from tests.sim import update
 from tests.sim import world as sim
-from tests.sim.stories import notice
-from tests.sim.world import World
+from tests.sim.stories import VISITS, a_day_in_half_a_minute, notice
+from tests.sim.world import Visit, World
 
 
 class HoldsNothing(HoldDesk):
@@ -49,6 +53,84 @@ def _open_ledger_untouched(disk: Disk, *given: Any) -> Any:
         return boot.open_ledger(disk, *given)
     finally:
         disk.truncate = truncate  # type: ignore[method-assign]
+
+
+class AgesByTheWallClock(RetentionWorker):
+    """The age of footage is what the wall clock says now, less what it said when the machine started."""
+
+    def _ages(self) -> Callable[[Segment], int | None]:
+        now_ns = self._clock.utc().utc_ns
+        started: dict[str, int] = {}
+        for anchor in self._index.anchors():
+            started.setdefault(anchor.boot_id, anchor.utc_ns - anchor.boot_ns)
+
+        def age_ns(segment: Segment) -> int | None:
+            return now_ns - (started[segment.boot_id] + segment.end_ns) if segment.boot_id in started else None
+
+        return age_ns
+
+
+class TakesTheNewestToo(RetentionWorker):
+    """Files without a row are left from some cut, and are cleared away: the one in progress has none, either."""
+
+    def _delete(self, now: float) -> bool:
+        more = super()._delete(now)
+        known = {row.name for row in [*self._index.segments(), *self._index.segments(garbage=True)]}
+        for name in self._disk.list(FOLDER):
+            if name not in known:
+                self._disk.unlink(name)
+        return more
+
+
+class NeverForwards(LedgerWorker):
+    """Lines that find no room in the outbox are left to the card."""
+
+    def _forward(self) -> bool:
+        return False
+
+
+class RecordsOnTop(Store):
+    """Lines of the ledger have a quarter of the outbox to themselves, however full it is."""
+
+    def _record_room(self, db: Any) -> int:
+        (rows,) = db.execute("select count(*) from outbox where priority = ?", (int(Priority.RECORD),)).fetchone()
+        return int(max(self._outbox_rows_max // 4 - rows, 0))
+
+
+class KeepsOldSettingsQuiet(Store):
+    """Settings go on the ledger at the first start only."""
+
+    def note_config(self, sha256: str) -> bool:
+        known = self._query("select 1 from meta where key = 'config'")
+        return False if known else super().note_config(sha256)
+
+
+class UpgradesInTwoSteps(Store):
+    """The schema is called new before its tables are there."""
+
+    def _upgraded(self, db: Any) -> dict[str, str]:
+        meta = dict(db.execute("select key, value from meta"))
+        if meta.get("schema") != "1":
+            return meta
+        with self._transaction("upgrade: name"):
+            db.execute("update meta set value = '2' where key = 'schema'")
+        with self._transaction("upgrade: tables"):
+            sql = importlib.resources.files("agent.store").joinpath("upgrade_1_to_2.sql").read_text(encoding="utf-8")
+            for statement in _statements(sql):
+                db.execute(statement)
+        return dict(db.execute("select key, value from meta"))
+
+
+class BeginsAnew(Store):
+    """An update that cannot read the old outbox empties it."""
+
+    def _upgraded(self, db: Any) -> dict[str, str]:
+        old = dict(db.execute("select key, value from meta")).get("schema") == "1"
+        meta = super()._upgraded(db)
+        if old:
+            with self._transaction("tidy"):
+                db.execute("delete from outbox")
+        return meta
 
 
 class HandsOverFirst(Ledger):
@@ -86,6 +168,8 @@ class Mutation:
     parts: Mapping[str, Any] = field(default_factory=dict)
     plant: Callable[[World], None] = lambda _world: None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    story: Callable[[World], None] = a_day_in_half_a_minute
+    visits: tuple[Visit, ...] = VISITS
 
 
 class _Unsynced:
@@ -172,10 +256,9 @@ class DeletesOnPuback(UplinkWorker):
 class ForgetsSequences(Store):
     """Delivered events are deleted, and with them the memory of which number was the last."""
 
-    def acknowledge(self, stored: Sequence[tuple[int, int]]) -> int:
-        deleted = super().acknowledge(stored)
-        with self._transaction("tidy") as db:
-            db.execute("delete from event where sequence not in (select sequence from outbox)")
+    def _delete_acknowledged(self, db: Any) -> int:
+        deleted = super()._delete_acknowledged(db)
+        db.execute("delete from event where sequence not in (select sequence from outbox)")
         return deleted
 
 
@@ -276,9 +359,9 @@ def station_receipts_first(world: World) -> None:
 
 MUTATIONS = (
     Mutation("no fdatasync after a fragment", "check_3", "before write segments", plant=files_are_not_synced),
-    Mutation("no fsync of the folder", "check_3", "before write segments", plant=names_are_not_synced),
+    Mutation("missing directory fsync", "check_3", "before write segments", plant=names_are_not_synced),
     Mutation(
-        "row before the last sync",
+        "row before fsync",
         "check_2",
         "after commit: seal",
         later=2,
@@ -290,12 +373,34 @@ MUTATIONS = (
         "before commit: condemn",
         parts={"RetentionWorker": DeletesBeforeTheRow},
     ),
-    Mutation("recovery trusts a torn tail", "check_2", "after write segments", parts={"recover": trusts_torn_tails}),
     Mutation(
-        "outbox row deleted on PUBACK", "check_1", "", parts={"UplinkWorker": DeletesOnPuback}, plant=lossy_broker
+        "time step used as interval",
+        "check_2_only_old",
+        "",
+        parts={"RetentionWorker": AgesByTheWallClock},
     ),
-    Mutation("station receipts before it commits", "check_1", "", plant=station_receipts_first),
-    Mutation("sequence number reused", "check_", "", parts={"Store": ForgetsSequences}),
+    Mutation("open file cleared away", "check_2_the_open", "", parts={"RetentionWorker": TakesTheNewestToo}),
+    Mutation(
+        "lines without room never follow",
+        "check_the_ledger",
+        "",
+        parts={"LedgerWorker": NeverForwards},
+        plant=flood,
+        settings={"store": {"outbox_rows_max": 100}},
+    ),
+    Mutation(
+        "lines on top of a full outbox",
+        "check_6",
+        "",
+        parts={"Store": RecordsOnTop},
+        plant=flood,
+        settings={"store": {"outbox_rows_max": 100}},
+    ),
+    Mutation("new settings not on the ledger", "check_the_ledger", "", parts={"Store": KeepsOldSettingsQuiet}),
+    Mutation("recovery trusts a torn tail", "check_2", "after write segments", parts={"recover": trusts_torn_tails}),
+    Mutation("delete on PUBACK", "check_1", "", parts={"UplinkWorker": DeletesOnPuback}, plant=lossy_broker),
+    Mutation("acknowledge before commit", "check_1", "", plant=station_receipts_first),
+    Mutation("reused sequence number", "check_", "", parts={"Store": ForgetsSequences}),
     Mutation(
         "event and outbox row in two transactions",
         "check_1",
@@ -303,7 +408,7 @@ MUTATIONS = (
         parts={"Store": TwoTransactions},
     ),
     Mutation(
-        "unbounded outbox",
+        "unbounded queue",
         "check_6",
         "",
         parts={"Store": NoBound},
@@ -320,5 +425,21 @@ MUTATIONS = (
     ),
     Mutation("held footage deleted", "check_2_held", "", parts={"HoldDesk": HoldsNothing}),
     Mutation("gaps not written down", "check_4", "", parts={"Store": NoGaps}, plant=blink),
+    Mutation(
+        "upgrade in two transactions",
+        "",
+        "before commit: upgrade: tables",
+        parts={"Store": UpgradesInTwoSteps},
+        story=update.an_update,
+        visits=update.VISITS,
+    ),
+    Mutation(
+        "update empties the outbox",
+        "check_1",
+        "",
+        parts={"Store": BeginsAnew},
+        story=update.an_update,
+        visits=update.VISITS,
+    ),
     Mutation("incidents of a dead life stay open", "check_incidents", "after sync", parts={"boot": NothingEnds()}),
 )

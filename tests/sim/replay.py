@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 
+from tests.sim import update
 from tests.sim.explore import Cut
 from tests.sim.stories import VISITS, a_day_in_half_a_minute
 from tests.sim.universe import Universe
@@ -17,13 +18,16 @@ def main() -> int:
     parser.add_argument("--point", type=int, required=True)
     parser.add_argument("--kind", choices=["power", "torn", "kill", "station"], default="power")
     parser.add_argument("--cut-seed", type=int)
+    parser.add_argument("--story", choices=["day", update.AREA], default="day")
     parser.add_argument("--again-after", type=int, default=0)
     parser.add_argument("--way", type=json.loads, help="what the disk chose, as a JSON list")
     options = parser.parse_args()
     logging.basicConfig(format="%(name)s: %(message)s")
     cut_seed = options.seed if options.cut_seed is None else options.cut_seed
     cut = Cut(options.point, "", options.kind, cut_seed, options.again_after, options.way)
-    outcome = Universe(a_day_in_half_a_minute, options.seed, VISITS).replay(cut, quiet=False)
+    day = Universe(a_day_in_half_a_minute, options.seed, VISITS)
+    story = day if options.story == "day" else Universe(update.an_update, options.seed, update.VISITS)
+    outcome = story.replay(cut, quiet=False)
     print(f"{cut}: {outcome.figures}")
     print("\n".join(outcome.problems) or ("every promise held" if outcome.happened else "this cut cannot be"))
     return bool(outcome.problems)

@@ -28,7 +28,7 @@ def report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     again = Counter(outcome.again_at for outcome in real if outcome.again_at)
     return {
         "universes": len(real),
-        "cuts": sum(round(outcome.figures.get("deaths", 1.0)) for outcome in real),
+        "cuts": sum(map(deaths, real)),
         "failed": sum(bool(outcome.problems) for outcome in real),
         "by_kind": dict(sorted(Counter(outcome.cut.kind for outcome in real).items())),
         "second_cuts": sum(again.values()),
@@ -43,6 +43,11 @@ def report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
             "outcomes_per_step_max": WAYS_MAX,
         },
     }
+
+
+def deaths(outcome: Outcome) -> int:
+    """How many times this life was cut."""
+    return round(outcome.figures.get("deaths", 1.0)) if outcome.happened else 0
 
 
 def _losses(outcomes: Sequence[Outcome]) -> dict[str, float | int]:
@@ -66,8 +71,8 @@ def table(figures: dict[str, Any]) -> str:
     ways = figures["disk_outcomes"]
     lines = [
         (
-            f"{figures['universes']} cuts tried ({kinds}), {figures['second_cuts']} more during recovery:"
-            f" {figures['failed']} failed"
+            f"{figures['cuts']} cuts in {figures['universes']} lives ({kinds}), {figures['second_cuts']} of them during"
+            f" the recovery from the first: {figures['failed']} failed"
         ),
         (
             f"outcomes of the disk: {ways['counted out']} counted out (at most {ways['lengths_per_tail_max']} lengths"

@@ -19,6 +19,8 @@ class Machine:
     clock: FakeClock
     lives: dict[str, Life] = field(default_factory=dict)
     due_ns: dict[str, int] = field(default_factory=dict)  # in true time
+    waits_s: dict[str, Callable[[], float]] = field(default_factory=dict)
+    """How long a life's next step would wait, unless woken, for the world to do something: it is not asked before."""
     on: bool = True
 
 
@@ -30,6 +32,7 @@ class Pace:
     late_s: float = 0.005  # how late an ordinary wake-up is, at most
     stall_share: float = 0.02  # of the wake-ups are late by up to `stall_s`: another process had the core, or the disk
     stall_s: float = 0.4
+    line_s: float = 0.05  # a message takes up to so long to get through
     nap_s: float = 0.0  # nobody sleeps for less, unless woken: for stories of days in which little happens
 
 
@@ -52,35 +55,50 @@ class Scheduler:
         """Lets everything live until this moment of true time. Whatever a step raises beyond its Life comes out here."""
         until_ns = round(until_s * NS)
         while self.now_ns < until_ns:
-            due = [
-                (machine, life)
-                for machine in self.machines
-                if machine.on
-                for name, life in machine.lives.items()
-                if machine.due_ns.get(name, 0) <= self.now_ns or life.wake.is_set()
-            ]
-            if not due:
-                self._pass_time(min(self._next_ns(until_ns), until_ns) - self.now_ns)
-                continue
-            self._turn(*due[self._rng.randrange(len(due))])
+            due, next_ns = self._due(until_ns)
+            if due:
+                self._turn(*due[self._rng.randrange(len(due))])
+            else:
+                self._pass_time(next_ns - self.now_ns)
 
     def wake_all(self, machine: Machine) -> None:
         """A machine has started: all of its lives are due."""
         machine.due_ns.clear()
 
-    def _next_ns(self, until_ns: int) -> int:
-        times = [at for machine in self.machines if machine.on for at in machine.due_ns.values()]
-        return max(min(times, default=until_ns), self.now_ns)
+    def stir(self, machine: Machine, name: str) -> None:
+        """Something has come in for a life that waits for it: it will wake up when it has arrived, as late as any other."""
+        at_ns = self.now_ns + round(self._rng.random() * self.pace.line_s * NS) + self._lateness_ns()
+        machine.due_ns[name] = min(machine.due_ns.get(name, at_ns), at_ns)
+
+    def _due(self, until_ns: int) -> tuple[list[tuple[Machine, Life]], int]:
+        """Who may run now; and when somebody may next, if nobody may now."""
+        now_ns, next_ns = self.now_ns, until_ns
+        due: list[tuple[Machine, Life]] = []
+        for machine in self.machines:
+            if not machine.on:
+                continue
+            due_ns = machine.due_ns
+            for name, life in machine.lives.items():
+                at_ns = due_ns.get(name, 0)
+                if at_ns <= now_ns or life.wake.is_set():
+                    due.append((machine, life))
+                elif at_ns < next_ns:
+                    next_ns = at_ns
+        return due, next_ns
 
     def _turn(self, machine: Machine, life: Life) -> None:
         self.turns += 1
         life.wake.clear()
+        machine.due_ns.pop(life.name, None)
         before_ns = machine.clock.boot_ns()
         next_s = life.turn()
         took_ns = machine.clock.boot_ns() - before_ns  # a fake that waits moves its own machine's clock only
         self._pass_time(took_ns, skip=machine)
         ahead_ns = max(round(next_s * NS) - machine.clock.boot_ns(), 0)
-        machine.due_ns[life.name] = self.now_ns + max(ahead_ns, round(self.pace.nap_s * NS)) + self._lateness_ns()
+        waits = machine.waits_s.get(life.name)
+        wait_s = self.pace.nap_s if waits is None else max(self.pace.nap_s, waits())
+        due_ns = self.now_ns + max(ahead_ns, round(wait_s * NS)) + self._lateness_ns()
+        machine.due_ns[life.name] = min(due_ns, machine.due_ns.get(life.name, due_ns))  # stirred in its own turn
         self._pass_time(round(self._rng.random() * self.pace.turn_s_max * NS) + 1)
         if self.after_turn is not None:
             self.after_turn(machine, life)

@@ -15,11 +15,24 @@ from tests.sim.universe import Universe
 from tests.sim.world import World
 
 CUTS_MAX = 24
+MUST_BE_CAUGHT = {
+    "missing directory fsync",
+    "row before fsync",
+    "retention unlinks before the row",
+    "acknowledge before commit",
+    "delete on PUBACK",
+    "reused sequence number",
+    "time step used as interval",
+    "torn ledger line accepted",
+    "held footage deleted",
+    "unbounded queue",
+}
+"""The planted bugs that nobody may take out of the table."""
 
 
 def universe(mutation: Mutation) -> Universe:
     return Universe(
-        a_day_in_half_a_minute, SEED, VISITS, parts=mutation.parts, settings=mutation.settings, plant=mutation.plant
+        mutation.story, SEED, mutation.visits, parts=mutation.parts, settings=mutation.settings, plant=mutation.plant
     )
 
 
@@ -60,7 +73,7 @@ def test_each_planted_bug_is_caught_by_the_check_that_is_there_for_it() -> None:
         if not caught:
             missed.append((mutation.name, found[:2]))
     print("\n".join([f"{'planted bug':42s} caught by", *lines]))
-    assert len(MUTATIONS) >= 10
+    assert {mutation.name for mutation in MUTATIONS} >= MUST_BE_CAUGHT
     assert not missed
 
 

@@ -9,13 +9,15 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from agent import boot
+from agent.evidence.dsse import Envelope
 from tests.sim import checks
 from tests.sim.explore import Choose, Cut, Explorer, Outcome, Stopped, death_of, problems_of
 from tests.sim.power import DatabaseImage, Death, PowerCut, kind_of
@@ -24,6 +26,7 @@ from tests.sim.world import Visit, World
 Story = Callable[[World], None]
 OFF_S = (1.0, 1.0, 1.0, 20.0)  # how long the power is away, or a killed station
 SECOND_DEATH_S = 2.0  # how long the power is away after a second cut
+SIGNATURES_MAX = 4096  # that are remembered as good or bad
 
 
 @dataclass(slots=True)
@@ -45,7 +48,7 @@ class Universe:
 
     def count(self) -> tuple[list[str], list[str], list[str]]:
         """Runs the story without any cut: its crash points at the node and at the station, and what does not hold."""
-        with small_ballast(), universe_folder() as folder:
+        with frugal(), universe_folder() as folder:
             world = self.world(folder)
             node: list[str] = []
             station: list[str] = []
@@ -70,7 +73,7 @@ class Universe:
         `station` names the crash points of the station at which it is killed.
         """
         explorer = Explorer(jobs=jobs, enough=enough)
-        with small_ballast(), universe_folder() as folder:
+        with frugal(), universe_folder() as folder:
             world = self.world(folder)
 
             def branch(cuts: Sequence[Cut]) -> None:
@@ -106,7 +109,7 @@ class Universe:
 
     def replay(self, cut: Cut, *, quiet: bool = True) -> Outcome:
         """The same cut in this process: for a debugger, and to prove that forking changes nothing."""
-        with small_ballast(), universe_folder(quiet=quiet) as folder:
+        with frugal(), universe_folder(quiet=quiet) as folder:
             world = self.world(folder)
 
             def listen(point: int, step: str) -> None:
@@ -197,12 +200,27 @@ def _settled(world: World) -> list[str]:
     world.settle()
     if not world.running:
         return [f"the node did not come up: {world.boot_error}"]
-    return checks.all_problems(world)
+    # The world stands still now: what several checks ask is found out once.
+    with (
+        mock.patch.object(checks, "at_station", lru_cache(checks.at_station)),
+        mock.patch.object(checks, "life_of", lru_cache(checks.life_of)),
+    ):
+        return checks.all_problems(world)
 
 
-def small_ballast() -> AbstractContextManager[object]:
-    """Megabytes in memory, copied for each universe, would be most of its cost."""
-    return mock.patch("agent.recording.retention.BALLAST_BYTES", 4096)
+@contextmanager
+def frugal() -> Iterator[None]:
+    """What would be most of the cost of a universe and shows nothing: megabytes of ballast, copied for each, and the
+    same signature verified by the same key again and again: by the node, the station and the checks, in each universe.
+    """
+    verify = lru_cache(maxsize=SIGNATURES_MAX)(Envelope.verify)  # a pure function of values that do not change
+    with (
+        mock.patch("agent.recording.retention.BALLAST_BYTES", 4096),
+        # In a life of half a minute some acknowledgements must find no other transaction to ride on.
+        mock.patch("agent.uplink.worker.ACK_DELAY_S", 1.0),
+        mock.patch.object(Envelope, "verify", verify),
+    ):
+        yield
 
 
 @contextmanager

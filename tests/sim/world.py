@@ -31,6 +31,7 @@ from agent.config import (
     StoreSettings,
     UplinkSettings,
     VisionSettings,
+    fingerprint,
 )
 from agent.errors import WardpostError
 from agent.machine import Machine as Computer
@@ -38,6 +39,7 @@ from agent.panel import Input
 from agent.recording.index import FOLDER
 from agent.recording.recorder import RecorderState, RecorderWorker
 from agent.reporter import Reporter
+from agent.station.orders import OrderBook
 from agent.station.store import FILE, StationStore
 from agent.station.worker import StationWorker
 from agent.store.store import Store
@@ -61,10 +63,17 @@ RESTART_S = 2.0  # systemd's pause before it starts a process again
 BOOT_S = 3.0  # from power to the agent's first instruction
 CHECK_EVERY_TURNS = 20
 KEYFRAME_S = 1.0  # as FakeCamera's
+WAIT_S_MAX = 0.5  # a step waits no longer for a socket or a camera, as `read_s` and `wait_s_max` of the product
 
 
 class SimDisk(FakeDisk):
     """A FakeDisk whose top level also shows the real files of SQLite: the quarantine renames those."""
+
+    def __init__(self, *, writing: Callable[[], str | None] = lambda: None, **given: Any) -> None:
+        """`writing`: the file in progress, which nobody may remove; one that was removed all the same is noted."""
+        super().__init__(**given)
+        self.writing = writing
+        self.torn_away: list[str] = []
 
     def rename(self, name: str, new: str) -> None:
         if not self.path(name).exists():
@@ -75,12 +84,20 @@ class SimDisk(FakeDisk):
         self.crash_point(f"after rename {name}")
 
     def unlink(self, name: str) -> None:
+        if name == self.writing():
+            self.torn_away.append(name)
         if not self.path(name).exists():
             super().unlink(name)
             return
         self.crash_point(f"before unlink {name}")
         self.path(name).unlink()
         self.crash_point(f"after unlink {name}")
+
+    def lose(self, folder: str) -> None:
+        """A folder and what is in it were never there."""
+        for names in (self._names, self._durable_names):
+            for name in [name for name in names if name.startswith(f"{folder}/")]:
+                del names[name]
 
     def move_to(self, folder: Path) -> None:
         """SQLite's files lie elsewhere from now on: in another universe, or after a cut."""
@@ -125,6 +142,12 @@ class SimCamera(FakeCamera):
                 self.newest_ns = item.boot_ns
         return items
 
+    def wait_s(self) -> float:
+        """How long `read` would block."""
+        if not self.is_open or self._mode != "well":
+            return 0.0
+        return min(max(self._stamp(self._next) - self._clock.boot_ns(), 0) / NS, WAIT_S_MAX)
+
 
 class SimTransport(FakeTransport):
     """Lets somebody overhear what is handed to the broker."""
@@ -138,6 +161,13 @@ class SimTransport(FakeTransport):
         self._overheard(topic, payload)
         return mid
 
+    def wait_s(self, worker: Any) -> float:
+        """How long `poll` would block in the next step of this worker."""
+        if self.holds_something:
+            return 0.0
+        due_s: float = worker._due()
+        return min(max(due_s - self._now(), 0.0), WAIT_S_MAX)
+
 
 class SimStationStore(StationStore):
     """Calls a crash point around each transaction."""
@@ -150,6 +180,21 @@ class SimStationStore(StationStore):
             yield db
             self.crash_point(f"before commit: station {what}")
         self.crash_point(f"after commit: station {what}")
+
+
+class SimOrderBook(OrderBook):
+    """Calls a crash point of the station around each transaction."""
+
+    def __init__(self, folder: Path, crash_point: Callable[[str], None]) -> None:
+        super().__init__(folder)
+        self.crash_point = crash_point
+
+    @contextmanager
+    def _transaction(self, what: str) -> Iterator[Any]:
+        with super()._transaction(what) as db:
+            yield db
+            self.crash_point(f"before commit: orders {what}")
+        self.crash_point(f"after commit: orders {what}")
 
 
 class QuietComputer(Computer):
@@ -265,6 +310,7 @@ class World:
         self.curtains: list[tuple[str, int, int]] = []  # boot, from, until: nothing of this may be recorded
         self.lives = 0
         self.station_kind = SimStationStore
+        self.order_kind: Callable[[Path, Callable[[str], None]], OrderBook | None] = lambda _folder, _points: None
         self.boot_error = ""
         self.torn_from: DatabaseImage | None = None  # before the commit in which the power goes
         self._script: list[_Scripted] = []
@@ -279,7 +325,13 @@ class World:
         self.clock = FakeClock(
             boot_id="1" * 32, boot_ns=round(BOOT_S * NS), utc_ns=utc_ns, unc_ns=5_000_000 if synced else None
         )
-        self.disk = SimDisk(root=self.node_folder, crash_point=self.crash_points, capacity_bytes=capacity_bytes)
+        self.disk = SimDisk(
+            root=self.node_folder,
+            crash_point=self.crash_points,
+            capacity_bytes=capacity_bytes,
+            writing=lambda: self.writing() if self.running else None,
+        )
+        self.promises.unlinked = self.disk.torn_away
         self.eyes = FakeDetector(bright_spots())
         self.computer = Machine("node", self.clock)
         self.desk = Machine("station", FakeClock(boot_id="d" * 32, utc_ns=1_790_000_000 * NS))
@@ -326,13 +378,25 @@ class World:
     def settle(self, within_s: float = 90.0) -> None:
         """Runs on until all is delivered and quiet, or the time is up (the checks then say what is left)."""
         last = max([visit.until_s for visit in self.visits] + [scripted.at_s for scripted in self._script] + [0.0])
-        self.run(max(self.now_s + 2.0, last + 6.0))
-        until_s = self.now_s + within_s
+        self.run(max(self.now_s + 2.0, last + 1.0))
+        until_s = max(self.now_s, last + 6.0) + within_s
         while self.now_s < until_s and not (self.running and self._is_quiet()):
             self.run(self.now_s + 1.0)
 
     def _is_quiet(self) -> bool:
-        return self.node.store.outbox_rows == 0 and self.recorder_state().recording and not self._script
+        if self._open_kinds() - self.going_on:
+            return False
+        store = self.node.store
+        delivered = store.outbox_rows == 0 and store.ledger_waiting() is None and not checks.open_orders(self)
+        return delivered and self.recorder_state().recording and not self._script
+
+    def _open_kinds(self) -> set[str]:
+        """Kinds of the incidents that the node's store knows the beginning of, and no end."""
+        rows = self.node.store._query(
+            "select distinct kind from event where kind not in ('record', 'thumbnail')"
+            " and incident not in (select incident from event where phase = 'ended')"
+        )
+        return {f"wardpost.{kind}" for (kind,) in rows}
 
     def _after_turn(self, machine: Machine, life: Life) -> None:
         if life.bugs:
@@ -357,7 +421,7 @@ class World:
             clock=self.clock,
             fps=FPS,
             size=(160, 120),
-            luma_px=160,
+            luma_px=80,
             walkers=[Walker(v.from_s - self.now_s, v.until_s - self.now_s, y=v.y) for v in self.visits],
         )
         self.panel = FakePanel()
@@ -375,7 +439,11 @@ class World:
             crash_point=self.crash_points,
             wait_s_max=0.0,
         )
-        parts = {"Store": watched(self.parts.get("Store", Store), self.promises)}
+        parts = {"Store": watched(self.parts.get("Store", Store), self)}
+        self.running_config = self.config
+        self.promises.configs.add(fingerprint(self.config))
+        self.promises.keep_s = self.config.recording.keep_days_max * 86_400
+        self.promises.born_s.setdefault(self.clock.boot_id, self.now_s - self.clock.boot_ns() / NS)
         try:
             with mock.patch.multiple(agent.main, **{**self.parts, **parts}):
                 self.node = agent.main.build(self.config, world)
@@ -390,6 +458,9 @@ class World:
         workers = [worker for worker in self.node.workers if worker.name != "local"]
         self.computer.lives = {w.name: Life(w, limits=limits, clock=self.clock, jitter=jitter) for w in workers}
         self.computer.due_ns.clear()
+        transport, uplink = self.transport, self.computer.lives["uplink"].worker
+        self.computer.waits_s = {"camera": self.camera.wait_s, "uplink": lambda: transport.wait_s(uplink)}
+        transport.stirred = lambda: self.scheduler.stir(self.computer, "uplink")
         for name, tell in self.node.wakers.items():
             tell(self.computer.lives[name].wake.set)
         self._count_loss()
@@ -491,6 +562,7 @@ class World:
             return
         begin_ns = self.clock.utc().utc_ns - round(self.now_s * NS)
         start, end = (rfc3339(begin_ns + round(at_s * NS)) for at_s in (from_s, until_s))
+        self.promises.held_s[f"hold-{from_s:g}"] = (from_s, until_s)
         self._verb("hold")({"from": start, "to": end, "reason": "a dispute at the gate", "id": f"hold-{from_s:g}"})
 
     def release(self, from_s: float) -> None:
@@ -545,10 +617,14 @@ class World:
             station=STATION,
             brokers=[parse_broker(BROKER)],
             wait_s_max=0.0,
+            orders=self.order_kind(self.station_folder, self.station_points),
         )
         jitter = random.Random(f"{self.seed} station jitter").random
         self.desk.lives = {"station": Life(worker, limits=Limits(), clock=self.desk.clock, jitter=jitter)}
         self.desk.due_ns.clear()
+        transport = self.station_transport
+        self.desk.waits_s = {"station": lambda: transport.wait_s(worker)}
+        transport.stirred = lambda: self.scheduler.stir(self.desk, "station")
 
     def kill_station(self, *, off_s: float = 1.0) -> None:
         """kill -9 of the station; it starts again after a while."""
@@ -662,8 +738,9 @@ class World:
                 store.close()
 
 
-def watched(kind: type[Store], promises: checks.Promises) -> type[Store]:
+def watched(kind: type[Store], world: World) -> type[Store]:
     """A Store of this kind that tells what it has promised."""
+    promises = world.promises
 
     class Watched(kind):  # type: ignore[valid-type, misc]
         def commit(self, events: Sequence[Event]) -> list[int]:
@@ -686,9 +763,7 @@ def watched(kind: type[Store], promises: checks.Promises) -> type[Store]:
 
         def condemn(self, names: Sequence[str], reason: str) -> None:
             # Before the fact: if the power goes after the commit, the decision stands.
-            promises.condemned.update(dict.fromkeys(names, reason))
-            held = checks.held_by(self)
-            promises.let_go += [f"{name} was given up ({reason}); {held[name]}" for name in names if name in held]
+            checks.condemned(world, self, names, reason)
             super().condemn(names, reason)
 
     return Watched
