@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import getpass
+import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent import __version__, boot
@@ -12,7 +14,10 @@ from agent.clock import Clock, SystemClock, uuid7_maker
 from agent.config import Config
 from agent.desk import asked_at, check_output, moment
 from agent.disk import Disk, PosixDisk
-from agent.evidence import c2pa, keys
+from agent.errors import ConfigError, Transient
+from agent.evidence import c2pa, keys, rotation
+from agent.evidence.ledger import Ledger
+from agent.evidence.opening import open_package
 from agent.evidence.package import (
     REASON_CHARS_MAX,
     WHO_CHARS_MAX,
@@ -25,9 +30,10 @@ from agent.evidence.package import (
     export,
 )
 from agent.evidence.records import RecordKind
+from agent.evidence.seal import private_key
 from agent.evidence.worker import LedgerWorker
 from agent.folder import DataLock, InUse
-from agent.local import catalog_of, note_extraction
+from agent.local import catalog_of, note_extraction, order
 from agent.recording.account import table
 from agent.recording.footage import NoFootage
 from agent.store import store as stores
@@ -70,6 +76,12 @@ class StoppedNode:
 
     def extraction(self, body: bytes) -> None:
         """Raises Transient; Corrupt when the database is damaged."""
+        with self.open() as (_ledger, store):
+            store.note(RecordKind.EXTRACTION, body, urgent=True)
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[Ledger, stores.Store]]:
+        """The ledger and the store of a node that does not run; what is noted stands on the ledger afterwards."""
         node = self._config.node
         with DataLock(self._disk.path("")).take(self._clock):
             store = stores.Store(
@@ -82,8 +94,12 @@ class StoppedNode:
             )
             store.open()
             try:
-                ledger, receipts, _problem = boot.open_ledger(self._disk, store, self._clock, f"{node.site}/{node.id}")
-                store.note(RecordKind.EXTRACTION, body, urgent=True)
+                pinned = self._config.uplink.station_key
+                station = keys.public_key("uplink.station_key", pinned) if pinned else None
+                ledger, receipts, _problem = boot.open_ledger(
+                    self._disk, store, self._clock, f"{node.site}/{node.id}", station
+                )
+                yield ledger, store
                 LedgerWorker(ledger=ledger, receipts=receipts, journal=store).close()
             finally:
                 store.close()
@@ -131,6 +147,28 @@ def export_package(
     return 0
 
 
+def open_sealed(
+    package: Path, *, key: Path, output: Path, who: str, sign: Path | None, out: Callable[[str], None]
+) -> int:
+    """Opens a package of sealed footage with the station's private key; returns the exit code. Blocks.
+
+    Needs no configuration and no node: it is done where the private key is. Raises ConfigError, Corrupt, Transient.
+    """
+    if output.is_symlink() or (output.exists() and not output.is_file()):
+        raise ConfigError(f"open: {output} is a folder, a device or a link; name a file of its own")
+    done = open_package(
+        sealed=package,
+        key=private_key(key),
+        output=output,
+        who=checked_text("--who", who or _user(), WHO_CHARS_MAX),
+        clock=SystemClock(),
+        signer=None if sign is None else keys.private_key(sign),
+    )
+    signed = "" if done.signed else "\n  nobody has signed the opening; --sign KEY.pem says who opened it"
+    out(f"{done.path}: {done.bytes / 1e6:.1f} MB, {done.files} files opened\n  sha256 {done.sha256}{signed}")
+    return 0
+
+
 def _witness(config: Config, disk: Disk, clock: Clock) -> Witness:
     folder = disk.path("")
     try:
@@ -141,9 +179,66 @@ def _witness(config: Config, disk: Disk, clock: Clock) -> Witness:
 
 
 def _signer(disk: Disk) -> keys.Key | None:
-    """The node's newest key. None: there is none yet; the package says that it is unsigned."""
-    found = keys.load(disk, "node")
-    return found[-1] if found else None
+    """The node's key in force. None: there is none yet; the package says that it is unsigned."""
+    return rotation.in_force(disk)
+
+
+def show_keys(config: Config, *, as_json: bool, out: Callable[[str], None]) -> int:
+    """Prints the node's public keys; returns the exit code. Beside a running node and on a stopped one's card."""
+    found = rotation.show(PosixDisk(_folder(config)))
+    if as_json:
+        out(json.dumps(found, indent=2))
+        return 0
+    for key in found["keys"]:
+        out(f"{key['keyid']}  {key['public']}{'  in force' if key['in_force'] else ''}")
+    if not found["keys"]:
+        out("this node has no key yet; it makes one at its first start")
+    return 0
+
+
+def show_station_key(folder: Path, *, as_json: bool, out: Callable[[str], None]) -> int:
+    """Prints the public key by which a station signs; returns the exit code. Raises ConfigError, Transient."""
+    if not folder.is_dir():
+        raise ConfigError(f"station.data: {folder} is not a folder")
+    found = keys.load(PosixDisk(folder), "station")
+    if not found:
+        raise ConfigError(f"{folder}: this station has no key yet; it makes one at its first start")
+    key = found[-1]
+    told = {"keyid": key.keyid, "public": key.public.hex()}
+    out(json.dumps(told, indent=2) if as_json else f"{key.keyid}  {key.public.hex()}")
+    return 0
+
+
+def rotate_key(config: Config, *, reason: str, as_json: bool, out: Callable[[str], None]) -> int:
+    """Gives the node a new key, introduced by the old one; returns the exit code. Blocks for LEDGER_WAIT_S_MAX at most.
+
+    By the running node, or on the card of one that does not run. Raises ConfigError, Corrupt, Transient.
+    """
+    folder = _folder(config)
+    disk, clock = PosixDisk(folder), SystemClock()
+    asked = {"reason": checked_text("--reason", reason, rotation.REASON_CHARS_MAX), "by": _user()}
+    waiting = _Waiting(clock)
+    try:
+        DataLock(folder).take(clock).release()
+    except InUse:
+        told = order(folder, "key", asked)
+    else:
+        with StoppedNode(config, disk, clock).open() as (ledger, store):
+            told = rotation.KeyDesk(disk=disk, ledger=ledger, notes=store).rotate(asked)
+    while (found := rotation.in_force(disk)) is None or found.keyid != told["keyid"]:
+        if not waiting.wait():
+            raise Transient(
+                f"key: {told['keyid']} is made and noted, but not on the ledger yet; see wardpost key show later"
+            )
+    out(json.dumps(told, indent=2) if as_json else f"{told['before']} has introduced {told['keyid']}\n{told['public']}")
+    return 0
+
+
+def _folder(config: Config) -> Path:
+    folder = Path(config.node.data)
+    if not (folder / boot.STORE_NAME).is_file():
+        raise ConfigError(f"{folder}: there is no {boot.STORE_NAME} in it; is this the node.data of the configuration?")
+    return folder
 
 
 def _mark(config: Config, clock: Clock) -> Mark | None:
@@ -172,6 +267,10 @@ def _words(done: Exported) -> str:
     ]
     if not done.signed:
         lines.append("  the node has no key yet: the package is not signed, and no verifier will accept it")
+    if done.locked:
+        lines.append(
+            f"  {done.locked} files are sealed to the station: wardpost open shows them, where its private key is"
+        )
     if not done.witnessed:
         lines.append("  this export is not on the ledger: the node did not answer in time")
     lines += [f"  missing: {entry['name']}: {entry['why']}" for entry in done.missing]

@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
@@ -20,10 +21,11 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
     load_pem_private_key,
+    load_pem_public_key,
 )
 
 from agent.disk import Disk
-from agent.errors import Corrupt
+from agent.errors import ConfigError, Corrupt
 
 FOLDER = "keys"
 KEYS_MAX = 64
@@ -103,6 +105,33 @@ def load_or_make(disk: Disk, name: str) -> list[Key]:
 def public_keys(keys: Sequence[Key]) -> dict[str, bytes]:
     """The public halves by key id: what a verifier wants."""
     return {key.keyid: key.public for key in keys}
+
+
+def public_key(where: str, text: str) -> bytes:
+    """A raw Ed25519 public key from 64 hex digits or the path of a PEM file. `where` names the setting.
+
+    Raises ConfigError.
+    """
+    if re.fullmatch("[0-9a-fA-F]{64}", text):
+        return bytes.fromhex(text)
+    try:
+        key = load_pem_public_key(Path(text).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{where}: {text} is neither 64 hex digits nor a readable PEM public key ({error})") from None
+    if not isinstance(key, Ed25519PublicKey):
+        raise ConfigError(f"{where}: {text} is not an Ed25519 key")
+    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def private_key(path: Path) -> Key:
+    """A private key in PEM that a person names; a station's own lie in keys/ of its data folder. Raises ConfigError."""
+    try:
+        private = load_pem_private_key(path.read_bytes()[:4096], password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: no private key can be read there: {error}") from None
+    if not isinstance(private, Ed25519PrivateKey):
+        raise ConfigError(f"{path}: not an Ed25519 key")
+    return _key(private)
 
 
 def _files(disk: Disk, name: str) -> list[tuple[int, str]]:

@@ -2,13 +2,15 @@
 
     README.txt            first: what this is, and how to check it
     segments/*.mp4        whole original files that touch the range, as they lie on the card
-    clip.mp4              the range, to watch; a change of format begins clip-2.mp4
+    clip.mp4              the range, to watch; a change of format begins clip-2.mp4; none where footage is sealed to
+                          the station: the node cannot look into it, agent/evidence/opening.py adds it there
     coverage.json         every second of the range: recorded, or why not
     ledger.jsonl          a slice of the ledger: from the record before the first of these files to the first record
                           that names a station receipt for the last of them (or to the ledger's end)
     extraction.jsonl      the record of this very export
     receipts.jsonl        the station's receipts that bound the slice in time
     keys/*.pem            public keys: node-<id>.pem, station-<id>.pem
+    keys.jsonl            where the node has changed its key since: the records by which each key introduced the next
     report.html report.txt  for people
     verify.py             agent/evidence/standalone.py
     manifest.json         every file with its SHA-256; manifest.sig: the node's signature over it
@@ -45,6 +47,7 @@ from agent.evidence.keys import keyid_of, public_of, public_pem
 from agent.evidence.records import RecordKind
 from agent.evidence.standalone import (
     EXTRACTION,
+    KEYS,
     LEDGER,
     MANIFEST,
     PACKAGE_TYPE,
@@ -116,6 +119,7 @@ class Exported:
     witnessed: bool = False  # the export stands on the ledger
     missing: list[dict[str, str]] = field(default_factory=list)
     coverage: list[Stretch] = field(default_factory=list)
+    locked: int = 0  # files that are sealed to the station: `wardpost open` opens them there
 
 
 class Archive:
@@ -320,13 +324,14 @@ class _Export:
         self.archive.add_bytes(standalone.FIRST, _README.encode())
         chosen = touching(segments, timeline, request.start_utc_ns, request.end_utc_ns)
         kept = self._originals(self._needed(chosen, timeline))
-        clip, marked = self._clip(kept)
+        locked = self._locked(kept)
+        clip, marked = (None, "") if locked else self._clip(kept)
         self.archive.add_bytes("coverage.json", _json(coverage_of(stretches)))
         content = self._content()
         line = self._witness(content, kept)
         sliced = _Slice.of(self.disk, {segment.name for segment in kept if segment.sha256}, line)
         self._ledger(sliced, line)
-        manifest = self._manifest(kept, timeline, clip, content, line, marked)
+        manifest = self._manifest(kept, timeline, clip, content, line, marked, locked)
         facts = report.Facts(
             manifest=manifest,
             coverage=coverage_of(stretches),
@@ -340,7 +345,7 @@ class _Export:
                     "utc": rfc3339(p.utc_ns),
                     "seconds": round(p.seconds, 1),
                 }
-                for p in clip.parts
+                for p in (clip.parts if clip else ())
             ],
         )
         self.archive.add_bytes("report.html", report.as_html(facts).encode())
@@ -362,6 +367,7 @@ class _Export:
             witnessed=line is not None,
             missing=self.missing,
             coverage=stretches,
+            locked=len(locked),
         )
 
     def _needed(self, chosen: list[Segment], timeline: Timeline) -> list[Segment]:
@@ -391,6 +397,16 @@ class _Export:
                 continue
             kept.append(segment)
         return kept
+
+    def _locked(self, kept: Sequence[Segment]) -> set[str]:
+        """Files that only the station can read."""
+        found = set()
+        for segment in kept:
+            with self.archive.open(segment.name) as file:
+                header = scan(file, contents=False).header
+            if header is not None and header.sealed:
+                found.add(segment.name)
+        return found
 
     def _clip(self, kept: list[Segment]) -> tuple[Extraction, str]:
         """The clip, made of the package's own originals."""
@@ -451,6 +467,8 @@ class _Export:
             self.archive.add_bytes(LEDGER, b"".join(raw + b"\n" for raw, _ in sliced.lines))
         if line is not None:
             self.archive.add_bytes(EXTRACTION, line + b"\n")
+        if sliced.introductions:
+            self.archive.add_bytes(KEYS, b"".join(raw + b"\n" for raw in sliced.introductions))
         if sliced.given:
             self.archive.add_bytes(RECEIPTS, b"".join(raw + b"\n" for raw in sliced.receipt_lines))
         if isinstance(getattr(self.signer, "public", None), bytes):
@@ -467,13 +485,13 @@ class _Export:
         self,
         kept: Sequence[Segment],
         timeline: Timeline,
-        clip: Extraction,
+        clip: Extraction | None,
         content: str,
         line: bytes | None,
         marked: str,
+        locked: set[str],
     ) -> dict[str, Any]:
         request, utc = self.request, self.clock.utc()
-        files = [path.name for path in clip.files]
         boots = [
             {
                 "boot_id": boot_id,
@@ -493,14 +511,12 @@ class _Export:
             "reason": request.reason,
             "made": {"utc": rfc3339(utc.utc_ns), "unc_ms": _ms(utc.unc_ns), "source": utc.source},
             "range": {"from": rfc3339(request.start_utc_ns), "to": rfc3339(request.end_utc_ns), "boots": boots},
-            "segments": [_segment(segment, timeline) for segment in kept],
+            "segments": [_segment(segment, timeline, locked=segment.name in locked) for segment in kept],
             "missing": self.missing,
-            "damaged": clip.damaged,
-            "clip": {
-                "files": files,
-                "c2pa": marked,
-                **self._place_of(clip, kept),
-            },
+            "damaged": [] if clip is None else clip.damaged,
+            "clip": None
+            if clip is None
+            else {"files": [path.name for path in clip.files], "c2pa": marked, **self._place_of(clip, kept)},
             "content": content,
             "extraction": None if line is None else records.read(dsse.parse(line)).seq,
         }
@@ -543,7 +559,7 @@ def clip_place(originals: list[standalone.View], clips: list[standalone.View]) -
     raise Corrupt(f"export: the clip is not what was recorded: {wrong}; this is a bug, keep the card")
 
 
-def _segment(segment: Segment, timeline: Timeline) -> dict[str, Any]:
+def _segment(segment: Segment, timeline: Timeline, *, locked: bool) -> dict[str, Any]:
     start, end = timeline.utc(segment.boot_id, segment.start_ns), timeline.utc(segment.boot_id, segment.end_ns)
     return {
         "name": segment.name,
@@ -554,6 +570,7 @@ def _segment(segment: Segment, timeline: Timeline) -> dict[str, Any]:
         "ended": segment.end_reason.value if segment.sha256 else "being written",
         "width": segment.width,
         "height": segment.height,
+        "locked": locked,
     }
 
 
@@ -609,6 +626,7 @@ class _Slice:
     receipt_lines: list[bytes] = field(default_factory=list)
     given: list[receipts.Receipt] = field(default_factory=list)
     keys: dict[str, bytes] = field(default_factory=dict)  # file name without ending -> raw public key
+    introductions: list[bytes] = field(default_factory=list)  # records of kind `key` behind the slice
 
     @classmethod
     def of(cls, disk: Disk, names: set[str], extraction: bytes | None) -> _Slice:
@@ -616,15 +634,19 @@ class _Slice:
         found = cls()
         book = list(_receipts_of(disk))
         first, last, introduced = _place(disk, names)
+        behind = 0
         after = {r.sha256 for _, r in book if r.payload.seq >= last}
         for line, payload in _records_of(disk):
             if payload.seq >= first - 1:
                 found.lines.append((line, payload))
                 past = payload.seq > last and payload.receipt in after
                 if past or len(found.lines) >= standalone.LINES_MAX - 1:
+                    behind = payload.seq
                     break
+        if behind:
+            found._introductions(disk, behind)
         found._take_receipts(book, first, last)
-        signers = {dsse.parse(line).keyid for line, _ in found.lines}
+        signers = {dsse.parse(line).keyid for line in (*(raw for raw, _ in found.lines), *found.introductions)}
         if extraction is not None:
             signers.add(dsse.parse(extraction).keyid)
         for keyid in signers & set(introduced):
@@ -632,6 +654,12 @@ class _Slice:
         for receipt in found.given:
             found.keys[f"station-{receipt.keyid}"] = public_of(receipt.payload.key)
         return found
+
+    def _introductions(self, disk: Disk, behind: int) -> None:
+        """The node may sign the export with a key that is younger than the slice: how it came to that one."""
+        for line, payload in _records_of(disk):
+            if payload.seq > behind and payload.kind == RecordKind.KEY:
+                self.introductions.append(line)
 
     def _take_receipts(self, book: Sequence[tuple[bytes, receipts.Receipt]], first: int, last: int) -> None:
         """From the receipt that the first record names to the first that vouches for the last one."""
@@ -695,7 +723,9 @@ def checked_text(option: str, text: str, chars_max: int) -> str:
 _README = """\
 This is an evidence package of Wardpost: original footage of one security camera, and what is needed to check it.
 
-  watch      clip.mp4 (cut at whole fragments; holes are closed, report.html says where)
+  watch      clip.mp4 (cut at whole fragments; holes are closed, report.html says where). Without one, the footage is
+             sealed to the station: whoever has its private key says wardpost open THE-ZIP-FILE --key KEY.pem -o NEW.zip
+             and then it lies in opened/, with the keys of these files alone, by which anybody can check the opening
   read       report.html or report.txt
   check      python3 verify.py THE-ZIP-FILE
              needs Python 3.9 or newer and the program openssl, no network and nothing of ours.

@@ -94,20 +94,23 @@ def read(line: bytes) -> Receipt:
 class ReceiptBook:
     """The receipts that a node has been given, durable before the next record names the newest. One thread.
 
-    The station's key is pinned by the first receipt: the book takes none of another key.
+    It takes none of another key than the station's: the one that the settings name, else that of the first receipt.
     """
 
-    def __init__(self, disk: Disk, node: str) -> None:
+    def __init__(self, disk: Disk, node: str, station: bytes | None = None) -> None:
+        """`station`: the raw public key of the station, from the settings (uplink.station_key)."""
         self._disk = disk
         self._node = node
+        self._pinned = "" if station is None else keyid_of(station)
         self._size = 0
         self._dirty = False  # a write or sync failed: the file's end is cut back before the next one
         self.newest: Receipt | None = None
-        self.keyid = ""  # of the station
+        self.keyid = self._pinned  # of the station
+        self.refused = 0  # receipts by another key, since the start
 
     def open(self) -> int:
         """Reads the newest receipt and cuts off a torn tail; returns how many bytes. Raises Transient."""
-        self.newest, self.keyid, self._size, self._dirty = None, "", 0, False
+        self.newest, self.keyid, self._size, self._dirty = None, self._pinned, 0, False
         kept = [name for name in self._disk.list(FOLDER) if _FULL.fullmatch(name)]
         for name in kept[-1:]:
             self._take(self._read(name))
@@ -138,8 +141,14 @@ class ReceiptBook:
 
     def _note(self, receipt: Receipt) -> None:
         self.keyid = self.keyid or receipt.keyid
+        if receipt.keyid != self.keyid:
+            return  # believed at first sight once; the settings know better now
         if self.newest is None or receipt.payload.seq >= self.newest.payload.seq:
             self.newest = receipt
+
+    def station(self) -> dict[str, str | int | bool]:
+        """Whose receipts are believed, for `wardpost status`."""
+        return {"key": self.keyid, "pinned": bool(self._pinned), "receipts_refused": self.refused}
 
     def add(self, line: bytes, head_of: str | None) -> bool:
         """Keeps a receipt. `head_of` is the hash of the node's own line of that number, None when it is not known.
@@ -152,7 +161,9 @@ class ReceiptBook:
         if said.node != self._node:
             raise Corrupt(f"a receipt for {said.node!r}, this is {self._node!r}")
         if self.keyid and receipt.keyid != self.keyid:
-            raise Corrupt(f"a receipt by station key {receipt.keyid}; this node's station has {self.keyid}")
+            self.refused += 1
+            whose = "uplink.station_key says" if self._pinned else "the first receipt was by"
+            raise Corrupt(f"a receipt by station key {receipt.keyid}; {whose} {self.keyid}; see uplink.station_key")
         if head_of is None or head_of != said.head:
             raise Corrupt(f"a receipt for another line {said.seq} than the one on this node's ledger")
         if self.newest is not None and said.seq <= self.newest.payload.seq:

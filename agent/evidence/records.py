@@ -46,6 +46,7 @@ class RecordKind(StrEnum):
     RELEASE = "release"
     PRIVACY = "privacy"
     EXTRACTION = "extraction"
+    VERDICT = "verdict"  # what headquarters says of an alert
     OVERFLOW = "overflow"  # facts that are in the node's store, and for which there was no room in the journal
 
 
@@ -204,6 +205,12 @@ def event_body(event: Event, *, sequence: int, id: str, message: bytes) -> bytes
         told["box"] = event.box.clipped().as_list()
     if event.zones:
         told["zones"] = list(event.zones)
+    if event.reason:
+        told["reason"] = event.reason
+    if event.onvif:
+        told["onvif"] = event.onvif
+    if event.rule:
+        told["rule"] = event.rule
     if event.thumbnail is not None:
         told["thumbnail_sha256"] = hashlib.sha256(event.thumbnail).hexdigest()
     return body(**told)

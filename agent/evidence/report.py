@@ -7,6 +7,7 @@ not become markup in a courtroom.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,34 +67,61 @@ def as_text(facts: Facts) -> str:
 def as_html(facts: Facts) -> str:
     """The report as one page: no script, nothing loaded."""
     esc = html.escape
-    summary = "".join(f"<dt>{esc(name)}</dt><dd>{esc(value)}</dd>" for name, value in _summary(facts))
+    summary = "".join(f"<dt>{esc(name)}</dt><dd{_class(value)}>{_shown(value)}</dd>" for name, value in _summary(facts))
     body = [
         "<h1>Evidence report</h1>",
-        f"<p class=sub>{esc(_title(facts.manifest))}</p>",
+        f"<p class=sub>{_shown(_title(facts.manifest))}</p>",
         f"<dl>{summary}</dl>",
-        _bar(facts.coverage),
+        _bar(facts.manifest, facts.coverage),
     ]
     for table in _tables(facts):
         body.append(f"<h2>{esc(table.title)}</h2>")
         if table.intro:
             body.append(f"<p>{esc(table.intro)}</p>")
+        if not table.rows and table.title in _NEVER_EMPTY:
+            body.append("<p class=none>Nothing of this kind.</p>")
         if table.rows:
-            head = "".join(f"<th>{esc(cell)}</th>" for cell in table.head)
-            rows = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in table.rows)
+            head = "".join(f"<th{_aligned(name)}>{esc(name)}</th>" for name in table.head)
+            rows = "".join(
+                "<tr>" + "".join(_cell(*pair) for pair in zip(row, table.head, strict=True)) + "</tr>"
+                for row in table.rows
+            )
             body.append(f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>")
     steps = "".join(f"<li>{esc(step)}</li>" for step in _STEPS)
     body.append(f"<h2>How to check</h2><ol>{steps}</ol>")
     return (
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        '<meta name=viewport content="width=device-width"><title>Evidence report</title>'
+        '<meta name=viewport content="width=device-width">'
+        f"<title>Evidence report: {esc(_title(facts.manifest))}</title>"
         f"<style>{_STYLE}</style></head>\n<body>{''.join(body)}</body></html>\n"
     )
 
 
-def _cell(text: str) -> str:
+_HASH = re.compile("[0-9a-f]{64}")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d\.\d{3})Z")
+_ERROR = re.compile(r"\+-([0-9.]+) s")
+_COUNTS = frozenset({"seconds", "second of the clip", "record"})
+_NEVER_EMPTY = frozenset({"What the ledger tells of this time"})
+
+
+def _shown(text: str) -> str:
+    """Escaped, for a page: a time is read as a date and a clock, and neither is broken in the middle."""
+    text = _TIME.sub("<span>\\1</span> <span>\\2 UTC</span>", html.escape(text))
+    return _ERROR.sub("<span>&plusmn;\\1 s</span>", text)
+
+
+def _class(text: str) -> str:
     """A hash may be broken anywhere; other words stay whole."""
-    return f"<td{' class=hash' if len(text) == 64 else ''}>{html.escape(text)}</td>"
+    return " class=hash" if _HASH.fullmatch(text) else ""
+
+
+def _aligned(name: str) -> str:
+    return " class=n" if name in _COUNTS else ""
+
+
+def _cell(text: str, name: str) -> str:
+    return f"<td{_class(text) or (_aligned(name) if text[:1].isdigit() else '')}>{_shown(text)}</td>"
 
 
 def _title(manifest: Mapping[str, Any]) -> str:
@@ -160,7 +188,10 @@ def _tables(facts: Facts) -> Iterable[_Table]:
     )
     yield _Table(
         "The clip",
-        "Holes are closed in the clip; this is what stands where.",
+        "None: the footage is sealed to the station, and the post itself cannot look into it. Where the station's"
+        " private key is, `wardpost open` adds the clip and the originals in clear, and a proof that they are these."
+        if manifest["clip"] is None
+        else "Holes are closed in the clip; this is what stands where.",
         ("file", "second of the clip", "shows", "seconds"),
         [(p["file"], f"{p['at_s']:.1f}", p["utc"], f"{p['seconds']:.1f}") for p in facts.parts],
     )
@@ -214,7 +245,8 @@ def _files(facts: Facts) -> Iterable[_Table]:
         )
     yield _Table(
         "Original files",
-        "Whole files as they lay on the card. Their hashes were signed when they were recorded.",
+        "Whole files as they lay on the card. Their hashes were signed when they were recorded."
+        + (" Sealed ones show nothing until they are opened at the station." if facts.manifest["clip"] is None else ""),
         ("file", "from", "to", "within", "ended", "SHA-256", "record"),
         rows,
     )
@@ -232,8 +264,8 @@ def _body(kind: str, body: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in sorted(body.items()) if value is not None)[:300]
 
 
-def _bar(coverage: Sequence[Mapping[str, Any]]) -> str:
-    """The range as a coloured bar."""
+def _bar(manifest: Mapping[str, Any], coverage: Sequence[Mapping[str, Any]]) -> str:
+    """The range as a coloured bar, with its ends and what each colour stands for."""
     total = sum(float(s["seconds"]) for s in coverage) or 1.0
     parts = "".join(
         f'<i style="flex:{max(float(s["seconds"]) / total, 0.001):.5f};background:{_COLOURS.get(s["what"], "#c9c9c9")}"'
@@ -241,10 +273,18 @@ def _bar(coverage: Sequence[Mapping[str, Any]]) -> str:
         for s in coverage
     )
     legend = "".join(
-        f'<span><b style="background:{_COLOURS.get(what, "#c9c9c9")}"></b>{html.escape(what)}</span>'
-        for what in dict.fromkeys(str(s["what"]) for s in coverage)
+        f'<span><b style="background:{_COLOURS.get(what, "#c9c9c9")}"></b>{html.escape(what)}, {seconds:.1f} s</span>'
+        for what, seconds in _sums(coverage).items()
     )
-    return f"<div class=bar>{parts}</div><p class=legend>{legend}</p>"
+    ends = f"<p class=ends><i>{_shown(manifest['range']['from'])}</i><i>{_shown(manifest['range']['to'])}</i></p>"
+    return f"<div class=bar>{parts}</div>{ends}<p class=legend>{legend}</p>"
+
+
+def _sums(coverage: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for stretch in coverage:
+        found[str(stretch["what"])] = found.get(str(stretch["what"]), 0.0) + float(stretch["seconds"])
+    return found
 
 
 _STEPS = (
@@ -257,18 +297,30 @@ _STEPS = (
 
 _STYLE = """
 :root{color-scheme:light}
-body{font:15px/1.45 system-ui,"DejaVu Sans",sans-serif;color:#1b1b1b;max-width:62rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.7rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .3rem;border-bottom:1px solid #ddd;padding-bottom:.2rem}
-.sub{color:#555;margin:.2rem 0 1.2rem}
+*{box-sizing:border-box}
+body{font:15px/1.45 system-ui,"DejaVu Sans",sans-serif;color:#1b1b1b;max-width:64rem;margin:2rem auto;padding:0 1.2rem}
+h1{font-size:1.7rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .4rem;border-bottom:1px solid #ccc;padding-bottom:.2rem}
+h2+p{margin:.4rem 0 .6rem;color:#444}
+.sub{color:#555;margin:.2rem 0 1.2rem}.none{color:#777}
 dl{display:grid;grid-template-columns:11rem 1fr;gap:.25rem 1rem;margin:0}
 dt{color:#555}dd{margin:0;overflow-wrap:anywhere}
-.bar{display:flex;height:26px;border-radius:4px;overflow:hidden;margin:1.2rem 0 .4rem}.bar i{display:block}
-.legend{margin:0;color:#555;font-size:.85rem}.legend span{margin-right:1.2rem}
+.bar{display:flex;height:28px;border-radius:4px;overflow:hidden;margin:1.4rem 0 .2rem}.bar i{display:block}
+.ends{display:flex;justify-content:space-between;margin:0;color:#555;font-size:.78rem}.ends i{font-style:normal}
+.legend{margin:.4rem 0 0;color:#444;font-size:.85rem}.legend>span{margin-right:1.4rem}
 .legend b{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.8rem}
-th{text-align:left;color:#555;font-weight:600}
-th,td{padding:.25rem .6rem .25rem 0;border-bottom:1px solid #eee;vertical-align:top}
-th{white-space:nowrap}td.hash{overflow-wrap:anywhere;min-width:14rem}
-td:first-child{white-space:nowrap}
-@media print{body{margin:0;max-width:none}h2{break-after:avoid}tr{break-inside:avoid}}
+span,th{white-space:nowrap}th{text-align:left;color:#555;font-weight:600;border-bottom:1px solid #999}
+th,td{padding:.3rem .9rem .3rem 0;vertical-align:top;font-variant-numeric:tabular-nums}
+td{border-bottom:1px solid #e6e6e6}th:last-child,td:last-child{padding-right:0}
+.n:not(:first-child){text-align:right}td:first-child{white-space:nowrap}
+.hash{font-family:ui-monospace,"DejaVu Sans Mono",monospace;font-size:.92em;overflow-wrap:anywhere}
+td.hash{min-width:16.5rem}
+ol{padding-left:1.4rem}li{margin:.2rem 0}
+@page{size:A4;margin:16mm 14mm}
+@media print{
+body{font-size:10pt;margin:0;max-width:none;padding:0}table{font-size:7.6pt}td.hash{min-width:14rem}
+h1{font-size:17pt}h2{break-after:avoid;margin-top:1.3rem}h2+p{break-after:avoid}
+thead{display:table-header-group}tr,dl,.bar,li{break-inside:avoid}.wide{overflow:visible}
+.bar,.legend b{-webkit-print-color-adjust:exact;print-color-adjust:exact}
+}
 """

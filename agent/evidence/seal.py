@@ -1,12 +1,18 @@
 """Footage that only the station can read: sealed to its public key as it is written.
 
     header of the file    `sealed`: base64 of HPKE(station's X25519 key, the file's own 32-byte key)   (RFC 9180)
+                          `seal_commit`: SHA-256(COMMIT, 0, that key), 64 hex digits: there is one key that fits
     each fragment         an empty `moof` box, then a `mdat` box with ChaCha20-Poly1305(moof+mdat as they would be)
 
 So the file keeps its shape: trailer, chain and hash stand over what is on the card, and the recorder, recovery,
 retention, coverage and the ledger work without any key. The file's key exists in memory only while the file is written.
 The nonce is the fragment's number, the associated data the file's name for itself (session, boot and start) and that
 number: fragments cannot be moved within a file or between files. ChaCha20, for Pis before the 5 have no AES.
+
+The commitment is what makes an opening provable to somebody without the station's private key. The hash on the ledger
+binds header and sealed bytes; the header binds the key; sealed bytes and key have one content. So whoever is shown the
+key of a file (agent/evidence/opening.py) can tell that what it opens to is what the node sealed. ChaCha20-Poly1305
+alone does not promise that: its tag can be made to fit two keys by whoever chooses the sealed bytes.
 
 What stays readable: the times and the size of the picture in the header, the sizes of fragments (they tell when
 something moved), and everything in the store, thumbnails that are not delivered yet included.
@@ -15,6 +21,7 @@ something moved), and everything in the store, thumbnails that are not delivered
 from __future__ import annotations
 
 import binascii
+import hashlib
 import struct
 from base64 import b64decode, b64encode
 from pathlib import Path
@@ -28,10 +35,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from agent.errors import ConfigError, Corrupt
 
 INFO = b"wardpost footage, version 1"
+COMMIT = b"wardpost footage key, version 1"
 _BOX = struct.Struct(">I4s")
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
 _FRONT = _BOX.pack(8, b"moof")
 _TAG_BYTES = 16
+KEY_BYTES = 32
 OVERHEAD_BYTES = 2 * _BOX.size + _TAG_BYTES
 """What sealing adds to a fragment."""
 
@@ -44,7 +53,8 @@ class Lock:
         self._cipher = ChaCha20Poly1305(key)
         self._identity = identity
         self.token = b64encode(_SUITE.encrypt(key, station, info=INFO + b"\0" + identity)).decode()
-        """For the header of the file."""
+        self.commitment = commitment(key)
+        """Both for the header of the file."""
 
     def seal(self, n: int, body: bytes) -> bytes:
         """Fragment `n` as it is written. No number twice: the nonce is made of it."""
@@ -60,11 +70,17 @@ class Key:
 
     def opener(self, token: str, identity: bytes) -> Opener:
         """For one file. Raises Corrupt when the file was sealed to another key, or its header was altered."""
+        return opener_of(self.file_key(token, identity), identity)
+
+    def file_key(self, token: str, identity: bytes) -> bytes:
+        """The file's own key, 32 bytes: who has it reads this file and no other. Raises Corrupt as `opener`."""
         try:
             key = _SUITE.decrypt(b64decode(token, validate=True), self._private, info=INFO + b"\0" + identity)
-            return Opener(ChaCha20Poly1305(key), identity)
         except (InvalidTag, ValueError, binascii.Error):
-            raise Corrupt("it is sealed to another station's key, or its header was altered") from None
+            key = b""
+        if len(key) != KEY_BYTES:
+            raise Corrupt("it is sealed to another station's key, or its header was altered")
+        return key
 
 
 class Opener:
@@ -82,6 +98,16 @@ class Opener:
             return self._cipher.decrypt(_nonce(n), data[2 * _BOX.size :], _about(self._identity, n))
         except InvalidTag:
             raise Corrupt(f"fragment {n} cannot be opened: it was altered, or moved from elsewhere") from None
+
+
+def opener_of(key: bytes, identity: bytes) -> Opener:
+    """From the file's own key. Raises ValueError when it has not 32 bytes."""
+    return Opener(ChaCha20Poly1305(key), identity)
+
+
+def commitment(key: bytes) -> str:
+    """What the header of a file says of its key; nothing can be learnt about the key from it."""
+    return hashlib.sha256(COMMIT + b"\0" + key).hexdigest()
 
 
 def identity(session: int, boot_id: str, start_ns: int, source: str) -> bytes:

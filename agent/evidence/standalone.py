@@ -14,6 +14,11 @@ hash of the one before; the record of kind `segment` holds the SHA-256 of a file
 the station signed: how long the ledger was at what time. Signatures are Ed25519 over DSSE's PAE
 ("DSSEv1 <length> <type> <length> <payload>", in-toto DSSE v1).
 
+Footage that was sealed to the station lies in segments/ as it was sealed. A package that was opened at the station
+holds opening.json besides: for each of these files its own key. The file's header, which is part of what the ledger
+has recorded, holds a hash of that key, so one key fits; with it `openssl enc -chacha20` gives the one content that this
+file has, and opened/ must hold exactly that. Whoever made opening.json need not be believed for any of it.
+
 Bounds: FILES_MAX files, META_BYTES_MAX of text, LINES_MAX records; footage is streamed by CHUNK_BYTES; time is four
 passes over the footage at most, and one start of openssl a signature.
 """
@@ -56,6 +61,7 @@ NS = 1_000_000_000
 PACKAGE_TYPE = "application/vnd.wardpost.package+json;v=1"
 RECORD_TYPE = "application/vnd.wardpost.record+json;v=1"
 RECEIPT_TYPE = "application/vnd.wardpost.receipt+json;v=1"
+OPENING_TYPE = "application/vnd.wardpost.opening+json;v=1"
 MANIFEST, SIGNATURE, LEDGER, EXTRACTION, RECEIPTS = (
     "manifest.json",
     "manifest.sig",
@@ -63,11 +69,14 @@ MANIFEST, SIGNATURE, LEDGER, EXTRACTION, RECEIPTS = (
     "extraction.jsonl",
     "receipts.jsonl",
 )
+KEYS = "keys.jsonl"
+OPENING, OPENING_SIGNATURE = "opening.json", "opening.sig"
 FIRST = "README.txt"  # by its name at the front even a cut-off package is known as one
 NAMES = re.compile(
-    r"manifest\.json|manifest\.sig|ledger\.jsonl|extraction\.jsonl|receipts\.jsonl|coverage\.json|report\.html"
+    r"manifest\.json|manifest\.sig|ledger\.jsonl|extraction\.jsonl|receipts\.jsonl|keys\.jsonl|coverage\.json|report\.html"
     r"|report\.txt|verify\.py|README\.txt|clip(-[0-9]{1,4})?\.mp4|segments/[0-9]{6,12}-[0-9]{8,12}\.mp4"
-    r"|keys/[a-z0-9-]{1,64}\.pem"
+    r"|keys/[a-z0-9-]{1,64}\.pem|opening\.json|opening\.sig|opened/clip(-[0-9]{1,4})?\.mp4"
+    r"|opened/[0-9]{6,12}-[0-9]{8,12}\.mp4"
 )
 _ZERO = "0" * 64
 
@@ -424,8 +433,35 @@ class Signed(NamedTuple):
     signature: bytes
 
 
+class Locked(NamedTuple):
+    """Something sealed: ChaCha20 (RFC 8439, block counter from 1) with a file's key and a fragment's number."""
+
+    key: bytes
+    nonce: int
+    data: bytes
+
+
 class OpenSsl:
-    """Ed25519 by `openssl pkeyutl`, a few at a time."""
+    """Ed25519 by `openssl pkeyutl`, ChaCha20 by `openssl enc`, a few at a time."""
+
+    def unlock(self, many: list[Locked]) -> list[bytes]:
+        """The contents, as long as what was sealed. Raises NotAPackage when openssl cannot do its work."""
+
+        def one(locked: Locked) -> bytes:
+            start = (1).to_bytes(4, "little") + locked.nonce.to_bytes(12, "big")
+            command = ["openssl", "enc", "-d", "-chacha20", "-K", locked.key.hex(), "-iv", start.hex()]
+            try:
+                done = subprocess.run(command, input=locked.data, capture_output=True, timeout=60, check=False)
+            except FileNotFoundError:
+                raise NotAPackage("the program openssl is not installed; it opens what was sealed") from None
+            except subprocess.TimeoutExpired:
+                raise NotAPackage("openssl did not answer within a minute") from None
+            if done.returncode or len(done.stdout) != len(locked.data):
+                raise NotAPackage("this openssl cannot do ChaCha20; version 1.1.1 or newer of OpenSSL is needed")
+            return done.stdout
+
+        with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+            return list(pool.map(one, many))
 
     def check(self, many: list[Signed]) -> list[bool]:
         """Whether each signature is right. Raises NotAPackage when openssl cannot do its work."""
@@ -766,6 +802,20 @@ def scan(view: View) -> Scan:
     return Scan(header, fragments, "")
 
 
+def header_of(view: View) -> dict[str, Any]:
+    """What a file says about itself; empty when that cannot be read. Reads the front of the file only."""
+    at = 0
+    try:
+        for kind, size_max in ((b"ftyp", 1 << 16), (b"moov", 1 << 16), (b"uuid", 4096)):
+            size = _box(view, at, kind, size_max)
+            at += size
+        data = view.at(at - size, size)
+        found = parse(data[24:]) if data[8:24] == _HEADER_UUID else None
+    except (BadMedia, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _box(view: View, at: int, kind: bytes, size_max: int) -> int:
     front = view.at(at, 8)
     if len(front) < 8:
@@ -824,6 +874,59 @@ def when(text: Any) -> int:
         raise ValueError("no time")
     delta = dt.datetime.fromisoformat(text[:-1]) - dt.datetime(1970, 1, 1)  # noqa: DTZ001
     return (delta.days * 86_400 + delta.seconds) * NS + delta.microseconds * 1000
+
+
+# -- what was sealed --------------------------------------------------------------------------------------------------
+
+_SEALED_FRONT = struct.pack(">I4s", 8, b"moof")
+_SEALED_BYTES = 16  # before what is sealed: an empty moof box, and the header of the mdat box
+_TAG_BYTES = 16  # behind it: Poly1305's tag. Hash and key settle the content; `wardpost verify` checks the tag as well.
+_UNLOCK_BYTES = 8 << 20
+_COMMIT = b"wardpost footage key, version 1\0"
+
+
+def locked_with(header: dict[str, Any]) -> str:
+    """Empty for a file in clear, else the hash of its key as the header has it; "?" where it has none."""
+    if not header.get("sealed"):
+        return ""
+    commit = header.get("seal_commit")
+    return commit if isinstance(commit, str) and re.fullmatch("[0-9a-f]{64}", commit) else "?"
+
+
+def fits(key: bytes, commit: str) -> bool:
+    """Whether a key is the one of which a header speaks."""
+    return len(key) == 32 and hashlib.sha256(_COMMIT + key).hexdigest() == commit
+
+
+def compare_opened(sealed: View, seen: Scan, opened: View, key: bytes, engine: Any) -> str:
+    """What is wrong with a file that is said to be what `sealed` holds; empty when nothing is.
+
+    It is the head of the sealed file (boxes and header, as they stand there), then each fragment's moof and mdat.
+    Memory is bounded by _UNLOCK_BYTES and one fragment.
+    """
+    head = seen.fragments[0].offset
+    if opened.at(0, head) != sealed.at(0, head):
+        return "its head is not that of the original"
+    at, size = head, 0
+    batch: list[Fragment] = []
+    for fragment in [*seen.fragments, None]:
+        if fragment is not None:
+            batch.append(fragment)
+            size += fragment.end - fragment.offset
+            if size < _UNLOCK_BYTES:
+                continue
+        pieces = [sealed.at(f.offset, f.end - f.offset - _TRAILER_BYTES) for f in batch]
+        for found, piece in zip(batch, pieces):  # noqa: B905
+            if piece[:8] != _SEALED_FRONT or len(piece) < _SEALED_BYTES + _TAG_BYTES:
+                return f"fragment {found.n} of the original is not sealed, though its file is"
+        locked = [Locked(key, f.n, p[_SEALED_BYTES:-_TAG_BYTES]) for f, p in zip(batch, pieces)]  # noqa: B905
+        for found, content in zip(batch, engine.unlock(locked)):  # noqa: B905
+            if opened.at(at, len(content)) != content:
+                where = second_of(seen.header, seen.fragments[: found.n - 1])
+                return f"fragment {found.n}, at byte {at}, is not what the original holds; {where}"
+            at += len(content)
+        batch, size = [], 0
+    return "" if at == opened.size else f"{opened.size - at} bytes behind its last fragment are not of the original"
 
 
 # -- the clip against the originals -----------------------------------------------------------------------------------
@@ -975,6 +1078,29 @@ def sound_manifest(manifest: Any) -> bool:
     return len({entry["name"] for entry in manifest["files"]}) == len(manifest["files"])
 
 
+_HEX = re.compile("[0-9a-f]{64}")
+
+
+def sound_opening(opening: Any) -> bool:
+    """Whether it has all that the check reads, of the right types, and names no file twice."""
+    fields = {"v": int, "manifest": str, "key": str, "who": str, "made": dict, "files": list, "clip": dict}
+    if not typed(opening, fields) or opening["v"] != 1 or not typed(opening["made"], {"utc": str}):
+        return False
+    clip = opening["clip"]
+    if not typed(clip, {"files": list, "first": int, "samples": int}):
+        return False
+    entry = {"name": str, "bytes": int, "sha256": str, "of": str, "key": str}
+    if not all(typed(found, entry) for found in opening["files"]) or not all(isinstance(n, str) for n in clip["files"]):
+        return False
+    if not all(_HEX.fullmatch(found["key"]) if found["of"] else not found["key"] for found in opening["files"]):
+        return False
+    names, originals_of = ([found[field] for found in opening["files"]] for field in ("name", "of"))
+    once = len(set(names)) == len(names) and len(set(filter(None, originals_of))) == len(
+        list(filter(None, originals_of))
+    )
+    return once and (opening["key"] == "" or bool(_HEX.fullmatch(opening["key"])))
+
+
 class Line(NamedTuple):
     """A signed line, taken apart."""
 
@@ -1035,6 +1161,12 @@ class Check:
         self.records: list[Line] = []
         self.receipts: list[Line] = []
         self.extraction: Optional[Line] = None  # noqa: UP045
+        self.opening: dict[str, Any] = {}  # empty: this package was not opened
+        self.opened: dict[str, dict[str, Any]] = {}  # name -> its entry in opening.json
+        self.locked: dict[str, str] = {}  # name of a sealed original -> its opened twin, or empty
+        self.opener = ""  # key id of whoever signed the opening
+        self.signer = ""  # key id of whoever signed the manifest
+        self.introductions: list[Line] = []
         self.signatures: list[tuple[Signed, str, str, str]] = []
         self.notes: list[str] = []
         self.proves: list[str] = []
@@ -1045,14 +1177,18 @@ class Check:
         try:
             self.package.open()
             self._manifest()
+            self._read_opening()
             self._hash_all()
             self._keys()
             self._signature_of_manifest()
+            self._signature_of_opening()
             self._ledger()
+            self._introduced()
             self._receipts()
             self._extraction()
             self._segments()
             self._check_signatures()
+            self._opened()
             self._clip()
             self._trust()
         except Stop:
@@ -1078,20 +1214,21 @@ class Check:
 
     def _hash_all(self) -> None:
         """Each file once: its hash, and the zip's own checksum."""
-        for name in self.stated:
-            if name not in self.package.members:
-                self._add("missing-file", printable(name), "the manifest names this file, the package does not hold it")
+        for whose, names in (("the manifest", self.stated), ("opening.json", self.opened)):
+            for name in sorted(set(names) - set(self.package.members)):
+                self._add("missing-file", printable(name), f"{whose} names this file, the package does not hold it")
         for member in self.package.members.values():
             digest, crc = hashlib.sha256(), 0
             for data in self.package.chunks(member):
                 digest.update(data)
                 crc = zlib.crc32(data, crc)
             self.hashes[member.name] = digest.hexdigest()
-            if member.name in (MANIFEST, SIGNATURE):
+            if member.name in (MANIFEST, SIGNATURE, OPENING, OPENING_SIGNATURE):
                 if crc != member.crc:
                     self._add("altered-file", member.name, "its contents do not fit the checksum of the zip")
                 continue
-            stated = self.stated.get(member.name)
+            entry = self.opened.get(member.name)
+            stated = (entry["bytes"], entry["sha256"]) if entry else self.stated.get(member.name)
             if stated is None:
                 self._add("extra-file", member.name, "the manifest does not know this file")
             elif stated != (member.size, self.hashes[member.name]):
@@ -1101,6 +1238,8 @@ class Check:
 
     def _altered(self, member: Member) -> str:
         """Where a file that is not what the manifest says was altered."""
+        if member.name in self.opened:
+            return "it is not the file of which opening.json speaks"
         if not member.name.startswith("segments/"):
             return "it is not the file that the manifest was signed for"
         hashes = {sha: name for name, (_, sha) in self.stated.items()}
@@ -1122,22 +1261,80 @@ class Check:
                 continue
             (self.node_keys if found.group(1) == "node" else self.station_keys)[key_id(raw)] = raw
 
-    def _signature_of_manifest(self) -> None:
-        member = self.package.members.get(SIGNATURE)
+    def _read_opening(self) -> None:
+        """What somebody with the station's key has added. Nobody signs for its shape, so it has one spelling."""
+        member = self.package.members.get(OPENING)
         if member is None:
-            self._add("unsigned", MANIFEST, "nobody has signed the manifest: who made this package is not proved")
             return
-        data = self.package.read(member, 4096)
+        data = self.package.read(member, MANIFEST_BYTES_MAX)
+        try:
+            found = parse(data)
+            if not sound_opening(found) or json.dumps(found, indent=1).encode() + b"\n" != data:
+                raise ValueError
+        except (ValueError, RecursionError):
+            self._add("opening", OPENING, "it is damaged, or not of a version that this program reads")
+            raise Stop from None
+        names = {entry["name"] for entry in found["files"]}
+        if names & set(self.stated) or not all(name.startswith("opened/") for name in names):
+            self._add("opening", OPENING, "it speaks of files that are the node's")
+            raise Stop
+        manifest = self.package.read(self.package.members[MANIFEST], MANIFEST_BYTES_MAX)
+        if hashlib.sha256(manifest).hexdigest() != found["manifest"]:
+            self._add("opening", OPENING, "it is the opening of another package than this")
+        self.opening = found
+        self.opened = {entry["name"]: entry for entry in found["files"]}
+
+    def _signature_in(self, name: str, kind: str) -> Optional[tuple[Any, bytes]]:  # noqa: UP045
+        """(key id, signature) of a file that holds nothing else; None for anything but its one spelling."""
+        data = self.package.read(self.package.members[name], 4096)
         try:
             found = parse(data)
             (signature,) = found["signatures"]
             key, sig = signature["keyid"], unbase64(signature["sig"])
-            again = {"payloadType": PACKAGE_TYPE, "signatures": [{"keyid": key, "sig": signature["sig"]}]}
+            again = {"payloadType": kind, "signatures": [{"keyid": key, "sig": signature["sig"]}]}
             if json.dumps(again, separators=(",", ":")).encode() + b"\n" != data:
                 raise ValueError
         except (ValueError, KeyError, TypeError):
+            return None
+        return key, sig
+
+    def _signature_of_opening(self) -> None:
+        """Who opened it: a question of its own, for what was opened is checked without that."""
+        if not self.opening:
+            if OPENING_SIGNATURE in self.package.members:
+                self._add("extra-file", OPENING_SIGNATURE, "a signature without what it is for")
+            return
+        by = self.opening["key"]
+        if (by == "") != (OPENING_SIGNATURE not in self.package.members):
+            self._add("opening", OPENING, "it names a signer and has no signature, or the other way round")
+        elif by:
+            found = self._signature_in(OPENING_SIGNATURE, OPENING_TYPE)
+            if found is None:
+                self._add("opening-signature", OPENING_SIGNATURE, "the signature of the opening is damaged")
+                return
+            raw = bytes.fromhex(by)
+            self.opener = key_id(raw)
+            content = self.package.read(self.package.members[OPENING], MANIFEST_BYTES_MAX)
+            self._sign(
+                found[0],
+                {self.opener: raw},
+                pae(OPENING_TYPE, content),
+                found[1],
+                "opening-signature",
+                OPENING,
+                "its signature is not right: opening.json was altered after it was signed",
+            )
+
+    def _signature_of_manifest(self) -> None:
+        if SIGNATURE not in self.package.members:
+            self._add("unsigned", MANIFEST, "nobody has signed the manifest: who made this package is not proved")
+            return
+        found = self._signature_in(SIGNATURE, PACKAGE_TYPE)
+        if found is None:
             self._add("manifest-signature", SIGNATURE, "the signature of the manifest is damaged")
             return
+        key, sig = found
+        self.signer = str(key)
         content = self.package.read(self.package.members[MANIFEST], MANIFEST_BYTES_MAX)
         self._sign(
             key,
@@ -1228,6 +1425,35 @@ class Check:
             self._add("dropped-record", where, f"{what} missing")
         elif line.payload["prev"] != before.digest:
             self._add("chain-break", where, f"it does not follow the record {last} that stands before it")
+
+    def _introduced(self) -> None:
+        """Each key of the node must come from the one that signed the first record here, by records of kind `key`.
+
+        Else whoever has any key of his own could put it beside the node's, and sign the manifest anew with it. A key
+        that is trusted from elsewhere needs no introduction.
+        """
+        for line in self._lines(KEYS, RECORD_TYPE, _RECORD_FIELDS, "record"):
+            where = f"{KEYS}, record {line.payload['seq']}"
+            says = "its signature is not right: the record was altered, or signed again by another key"
+            self._sign(line.key, self.node_keys, line.signed, line.signature, "record-signature", where, says)
+            if line.payload["node"] != self.manifest["node"] or line.payload["kind"] != "key":
+                self._add("foreign-record", where, "it does not introduce a key of this node")
+            if not self.records or line.payload["seq"] <= self.records[-1].payload["seq"]:
+                self._add("swapped-record", where, "it does not come after the ledger in this package")
+            self.introductions.append(line)
+        known = {self.records[0].key if self.records else self.signer}
+        known |= {key_id(raw) for raw in self.trusted}
+        for line in sorted([*self.records, *self.introductions], key=lambda line: int(line.payload["seq"])):
+            public = line.payload["body"].get("public")
+            if (
+                line.payload["kind"] == "key"
+                and line.key in known
+                and isinstance(public, str)
+                and _HEX.fullmatch(public)
+            ):
+                known.add(key_id(bytes.fromhex(public)))
+        for name in sorted(set(self.node_keys) - known):
+            self._add("foreign-key", f"keys/node-{name}.pem", "no key of the node before it has introduced this one")
 
     def _receipts(self) -> None:
         """What the station signed: a record it has seen cannot be exchanged any more."""
@@ -1372,43 +1598,113 @@ class Check:
             return f"truncated behind fragment {len(seen.fragments)}, {second_of(seen.header, seen.fragments)}"
         return "whole in itself, but not what was recorded: another file was put in its place"
 
+    def _opened(self) -> None:
+        """Each opened file against its sealed original: one key fits, and with it one content."""
+        if self.findings.items:
+            if self.opening:
+                self.notes.append("opened/ was not compared with the originals, for something else is wrong")
+            return
+        twins = {entry["of"]: entry for entry in self.opened.values() if entry["of"]}
+        members = self.package.members
+        for listed in self.manifest["segments"]:
+            name = listed["name"]
+            if name not in members:
+                continue
+            view = self.package.view(members[name])
+            seen = scan(view) if name in twins else Scan(header_of(view), [], "")
+            commit = locked_with(seen.header)
+            if commit:
+                entry = twins.pop(name, None)
+                self.locked[name] = entry["name"] if entry else ""
+                if entry is not None:
+                    self._against_sealed(view, seen, commit, entry)
+                elif self.opening:
+                    self._add("opening", printable(name), "it was left sealed, though the package was opened")
+        for name in twins:
+            self._add("opening", printable(str(name)), "an opening of a file that is not sealed, or not here")
+        if self.opening and not self.locked:
+            self._add("opening", OPENING, "nothing in this package was sealed")
+
+    def _against_sealed(self, view: View, seen: Scan, commit: str, entry: dict[str, Any]) -> None:
+        key = bytes.fromhex(entry["key"])
+        if seen.problem:
+            self._add("opening", entry["name"], f"its original is damaged: {seen.problem}")
+        elif commit == "?":
+            self._add("opening-key", entry["name"], "its original does not say which key fits: nothing can be proved")
+        elif not fits(key, commit):
+            self._add("opening-key", entry["name"], "the key is not the one with which the node sealed this file")
+        else:
+            opened = self.package.view(self.package.members[entry["name"]])
+            wrong = compare_opened(view, seen, opened, key, self.ed25519)
+            if wrong:
+                self._add("opening", entry["name"], wrong)
+
     def _clip(self) -> None:
-        clip = self.manifest.get("clip")
+        clip, prefix = self.manifest.get("clip"), ""
+        if self.opening:
+            if clip is not None:
+                self._add("opening", OPENING, "the node itself made a clip: nothing of it was sealed")
+                return
+            clip, prefix = self.opening["clip"], "opened/"
+            if {name for name, entry in self.opened.items() if not entry["of"]} != set(clip["files"]):
+                self._add("opening", OPENING, "it speaks of files that are neither originals nor the clip")
+                return
         if clip is None:
             return
         if not typed(clip, {"files": list, "first": int, "samples": int}) or clip["first"] < 0:
             self._add("manifest", MANIFEST, "what it says of the clip makes no sense")
             return
         if self.findings.items:
-            self.notes.append("clip.mp4 was not compared with the originals, for something else is wrong")
+            self.notes.append(f"{prefix}clip.mp4 was not compared with the originals, for something else is wrong")
             return
         members = self.package.members
         names = [entry["name"] for entry in self.manifest["segments"]]
+        names = [self.locked.get(name) or name for name in names]
         if any(name not in members for name in (*clip["files"], *names)):
-            self._add("missing-file", "clip.mp4", "the clip or an original of it is missing")
+            self._add("missing-file", f"{prefix}clip.mp4", "the clip or an original of it is missing")
             return
         views = [self.package.view(members[name]) for name in names]
         wrong = compare_clip(
             views, [self.package.view(members[n]) for n in clip["files"]], clip["first"], clip["samples"]
         )
         if wrong:
-            self._add("clip", "clip.mp4", wrong)
+            self._add("clip", f"{prefix}clip.mp4", wrong)
 
     def _trust(self) -> None:
         if not self.trusted:
             return
         known = {key_id(raw) for raw in self.trusted}
-        if known & set(self.node_keys):
+        if known == {self.opener} and not known & {*self.node_keys, *self.station_keys}:
+            self.trust = "opened by somebody whose key you trust; the keys of node and station were not compared"
+        elif known & self._vouching():
             self.trust = "signed by a node's key that you trust"
             if not set(self.node_keys) <= known:
                 self.notes.append("the package also holds older or newer keys of the node, which you have not named")
         elif known & set(self.station_keys):
-            if any(line.key in known for line in self.receipts):
+            seen = self._received(known)
+            if seen:
                 self.trust = "its records were received by a station whose key you trust"
+                late = sum(
+                    1 for line in self.records if line.payload["seq"] > seen and line.payload["kind"] == "segment"
+                )
+                if late:
+                    self.notes.append(f"the station's receipts do not reach the records of the last {late} files")
             else:
-                self._add("foreign-key", "keys", "none of its receipts is by the station whose key you trust")
+                self._add("foreign-key", "keys", "no record here has a receipt by the station whose key you trust")
         else:
             self._add("foreign-key", "keys", "the package is signed by other keys than those that you trust")
+
+    def _vouching(self) -> set[str]:
+        """Keys of the node that answer for all of it: that of the first record, from which the others come, and that
+        which signed the manifest, and so every byte. A key that merely lies here does not.
+        """
+        return {self.signer, *(line.key for line in self.records[:1])} & set(self.node_keys)
+
+    def _received(self, known: set[str]) -> int:
+        """The last record here that a trusted station has seen as it is; those before it are bound by the chain."""
+        by_seq = {line.payload["seq"]: line.digest for line in self.records}
+        mine = (line.payload for line in self.receipts if line.key in known)
+        return max((said["seq"] for said in mine if by_seq.get(said["seq"]) == said["head"]), default=0)
 
     # -- what it comes to ---------------------------------------------------------------------------------------------
 
@@ -1448,7 +1744,18 @@ class Check:
             f"the {len(segments)} files of footage are, byte for byte, those that {printable(self.manifest['node'])} "
             f"recorded and signed for; no byte of the package was changed since the export"
         )
-        if self.manifest.get("clip") is not None:
+        if self.opening:
+            self.proves.append(
+                f"the {sum(1 for twin in self.locked.values() if twin)} files in opened/ are, byte for byte, what the"
+                " sealed originals hold: there is no other content that the node could have sealed in them"
+            )
+            self._say_opener()
+        elif self.locked:
+            self.notes.append(
+                f"{len(self.locked)} files are sealed to the station: they are those that the node recorded, but nobody"
+                " can see what they show before they are opened there (wardpost open)"
+            )
+        if self.opening or self.manifest.get("clip") is not None:
             self.proves.append("the clip shows exactly these pictures, in order, at their own speed (holes closed)")
         after, before = self.bracket()
         if after:
@@ -1459,6 +1766,22 @@ class Check:
             self.notes.append(f"{printable(name)} was being written: only the record of the export vouches for it")
         if not before:
             self.notes.append("no receipt of the station bounds the time from above: when, only the node's clock says")
+
+    def _say_opener(self) -> None:
+        who = printable(self.opening["who"]) or "somebody"
+        if not self.opener:
+            self.notes.append(
+                f"nobody has signed the opening by {who}: what was opened is proved all the same; the words about it,"
+                " and what the clip's file holds besides its pictures, are not"
+            )
+            return
+        if self.opener in self.station_keys:
+            key = "the station whose receipts are here"
+        elif self.opener in {key_id(raw) for raw in self.trusted}:
+            key = "a key that you trust"
+        else:
+            key = f"the key {hashlib.sha256(bytes.fromhex(self.opening['key'])).hexdigest()}; compare it as well"
+        self.notes.append(f"opened by {who} at {printable(self.opening['made']['utc'])}, signed by {key}")
 
     def result(self) -> dict[str, Any]:
         """Everything, for JSON."""
@@ -1479,6 +1802,8 @@ class Check:
             "recorded_before": before,
             "files": len(self.package.members),
             "segments": len(self.manifest.get("segments", [])),
+            "locked": len(self.locked),
+            "opened": sum(1 for twin in self.locked.values() if twin),
             "records": len(self.records),
             "receipts": len(self.receipts),
         }

@@ -15,18 +15,29 @@ from typing import Any, BinaryIO
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 from agent.errors import ConfigError, Corrupt
-from agent.evidence import chain, dsse, records, standalone
+from agent.evidence import chain, dsse, records, seal, standalone
 from agent.evidence.receipts import read as read_receipt
-from agent.evidence.standalone import LEDGER, RECEIPTS, Check, NotAPackage, Signed, View, not_a_package
+from agent.evidence.standalone import LEDGER, RECEIPTS, Check, Locked, NotAPackage, Signed, View, not_a_package
 from agent.recording import fragments
 
 EXIT = standalone.EXIT
 
 
 class Ed25519:
-    """Signatures by `cryptography`."""
+    """Signatures, and what was sealed, by `cryptography`."""
+
+    def unlock(self, many: list[Locked]) -> list[bytes]:
+        """The contents of what was sealed."""
+        return [
+            Cipher(ChaCha20(one.key, (1).to_bytes(4, "little") + one.nonce.to_bytes(12, "big")), None)
+            .decryptor()
+            .update(one.data)
+            for one in many
+        ]
 
     def check(self, many: list[Signed]) -> list[bool]:
         """Whether each signature is right."""
@@ -41,7 +52,7 @@ class Ed25519:
         return True
 
 
-class _File(io.RawIOBase):
+class ViewFile(io.RawIOBase):
     """A View as a file."""
 
     def __init__(self, view: View) -> None:
@@ -81,6 +92,7 @@ class SecondOpinion(Check):
             return
         self._second_ledger()
         self._second_footage()
+        self._second_opening()
         if self.findings.items:
             self.proves.clear()
 
@@ -112,7 +124,7 @@ class SecondOpinion(Check):
         }
         for entry in self.manifest["segments"]:
             name = entry["name"]
-            with io.BufferedReader(_File(self.package.view(self.package.members[name]))) as file:
+            with io.BufferedReader(ViewFile(self.package.view(self.package.members[name]))) as file:
                 # The hash of the whole file was right; the trailers' chain is enough here, and skips the media.
                 found = fragments.scan(file, contents=False)
             body = sealed.get(name)
@@ -123,9 +135,40 @@ class SecondOpinion(Check):
             elif found.header is not None and found.header.source != f"wardpost/{self.manifest['node']}":
                 self.findings.add("second-opinion", name, "its header names another node")
 
+    def _second_opening(self) -> None:
+        """What was opened, once more by the reader that opens sealed footage: the tag of each fragment holds too."""
+        for entry in self.opened.values():
+            if not entry["of"]:
+                continue
+            view, opened = (self.package.view(self.package.members[entry[field]]) for field in ("of", "name"))
+            wrong = _other_content(view, opened, bytes.fromhex(entry["key"]))
+            if wrong:
+                self.findings.add("second-opinion", entry["name"], wrong)
+
     def _raw(self, name: str) -> list[bytes]:
         member = self.package.members.get(name)
         return [] if member is None else [line for _, line in self.package.lines(member)]
+
+
+def _other_content(sealed: View, opened: View, key: bytes) -> str:
+    """What is wrong with an opened file; empty when nothing is."""
+    with io.BufferedReader(ViewFile(sealed)) as file:
+        found = fragments.scan(file, contents=False)
+        header = found.header
+        if header is None or not found.fragments:
+            return found.problem
+        about = seal.identity(header.session, header.boot_id, header.start_ns, header.source)
+        opener = seal.opener_of(key, about)
+        at = found.fragments[0].offset
+        try:
+            for fragment in found.fragments:
+                data = opener.open(fragment.n, fragments.read_fragment(file, fragment))
+                if opened.at(at, len(data)) != data:
+                    return f"fragment {fragment.n} is not what the original holds"
+                at += len(data)
+        except Corrupt as error:
+            return str(error)
+    return ""
 
 
 def verify(path: Path, trusted: list[bytes]) -> dict[str, Any]:

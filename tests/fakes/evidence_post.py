@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from agent import boot
 from agent.config import RecordingSettings
@@ -14,7 +17,9 @@ from agent.evidence import receipts
 from agent.evidence.keys import Key, generate, load
 from agent.evidence.package import Exported, Mark, Origin, Request, export
 from agent.evidence.records import RecordKind
+from agent.evidence.seal import Lock
 from agent.evidence.worker import LedgerWorker
+from agent.recording.recorder import RecorderWorker
 from agent.types import MS, NS, Packet, UtcReading
 from tests.fakes.packets import shifted
 from tests.fakes.recording_post import SOURCE, RecordingPost
@@ -49,7 +54,14 @@ class Station:
 class EvidencePost:
     """A node that records, keeps its ledger, and hears from its station. Everything real but the clock."""
 
-    def __init__(self, folder: Path, *, settings: RecordingSettings | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        settings: RecordingSettings | None = None,
+        seal: X25519PublicKey | None = None,
+    ) -> None:
+        """`seal`: the station's key, to which the footage is sealed."""
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.disk = PosixDisk(folder)
@@ -57,6 +69,7 @@ class EvidencePost:
             self.disk,
             folder,
             **({} if settings is None else {"settings": settings}),  # type: ignore[arg-type]
+            **({} if seal is None else {"recorder": partial(RecorderWorker, lock=partial(Lock, seal))}),  # type: ignore[arg-type]
         ).boot()
         self.station = Station()
         self.ledger, self.book, problem = boot.open_ledger(self.disk, self.post.store, self.post.clock, NODE)
