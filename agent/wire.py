@@ -1,7 +1,8 @@
 """The contract between node and station: topics and messages, version 1. Both sides import this file, nothing else.
 
-MQTT 3.1.1, JSON in UTF-8, 64 KiB at most. Events are CloudEvents 1.0 in structured mode. The AsyncAPI 3 document in
-agent/asyncapi.json is generated from here (`wardpost contract`), and tests hold real traffic against it.
+MQTT 3.1.1, JSON in UTF-8, 64 KiB at most. Events are CloudEvents 1.0 in structured mode. A backlog comes in batches:
+`events` in the CloudEvents JSON batch format, `records` likewise. The AsyncAPI 3 document in agent/asyncapi.json is
+generated from here (`wardpost contract`), and tests hold real traffic against it.
 
 Readers ignore fields they do not know (a newer peer may send more) and refuse what lacks a field they need.
 """
@@ -9,6 +10,7 @@ Readers ignore fields they do not know (a newer peer may send more) and refuse w
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,6 +20,8 @@ from msgspec import Meta, Struct
 from agent.errors import Corrupt
 
 PAYLOAD_BYTES_MAX = 64 * 1024
+BATCH_EVENTS_MAX = 100
+"""Events, or ledger lines, in one message of a backlog. Each is acknowledged by its own sequence number."""
 ACK_RANGES_MAX = 1000
 ROOT = "wardpost/v1"
 
@@ -147,7 +151,17 @@ class EventData(Message, frozen=True, kw_only=True):
     box: Annotated[list[Unit], Meta(min_length=4, max_length=4)] | None = None
     zones: list[Id] = []
     since: Annotated[Utc | None, Meta(description="when the incident started")] = None
+    rule: Annotated[str, Meta(max_length=32, description="name of the rule that fired; empty: none")] = ""
+    path: Annotated[
+        list[tuple[Unit, Unit]], Meta(max_length=32, description="where the foot of the box went, oldest first")
+    ] = []
+    dwellms: Annotated[int, Meta(ge=0, description="how long it has been here")] | None = None
+    height: Annotated[Unit | None, Meta(description="largest share of the picture's height it has taken")] = None
     jpeg: Annotated[str | None, Meta(description="type thumbnail only: a small JPEG, base64")] = None
+    reason: Annotated[str, Meta(max_length=32, description="type tamper: what is wrong with the camera's view")] = ""
+    onvif: Annotated[str, Meta(max_length=100, description="the topic of ONVIF's tree that names it; may be empty")] = (
+        ""
+    )
 
 
 class CloudEvent(Message, frozen=True, kw_only=True):
@@ -220,6 +234,7 @@ class Reply(Message, frozen=True, kw_only=True):
 
 
 M = TypeVar("M", bound=Message)
+_BATCH = msgspec.json.Decoder(Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=BATCH_EVENTS_MAX)])
 
 
 def encode(message: Message) -> bytes:
@@ -238,6 +253,25 @@ def decode(payload: bytes, kind: type[M]) -> M:
         return msgspec.json.decode(payload, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Corrupt(f"{kind.__name__}: {error}") from None
+
+
+def encode_batch(parts: Many[bytes]) -> bytes:
+    """Encoded messages as one JSON array, each as it would go alone. Raises ValueError beyond the contract's bounds."""
+    payload = b"[" + b",".join(parts) + b"]"
+    if not 0 < len(parts) <= BATCH_EVENTS_MAX or len(payload) > PAYLOAD_BYTES_MAX:
+        raise ValueError(f"a batch of {len(parts)} in {len(payload)} bytes")
+    return payload
+
+
+def decode_batch(payload: bytes) -> list[bytes]:
+    """The parts of a batch, undecoded. Raises Corrupt when it is no array, or larger than the contract allows."""
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise Corrupt(f"batch: {len(payload)} bytes; the limit is {PAYLOAD_BYTES_MAX}")
+    try:
+        parts = _BATCH.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Corrupt(f"batch: {error}") from None
+    return [bytes(part) for part in parts]
 
 
 def mark_historical(event: bytes) -> bytes:
@@ -273,6 +307,16 @@ class Topics:
         return f"{self.base}/record"
 
     @property
+    def events(self) -> str:
+        """Batches of a backlog."""
+        return f"{self.base}/events"
+
+    @property
+    def records(self) -> str:
+        """Batches of ledger lines."""
+        return f"{self.base}/records"
+
+    @property
     def ack(self) -> str:
         return f"{self.base}/ack"
 
@@ -293,7 +337,7 @@ class Topics:
 
 _TOPIC = re.compile(
     rf"{ROOT}/(?P<site>[a-z0-9-]{{1,32}})/(?P<node>[a-z0-9-]{{1,32}})"
-    r"/(?P<channel>status|heartbeat|record|ack|event|cmd|reply)(?:/(?P<leaf>[a-z0-9-]{1,36}))?"
+    r"/(?P<channel>status|heartbeat|records?|ack|events?|cmd|reply)(?:/(?P<leaf>[a-z0-9-]{1,36}))?"
 )
 _WITH_LEAF = frozenset({"event", "cmd", "reply"})
 
@@ -304,7 +348,7 @@ class Address:
 
     site: str
     node: str
-    channel: str  # status, heartbeat, event, record, ack, cmd, reply
+    channel: str  # status, heartbeat, event, events, record, records, ack, cmd, reply
     leaf: str  # the kind of event, the verb, the command's id; empty for the others
 
     @property

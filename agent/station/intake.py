@@ -3,10 +3,16 @@
 The topic is what the broker's access list has checked, so it is the identity: what a message says of itself must match.
 A message whose identity and sequence number can be read but whose content cannot (a newer node) is kept, not refused:
 refusing would make its node send it for ever.
+
+A batch is judged part by part: each event says who it is and is acknowledged by its own number, so one bad part must
+not keep the good ones out - their node would send them again with the bad one for ever. What is no batch of the
+contract (no array, more parts than `wire.BATCH_EVENTS_MAX`) is refused whole: no node of ours sends it.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent import wire
@@ -14,12 +20,13 @@ from agent.errors import Corrupt
 
 
 class Envelope(wire.Message, frozen=True):
-    """The least that an event must have, of whatever version."""
+    """The least that an event must have, of whatever version. In a batch also its type: there is no topic to say it."""
 
     id: wire.Uuid
     source: str
     epoch: wire.Uuid
     sequence: wire.Sequence
+    type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +73,50 @@ class StatusIn:
 Intake = EventIn | RecordIn | HeartbeatIn | StatusIn
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a message, or which parts of a batch, are not taken in."""
+
+    reason: str
+    payload: bytes
+
+
+def take_all(topic: str, payload: bytes, *, site: str, retained: bool = False) -> tuple[list[Intake], Refusal | None]:
+    """Decodes one message, which may be a batch. Never raises: what cannot be believed is refused, in one line."""
+    try:
+        address = wire.parse_topic(topic)
+        if address.channel not in _BATCHES:
+            return [_one(address, payload, site, retained)], None
+        _serves(address, site)
+        parts = wire.decode_batch(payload)
+    except Corrupt as error:
+        return [], Refusal(str(error), payload)
+    one = _BATCHES[address.channel]
+    taken: list[Intake] = []
+    refused: list[Refusal] = []
+    for part in parts:
+        try:
+            taken.append(one(address, part))
+        except Corrupt as error:
+            refused.append(Refusal(str(error), part))
+    if not refused:
+        return taken, None
+    first = refused[0]
+    return taken, Refusal(f"{len(refused)} of a batch of {len(parts)}, the first: {first.reason}", first.payload)
+
+
 def take(topic: str, payload: bytes, *, site: str, retained: bool = False) -> Intake:
     """Decodes one message. Raises Corrupt with the reason, in one line, and never anything else."""
-    address = wire.parse_topic(topic)
-    if address.site != site:
-        raise Corrupt(f"of site {address.site!r}, this station serves {site!r}")
+    return _one(wire.parse_topic(topic), payload, site, retained)
+
+
+def _one(address: wire.Address, payload: bytes, site: str, retained: bool) -> Intake:
+    _serves(address, site)
     match address.channel:
         case "event":
             return _event(address, payload)
         case "record":
-            record = wire.decode(payload, wire.Record)
-            return RecordIn(address.node, record.epoch, record.sequence, record.line.encode())
+            return _record(address, payload)
         case "heartbeat":
             heartbeat = wire.decode(payload, wire.Heartbeat)
             _same("node", heartbeat.node, address.node)
@@ -88,20 +128,45 @@ def take(topic: str, payload: bytes, *, site: str, retained: bool = False) -> In
     raise Corrupt(f"{address.channel} is not for a station")
 
 
+def _serves(address: wire.Address, site: str) -> None:
+    if address.site != site:
+        raise Corrupt(f"of site {address.site!r}, this station serves {site!r}")
+
+
 def _event(address: wire.Address, payload: bytes) -> EventIn:
+    """One event. Its kind is the topic's last level; in a batch, its own word for it."""
     source = f"wardpost/{address.site}/{address.node}"
     try:
         event = wire.decode(payload, wire.CloudEvent)
     except Corrupt:
         envelope = wire.decode(payload, Envelope)
         _same("source", envelope.source, source)
-        return EventIn(address.node, envelope.epoch, envelope.sequence, envelope.id, address.leaf, None, payload)
+        kind = address.leaf or _kind(envelope.type)
+        return EventIn(address.node, envelope.epoch, envelope.sequence, envelope.id, kind, None, payload)
     _same("source", event.source, source)
-    _same("type", event.type, f"wardpost.{address.leaf}")
+    kind = address.leaf or _kind(event.type)
+    _same("type", event.type, f"wardpost.{kind}")
     _same("data.incident", event.data.incident, event.subject)
-    return EventIn(address.node, event.epoch, event.sequence, event.id, address.leaf, event.subject, payload)
+    return EventIn(address.node, event.epoch, event.sequence, event.id, kind, event.subject, payload)
+
+
+def _record(address: wire.Address, payload: bytes) -> RecordIn:
+    record = wire.decode(payload, wire.Record)
+    return RecordIn(address.node, record.epoch, record.sequence, record.line.encode())
+
+
+def _kind(event_type: str) -> str:
+    """`wardpost.person` -> `person`, of the alphabet and length that a topic allows."""
+    match = _TYPE.fullmatch(event_type)
+    if match is None:
+        raise Corrupt(f"type {event_type[:100]!r} is not part of {wire.ROOT}")
+    return match[1]
 
 
 def _same(what: str, said: str, expected: str) -> None:
     if said != expected:
         raise Corrupt(f"{what} says {said[:100]!r}, its topic {expected!r}")
+
+
+_TYPE = re.compile(r"wardpost\.([a-z0-9-]{1,36})")
+_BATCHES: dict[str, Callable[[wire.Address, bytes], Intake]] = {"events": _event, "records": _record}

@@ -416,6 +416,14 @@ class Reader:
             limit,
         )
 
+    def key_count(self) -> int:
+        """How many keys of nodes stand in the books; they only ever become more."""
+        return int(self._query("select count(*) from key")[0][0])
+
+    def all_keys(self) -> list[tuple[int, str, str, str, str]]:
+        """(since_utc_ns, node, keyid, public, how) of every key in the books, oldest first."""
+        return self._query("select since_utc_ns, node, keyid, public, how from key order by since_utc_ns, node, keyid")
+
     def changes_after(self, n: int, limit: int) -> list[tuple[int, str, str, int, int]]:
         """(n, node, state, utc_ns, since_utc_ns)."""
         return self._query(

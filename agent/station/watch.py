@@ -22,6 +22,12 @@ POLL_S = 0.2
 ROWS_MAX = 500
 
 _CALL = {"bell": "HELP CALL", "alert": "ALERT", "notice": "Notice", "record": "Record", "thumbnail": "Picture"}
+_KEY = {
+    "pinned": "has told its key for the first time, and is believed: compare it with `wardpost key show` at the post,"
+    " and register it in station.node_keys",
+    "registered": "has a key that is registered here",
+    "introduced": "has a new key, introduced by the one before",
+}
 _STATE = {
     "online": "is back",
     "late": "is late: no sign of life",
@@ -39,10 +45,12 @@ class Watcher:
         self._as_json = as_json
         self._zone = zone
         self._event = self._change = self._reject = 0
+        self._keys: set[tuple[str, str]] = set()  # node and key id: a station's clock may go back, a key stays
 
     def from_now(self) -> None:
         """Skips what is already stored."""
         self._event, self._change, self._reject = (self._reader.newest(t) for t in ("event", "change", "reject"))
+        self._keys = {(node, keyid) for _, node, keyid, _, _ in self._reader.all_keys()}
 
     def lines(self) -> Iterator[str]:
         """A line for each thing that was stored since the last call, a bounded number of them."""
@@ -59,12 +67,27 @@ class Watcher:
                 yield _json({"kind": "node", "node": node, "state": state, **times})
             else:
                 yield say_change(node, state, utc_ns, since_ns, self._zone)
+        yield from self._new_keys()
         for n, received_ns, topic, reason in self._reader.rejects_after(self._reject, ROWS_MAX):
             self._reject = n
             if self._as_json:
                 yield _json({"kind": "reject", "received": rfc3339(received_ns), "topic": topic, "reason": reason})
             else:
                 yield say_reject(received_ns, topic, reason, self._zone)
+
+    def _new_keys(self) -> Iterator[str]:
+        """Keys of nodes that the station has come to know since: whose word it takes from now on."""
+        if self._reader.key_count() == len(self._keys):
+            return
+        for since_ns, node, keyid, public, how in self._reader.all_keys():
+            if (node, keyid) in self._keys:
+                continue
+            self._keys.add((node, keyid))
+            if self._as_json:
+                told = {"keyid": keyid, "public": public, "how": how, "time": rfc3339(since_ns)}
+                yield _json({"kind": "key", "node": node, **told})
+            else:
+                yield say_key(node, keyid, public, how, since_ns, self._zone)
 
 
 def follow(
@@ -119,6 +142,11 @@ def say_reject(received_ns: int, topic: str, reason: str, zone: dt.tzinfo | None
     if reason.startswith(ALARM):
         return f"{when}  {ALARM} at post {topic.partition('/')[0]}: {reason.removeprefix(ALARM).lstrip(': ')}"
     return f"{when}  Refused: a message on {topic or '?'}: {reason}"
+
+
+def say_key(node: str, keyid: str, public: str, how: str, since_ns: int, zone: dt.tzinfo | None = None) -> str:
+    """A key that came into the station's books, in one line."""
+    return f"{_clock_time(since_ns, zone)}  Post {node} {_KEY.get(how, how)}: {keyid} ({public})"
 
 
 def say_change(node: str, state: str, utc_ns: int, since_ns: int, zone: dt.tzinfo | None = None) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from agent import wire
 from agent.clock import Clock, rfc3339
 from agent.errors import Corrupt, Transient
-from agent.station.intake import take
+from agent.station.intake import take_all
 from agent.station.orders import RESEND_S, OrderBook
 from agent.station.states import NodeState, age_s, judge
 from agent.station.store import Batch, Reject, StationStore, Stored
@@ -22,6 +22,8 @@ from agent.types import NS
 from agent.uplink import Broker, Connected, Disconnected, Hello, Received, Refused, Transport
 
 STATES_EVERY_S = 2.0
+COMMIT_BYTES_MAX = 4 << 20
+"""Of messages in one transaction: some thousand events, half a second."""
 STABLE_S = 30.0
 COMPLAIN_S = 60.0
 _HEARD = (NodeState.ONLINE, NodeState.LATE)
@@ -106,8 +108,9 @@ class StationWorker:
                     self._on_lost(happening.broker, happening.reason)
                 case _:
                     pass
-        if messages:
-            self._desk(messages)
+        for portion in _portions(messages):
+            if not self._desk(portion):
+                break
         if self._now() >= self._states_at:
             self._states_at = self._now() + STATES_EVERY_S
             self._watch_nodes()
@@ -127,7 +130,9 @@ class StationWorker:
             client_id=f"wardpost_{self._site}_station_{self._station}",
             subscriptions=(
                 (f"{base}/event/+", 1),
+                (f"{base}/events", 1),
                 (f"{base}/record", 1),
+                (f"{base}/records", 1),
                 (f"{base}/status", 1),
                 (f"{base}/heartbeat", 0),
                 (f"{base}/reply/+", 1),
@@ -145,30 +150,33 @@ class StationWorker:
         log.warning("broker %s: %s; next attempt in %.1f s", broker, reason, wait_s)
         self.broker, self._connecting, self._connect_at = None, False, now + wait_s
 
-    def _desk(self, messages: list[Received]) -> None:
-        """One batch: decode, commit, acknowledge. In this order."""
+    def _desk(self, messages: Sequence[Received]) -> bool:
+        """One transaction: decode, commit, acknowledge. In this order. False when nothing can be stored."""
         batch = Batch()
         for message in messages:
             if self._is_reply(message):
                 continue
-            try:
-                batch.taken.append(take(message.topic, message.payload, site=self._site, retained=message.retained))
-            except Corrupt as error:
-                batch.rejects.append(Reject(message.topic, str(error), message.payload))
+            taken, refusal = take_all(message.topic, message.payload, site=self._site, retained=message.retained)
+            batch.taken += taken
+            if refusal is not None:
+                batch.rejects.append(Reject(message.topic, refusal.reason, refusal.payload))
         try:
             stored = self._store.commit(batch)
         except Transient as error:
             self._retreat(str(error))
-            return
+            return False
         for message in messages:
             message.ack()
         self._receipt(stored)
         self._sign()
         if batch.rejects:
             self._complain(f"{len(batch.rejects)} messages refused, the first: {batch.rejects[0].reason}")
+        return True
 
     def _is_reply(self, message: Received) -> bool:
         """Takes an answer to an order; answers to anybody else's commands are none of our business."""
+        if "/reply/" not in message.topic:
+            return False
         try:
             address = wire.parse_topic(message.topic)
             if address.channel != "reply":
@@ -270,3 +278,17 @@ class StationWorker:
 
     def _now(self) -> float:
         return self._clock.boot_ns() / NS
+
+
+def _portions(messages: Sequence[Received]) -> Iterator[list[Received]]:
+    """What is stored together, in order."""
+    portion: list[Received] = []
+    size = 0
+    for message in messages:
+        if portion and size + len(message.payload) > COMMIT_BYTES_MAX:
+            yield portion
+            portion, size = [], 0
+        portion.append(message)
+        size += len(message.payload)
+    if portion:
+        yield portion

@@ -17,7 +17,7 @@ It works like TCP's: the station's receipts are the clock.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from agent.store.store import OutboxRow
@@ -58,11 +58,17 @@ class Window:
         self._patience_s = self._ack_timeout_s
         self._heard = now
         self.silent = False  # the station does not answer
+        self.again: frozenset[int] = frozenset()  # of the rows chosen last: those that this connection carried before
 
     @property
     def look_ahead(self) -> int:
-        """How many rows of the outbox `select` wants to see."""
-        return self._rows_max + RESERVE_ROWS
+        """How many rows of the outbox `select` wants to see that are not `in_flight`."""
+        return self._rows_max + RESERVE_ROWS - len(self._sent) + min(len(self._retry_at), self._rows_max)
+
+    @property
+    def in_flight(self) -> Collection[int]:
+        """Sequence numbers that are sent and not receipted."""
+        return self._sent.keys()
 
     @property
     def unacknowledged(self) -> int:
@@ -84,7 +90,8 @@ class Window:
         times = [*self._retry_at.values()]
         if self._sent:
             times.append(self._heard + self._patience_s)
-            times.append(min(sent.at for sent in self._sent.values()) + self._ack_timeout_s)
+            if not self.silent:  # in a silence no row is overdue by itself: a time that has passed would be polled for
+                times.append(min(sent.at for sent in self._sent.values()) + self._ack_timeout_s)
         return min(times, default=float("inf"))
 
     def receipt(self, ranges: Sequence[tuple[int, int]], now: float) -> None:
@@ -104,12 +111,12 @@ class Window:
         self.silent = False
         self._allowed = min(self._allowed + max(len(done), 1), self._rows_max)
 
-    def expire(self, now: float) -> None:
-        """Notices what should have been acknowledged by now."""
+    def expire(self, now: float) -> list[int]:
+        """Notices what should have been acknowledged by now. Returns rows that are overdue although receipts flow."""
         for sequence in [s for s, at in self._retry_at.items() if now >= at]:
             del self._retry_at[sequence]
         if not self._sent:
-            return
+            return []
         if now - self._heard >= self._patience_s:
             self._patience_s = min(self._patience_s * (2 if self.silent else 1), self._retry_s_max)
             self.silent = True
@@ -117,23 +124,29 @@ class Window:
             self._heard = now
             self._sent.clear()
             self._bytes = 0
-            return
+            return []
         if self.silent:
-            return
-        for sequence in [s for s, sent in self._sent.items() if now - sent.at >= self._ack_timeout_s]:
+            return []
+        overdue = [s for s, sent in self._sent.items() if now - sent.at >= self._ack_timeout_s]
+        for sequence in overdue:
             self._forget(sequence)
             strikes = self._strikes.get(sequence, 0)
             self._strikes[sequence] = strikes + 1
             self._retry_at[sequence] = now + min(self._ack_timeout_s * 2**strikes, self._retry_s_max)
+        return overdue
 
     def select(self, rows: Sequence[OutboxRow], now: float) -> list[OutboxRow]:
-        """Of `rows` (the head of the outbox, most urgent first), those to send now; they count as sent."""
-        seen = {row.sequence for row in rows}
-        self._carried &= seen | self._sent.keys()
+        """Of `rows` (the head of the outbox, most urgent first), those to send now; they count as sent.
+
+        Rows in flight may be left out of `rows`.
+        """
+        seen = {row.sequence for row in rows} | self._sent.keys()
+        self._carried &= seen
         for table in (self._strikes, self._retry_at):
             for sequence in [s for s in table if s not in seen]:
                 del table[sequence]  # given up by the store
-        chosen = []
+        chosen: list[OutboxRow] = []
+        carried = frozenset(self._carried)
         for row in self._in_turn(rows):
             if row.sequence in self._sent or row.sequence in self._retry_at:
                 continue
@@ -147,6 +160,7 @@ class Window:
                 if self.silent:
                     self._probed.add(row.sequence)
                 chosen.append(row)
+        self.again = carried & {row.sequence for row in chosen}
         return chosen
 
     def _in_turn(self, rows: Sequence[OutboxRow]) -> list[OutboxRow]:

@@ -22,12 +22,20 @@ from agent.store.store import OutboxRow, Store
 from agent.types import NS
 from agent.uplink import Broker, Connected, Disconnected, Hello, Received, Refused, Transport, Will
 from agent.uplink.commands import Drop, Judge, Refuse, Run, Verb
+from agent.uplink.parcels import pack
 from agent.uplink.window import Window
 
 HISTORICAL_S = 10.0
 STABLE_S = 30.0
 """A connection that lived for so long was a good one: the back-off starts again."""
 STORE_RETRY_S = 1.0
+BATCH_EVENTS_MAX = 64
+BATCH_BYTES_MAX = 48 * 1024
+"""Of one message of a backlog: 0.4 s at 1 Mbit/s, for that long an alert may have to wait behind it."""
+ACK_DELAY_S = 5.0
+ACK_ROWS_MAX = 500
+"""Rows that the station has are deleted with the next transaction of the store, or by one for so long or so many. A cut
+before it costs that they are sent again, which the station knows how to take."""
 COMPLAIN_S = 60.0
 RANGES_MAX = 2000
 
@@ -63,10 +71,12 @@ class UplinkWorker:
         window_rows_max: int = 100,
         window_bytes_max: int = 256 * 1024,
         ack_timeout_s: float = 10.0,
+        batch_events_max: int = BATCH_EVENTS_MAX,
+        batch_bytes_max: int = BATCH_BYTES_MAX,
         command_key: Ed25519PublicKey | None = None,
         verbs: Mapping[str, Verb] | None = None,
         wait_s_max: float = 1.0,
-        ledger_key: str = "",
+        ledger_key: Callable[[], str] = str,
         ledger_receipt: Callable[[str], None] | None = None,
     ) -> None:
         """`wait_s_max`: how long a step may wait for the socket; 0 for a simulator that owns the time.
@@ -89,6 +99,11 @@ class UplinkWorker:
         self._ledger_receipt = ledger_receipt
         self._topics = wire.Topics(site, node)
         self._window = Window(rows_max=window_rows_max, bytes_max=window_bytes_max, ack_timeout_s=ack_timeout_s)
+        self._batch_events_max = batch_events_max
+        self._batch_bytes_max = batch_bytes_max
+        self._batched: set[int] = set()  # in flight, as a part of a batch
+        self._may_batch = True  # batches are answered, as far as this connection has shown
+        self._acked_s: float | None = None  # since when acknowledged rows wait for their deletion
         self._judge = Judge(site=site, node=node, key=command_key, verbs=verbs or {})
         self._turn = 0  # which broker is next
         self._failures = 0
@@ -152,7 +167,8 @@ class UplinkWorker:
     def _due(self) -> float:
         if self.broker is None:
             return self._now() + self._wait_s_max if self._connecting else self._connect_at
-        return max(min(self._heartbeat_at, self._window.due()), self._store_retry_at)
+        acked_by = float("inf") if self._acked_s is None else self._acked_s + ACK_DELAY_S
+        return max(min(self._heartbeat_at, self._window.due(), acked_by), self._store_retry_at)
 
     # -- the connection -----------------------------------------------------------------------------------------------
 
@@ -171,6 +187,8 @@ class UplinkWorker:
         log.info("connected to %s; %d rows wait", broker, self._store.outbox_rows)
         self.broker, self._connecting, self._connected_at = broker, False, now
         self._window.reset(now)
+        self._batched.clear()
+        self._may_batch = True
         self._heartbeat_at = now
         self._new_rows = True
         self._send(self._topics.status, wire.encode(self._status("online")), retain=True)
@@ -196,50 +214,71 @@ class UplinkWorker:
             session=self._store.session,
             version=self._version,
             place=self._place[:200],
-            key=self._ledger_key,
+            key=self._ledger_key(),
         )
 
     # -- the outbox ---------------------------------------------------------------------------------------------------
 
     def _fill(self, now: float) -> None:
         """Sends what may be sent now."""
-        self._window.expire(now)
+        self._doubt_batches(self._window.expire(now))
         waiting = self._store.outbox_rows > self._window.unacknowledged
         if now < self._store_retry_at or not (self._new_rows or (waiting and self._window.wants_rows)):
             return
         self._new_rows = False  # before reading: what is committed from here on sets it again
         try:
-            rows = self._store.pending(self._window.look_ahead)
+            rows = self._store.pending(self._window.look_ahead, skip=self._window.in_flight)
         except Transient as error:
             self._new_rows = True
             self._complain(str(error))
             self._store_retry_at = now + STORE_RETRY_S
             return
-        for row in self._window.select(rows, now):
-            topic = self._topics.record if row.kind == "record" else self._topics.event(row.kind)
-            if not self._send(topic, self._body(row)):
+        chosen = self._window.select(rows, now)
+        self._batched &= set(self._window.in_flight)
+        for parcel in pack(
+            chosen,
+            late=self._is_late,
+            alone=self._window.again,
+            batch_events_max=self._batch_events_max if self._may_batch else 1,
+            batch_bytes_max=self._batch_bytes_max,
+        ):
+            if not self._send(parcel.topic(self._topics), parcel.payload()):
                 return
+            if len(parcel.rows) > 1:
+                self._batched.update(row.sequence for row in parcel.rows)
 
-    def _body(self, row: OutboxRow) -> bytes:
-        if row.kind == "record":
-            return bytes(row.body)
+    def _is_late(self, row: OutboxRow) -> bool:
         outage = self._was_connected and row.boot_ns < self._connected_at * NS
-        late = outage or row.session != self._store.session or self._clock.boot_ns() - row.boot_ns > HISTORICAL_S * NS
-        body = bytes(row.body)
-        return wire.mark_historical(body) if late else body
+        return outage or row.session != self._store.session or self._clock.boot_ns() - row.boot_ns > HISTORICAL_S * NS
+
+    def _doubt_batches(self, overdue: Sequence[int]) -> None:
+        """A broker's access list that does not know their topics drops batches silently: then one by one it is."""
+        if self._may_batch and not self._batched.isdisjoint(overdue):
+            self._may_batch = False
+            self._complain(
+                f"batches: no answer to them on {self._topics.events} or {self._topics.records}, so this connection"
+                " does without; does the broker's access list allow these topics?"
+            )
 
     def _settle_receipts(self, now: float) -> None:
-        """Deletes what the station has; one transaction for all receipts of this step."""
-        if not self._receipts or now < self._store_retry_at:
+        """Takes in what the station has, and sees to it that the outbox is rid of it soon."""
+        if now < self._store_retry_at:
             return
         try:
-            self._store.acknowledge(self._receipts)
+            if self._receipts:
+                self._store.note_acknowledged(self._receipts)
+                self._window.receipt(self._receipts, now)
+                self._receipts.clear()
+            if not self._store.acknowledged_rows:
+                self._acked_s = None
+                return
+            self._acked_s = now if self._acked_s is None else self._acked_s
+            if now >= self._acked_s + ACK_DELAY_S or self._store.acknowledged_rows >= ACK_ROWS_MAX:
+                self._store.acknowledge([])
+                self._acked_s = None
         except Transient as error:
             self._complain(str(error))
             self._store_retry_at = now + STORE_RETRY_S
-            return
-        self._window.receipt(self._receipts, now)
-        self._receipts.clear()
 
     # -- what comes in ------------------------------------------------------------------------------------------------
 

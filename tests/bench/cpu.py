@@ -8,11 +8,12 @@ detector looks, as many bare inferences as the node has made.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass
 
-from tests.bench import decode, footage, inference, motion_peer, node
+from tests.bench import beside, decode, footage, inference, motion_peer, node
 from tests.bench.desk import station
 from tests.bench.figure import Bench, Row, Skip
 from tests.bench.programs import Program, broker
@@ -35,6 +36,8 @@ def measure(bench: Bench) -> list[Row]:
     for height in bench.size.heights:
         for name in bench.size.scenes:
             rows += _scene(bench, name, height, inference_ms)
+    with contextlib.suppress(Skip):  # no motion: the rows above say so
+        rows += beside.measure(bench)
     return rows
 
 

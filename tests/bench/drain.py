@@ -24,16 +24,22 @@ from tests.bench.programs import ROOT, broker, python, wait_for
 TARGET_PER_S = 2500.0
 WINDOW = 100
 EVENT_BYTES = 720
+ALERT_EVERY = 5
+"""Of a backlog: a person, and four notices. Alerts go one by one, the rest of a backlog in batches."""
 
 
 def measure(bench: Bench) -> list[Row]:
     """Events per second, committed at the station; CPU time per event of node and station."""
     count = bench.size.backlog
     ours, published, inserted, cpu_us, published_cpu_us = [], [], [], [], []
+    alerts = []
     for turn in range(bench.size.repeats):
         folder = bench.folder / str(turn)
         with broker(folder / "broker") as port:
-            seconds, cpu_s = _drain(folder, port, count)
+            seconds, _ = _drain(folder / "alerts", port, count, alert_every=1)
+            alerts.append(count / seconds)
+        with broker(folder / "broker-2") as port:
+            seconds, cpu_s = _drain(folder, port, count, alert_every=ALERT_EVERY)
             ours.append(count / seconds)
             cpu_us.append(cpu_s / count * 1e6)
             seconds, cpu_s = _publish(port, count)
@@ -45,13 +51,15 @@ def measure(bench: Bench) -> list[Row]:
     target, met = f">= {TARGET_PER_S:,.0f} /s", rate >= TARGET_PER_S
     return [
         Row("drain", what, rate, "/s", "QoS 1 publishing alone", percentile(published, 0.5), target=target, met=met),
+        Row("drain-alerts", "the same, but every event an alert", percentile(alerts, 0.5), "/s", "QoS 1 publishing alone",
+            percentile(published, 0.5)),
         Row("drain-sqlite", what, rate, "/s", "SQLite alone, 100 a transaction", percentile(inserted, 0.5)),
         Row("drain-cpu", "the same, CPU of node and station per event", percentile(cpu_us, 0.5), "us",
             "QoS 1 publishing alone", percentile(published_cpu_us, 0.5)),
     ]  # fmt: skip
 
 
-def _drain(folder: Path, port: int, count: int) -> tuple[float, float]:
+def _drain(folder: Path, port: int, count: int, *, alert_every: int) -> tuple[float, float]:
     """Seconds, and CPU seconds of node and station, from the node's connection until its outbox is empty.
 
     Every event is looked for at the station.
@@ -59,7 +67,7 @@ def _drain(folder: Path, port: int, count: int) -> tuple[float, float]:
     with station(folder / "station", broker_port=port) as desk:
         log = folder / "station" / "station.log"
         wait_for(lambda: "connected to" in log.read_text(), desk, "the station to connect")
-        command = python("tests.bench.sender", str(folder / "node"), str(port), str(count))
+        command = python("tests.bench.sender", str(folder / "node"), str(port), str(count), str(alert_every))
         with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sender:
             if sender.stdout is None or sender.stdout.readline() != "filled\n":
                 raise RuntimeError("the sender could not fill its outbox")

@@ -52,14 +52,14 @@ def store(folder: Path) -> Store:
     return made
 
 
-def an_event(new_id: Callable[[], str], boot_ns: int) -> Event:
+def an_event(new_id: Callable[[], str], boot_ns: int, priority: Priority = Priority.ALERT) -> Event:
     """A person at the gate, as the rules tell it, without a picture."""
     return Event(
         incident=new_id(),
         kind=Kind.PERSON,
         phase=Phase.STARTED,
         boot_ns=boot_ns,
-        priority=Priority.ALERT,
+        priority=priority,
         summary="A person at the bench (zone gate), 57 % sure",
         label=Label.PERSON,
         score=0.57,

@@ -52,11 +52,12 @@ class Size:
     events: int
     fragments: int
     repeats: int  # of what is over in seconds: the median counts
+    streams: tuple[int, int] = (720, 360)  # heights of a camera's main and sub stream
 
 
 FULL = Size("full", 60, 8, (360, 720), ("still", "street"), 40, 10_000, 2000, 60, 3)
 QUICK = Size("quick", 10, 5, (360,), ("still", "street"), 8, 2000, 300, 12, 1)
-TINY = Size("tiny", 0.5, 0.2, (180,), ("still",), 1, 60, 20, 2, 1)
+TINY = Size("tiny", 0.5, 0.2, (180,), ("still",), 1, 60, 20, 2, 1, (360, 180))
 
 
 @dataclass(frozen=True, slots=True)

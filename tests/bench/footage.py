@@ -3,9 +3,11 @@
     street   the film itself, cut to 16:9, again and again: people, cyclists, cars, and a cut every few seconds
     still    one picture of it with nobody in it, held, under a sensor's noise: what a post looks at most of the day
     visits   a place that a man of the film crosses in two of every four seconds: an alert each time
+    mixed    the same place, where he comes by every half minute and is gone after six seconds
 
-H.264 as a camera sends it: no B-frames, a key frame every second, a bounded rate. One turn is encoded and its access
-units are repeated, for encoding costs more than everything that is measured here.
+H.264 as a camera sends it: no B-frames, a key frame every second or two, a bounded rate (`cbr`), or a constant quality
+under such a bound (`vbr`), which is how most cameras are delivered. One turn is encoded and its access units are
+repeated, for encoding costs more than everything that is measured here.
 """
 
 from __future__ import annotations
@@ -32,7 +34,11 @@ _CYCLIST_BOX = (350, 0, 160, 272)  # where, in pixels of the film: left, top, wi
 _WALK_PX = 100  # he is moved by so much in a visit: who stands still is furniture to the tracker
 PERIOD_S = 4.0  # from visit to visit
 STAY_S = 2.0
-_TURN_S = {"street": 10, "still": 10, "visits": 8}
+MIXED_PERIOD_S = 30.0
+MIXED_STAY_S = 6.0
+_MIXED_WALK_PX = 360
+_TURN_S = {"street": 10, "still": 10, "visits": 8, "mixed": 30}
+_CRF = 24  # of `vbr`
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,8 @@ class Scene:
     height: int
     seconds: int
     path: Path
+    rate: str = "cbr"
+    gop_s: int = 1
 
     @property
     def turn_frames(self) -> int:
@@ -51,12 +59,14 @@ class Scene:
         return min(_TURN_S[self.name], self.seconds) * FPS
 
 
-def make(film: Path, folder: Path, *, name: str, height: int, seconds: int) -> Scene:
-    """Encodes a scene (street, still, visits) into `folder`, or takes the one that lies there."""
+def make(film: Path, folder: Path, *, name: str, height: int, seconds: int, rate: str = "cbr", gop_s: int = 1) -> Scene:
+    """Encodes a scene (street, still, visits, mixed) into `folder`, or takes the one that lies there."""
     width = height * 16 // 9 // 2 * 2
-    scene = Scene(name, width, height, seconds, folder / f"{name}-{height}p-{seconds}s.mp4")
+    file = f"{name}-{height}p-{seconds}s-{rate}-{gop_s}.mp4"
+    scene = Scene(name, width, height, seconds, folder / file, rate, gop_s)
     if not scene.path.exists():
-        pictures = {"street": _street, "still": _still, "visits": _visits}[name](_film(film), scene)
+        makers = {"street": _street, "still": _still, "visits": _visits, "mixed": _mixed}
+        pictures = makers[name](_film(film), scene)
         temporary = scene.path.with_suffix(".part")
         _encode(pictures, temporary, scene)
         temporary.rename(scene.path)
@@ -89,7 +99,28 @@ def _still(film: list[Picture], scene: Scene) -> Iterator[Picture]:
         yield _noisy(held, noise, index)
 
 
+def units(scene: Scene) -> list[tuple[bool, bytes]]:
+    """The access units of a scene's file (key frame, Annex B), for a camera that sends them."""
+    with av.open(str(scene.path)) as container:
+        stream: Any = container.streams.video[0]
+        to_bytes = av.BitStreamFilterContext("h264_mp4toannexb", stream)
+        found = []
+        for packet in container.demux(stream):
+            if packet.size:
+                keyframe = bool(packet.is_keyframe)
+                found.append((keyframe, b"".join(bytes(part) for part in to_bytes.filter(packet))))
+        return found
+
+
 def _visits(film: list[Picture], scene: Scene) -> Iterator[Picture]:
+    return _crossings(film, scene, period_s=PERIOD_S, stay_s=STAY_S, walk_px=_WALK_PX)
+
+
+def _mixed(film: list[Picture], scene: Scene) -> Iterator[Picture]:
+    return _crossings(film, scene, period_s=MIXED_PERIOD_S, stay_s=MIXED_STAY_S, walk_px=_MIXED_WALK_PX)
+
+
+def _crossings(film: list[Picture], scene: Scene, *, period_s: float, stay_s: float, walk_px: int) -> Iterator[Picture]:
     left, top, width, height = _CYCLIST_BOX
     mask = np.zeros(film[0].shape[:2], np.uint8)
     mask[top : top + height, left : left + width] = 255
@@ -97,14 +128,14 @@ def _visits(film: list[Picture], scene: Scene) -> Iterator[Picture]:
     absent = _fit(empty, scene)
     edge = np.minimum(np.arange(width) + 1, np.arange(width)[::-1] + 1).clip(max=16)[None, :, None] / 16
     noise = _noise(scene)
-    period, stay = round(PERIOD_S * FPS), round(STAY_S * FPS)
+    period, stay = round(period_s * FPS), round(stay_s * FPS)
     for index in range(scene.turn_frames):
         since = index % period - (period - stay)
         picture = absent
         if since >= 0:
             man = film[_CYCLIST[since % len(_CYCLIST)]][top : top + height, left : left + width]
             place = empty.copy()
-            x = left + _WALK_PX // 2 - _WALK_PX * since // stay
+            x = min(left + walk_px // 2, film[0].shape[1] - width) - walk_px * since // stay
             under = place[top : top + height, x : x + width]
             under[:] = np.rint(man * edge + under * (1 - edge))
             picture = _fit(place, scene)
@@ -130,11 +161,11 @@ def _encode(pictures: Iterator[Picture], path: Path, scene: Scene) -> None:
         stream.options = {
             "preset": "veryfast",
             "tune": "zerolatency",
-            "g": str(FPS),
+            "g": str(FPS * scene.gop_s),
             "sc_threshold": "0",
-            "b": f"{kbps}k",
             "maxrate": f"{kbps}k",
             "bufsize": f"{kbps}k",
+            **({"crf": str(_CRF)} if scene.rate == "vbr" else {"b": f"{kbps}k"}),
         }
         turn: list[tuple[bytes, bool]] = []
         for picture in pictures:

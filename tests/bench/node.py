@@ -16,14 +16,17 @@ from tests.bench.programs import Program, python
 POLL_S = 0.01
 
 
-def config(folder: Path, *, footage: Path, broker_port: int, extra: str = "") -> Path:
-    """Writes a node's folder and configuration; everything that is not named is the default."""
+def config(folder: Path, *, footage: Path | str, broker_port: int, extra: str = "", camera: str = "") -> Path:
+    """Writes a node's folder and configuration; everything that is not named is the default.
+
+    `footage` is a file, played again and again, or a camera's address. `camera` are lines of [camera], `extra` any.
+    """
     data = folder / "data"
     data.mkdir(parents=True)
     path = folder / "node.toml"
     path.write_text(
         f'[node]\nsite = "bench"\nid = "post-1"\ndata = {_text(data)}\nplace = "the bench"\n'
-        f'[camera]\ndriver = "stream"\nurl = {_text(footage)}\nloop = true\n'
+        f'[camera]\ndriver = "stream"\nurl = {_text(footage)}\nloop = true\n{camera}'
         f'[uplink]\nbrokers = ["mqtt://127.0.0.1:{broker_port}"]\n'
         f"{extra}"
     )
@@ -75,5 +78,5 @@ def need_well(path: Path) -> dict[str, Any]:
     return said
 
 
-def _text(path: Path) -> str:
+def _text(path: Path | str) -> str:
     return json.dumps(os.fspath(path))

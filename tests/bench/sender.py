@@ -1,8 +1,8 @@
 """A node's store and uplink without the rest: fills an outbox, waits for a word, and drains it.
 
-Run as a program: `python -m tests.bench.sender FOLDER PORT EVENTS`. It prints `filled`, reads a line, connects, and
-prints one line of JSON when the station has acknowledged everything: seconds (and CPU seconds) from the connection to
-the empty outbox.
+Run as a program: `python -m tests.bench.sender FOLDER PORT EVENTS ALERT_EVERY`; every so manieth event is an alert, the
+others are notices. It prints `filled`, reads a line, connects, and prints one line of JSON when the station has
+acknowledged everything: seconds (and CPU seconds) from the connection to the empty outbox.
 """
 
 from __future__ import annotations
@@ -15,24 +15,27 @@ from pathlib import Path
 
 from agent import wire
 from agent.clock import Clock, SystemClock, rfc3339, uuid7_maker
-from agent.types import NS
+from agent.types import NS, Priority
 from agent.uplink import parse_broker
 from agent.uplink.mqtt import Credentials, PahoTransport
 from agent.uplink.worker import UplinkWorker
 from tests.bench.event_bytes import an_event, store
 
-DRAIN_S_MAX = 300.0
+DRAIN_S_MAX = 60.0
 FILL_BATCH = 200
 
 
-def main(folder: str, port: str, events: str) -> None:
+def main(folder: str, port: str, events: str, alert_every: str) -> None:
     """Fills, waits, drains."""
     clock = SystemClock()
     outbox = store(Path(folder))
     new_id = uuid7_maker(clock)
     count = int(events)
     for start in range(0, count, FILL_BATCH):
-        outbox.commit([an_event(new_id, clock.boot_ns()) for _ in range(min(FILL_BATCH, count - start))])
+        numbers = range(start, min(start + FILL_BATCH, count))
+        of = [Priority.NOTICE if n % int(alert_every) else Priority.ALERT for n in numbers]
+        outbox.commit([an_event(new_id, clock.boot_ns(), priority) for priority in of])
+    outbox.start_session()  # an outage that the agent did not survive: whatever waits is late
     transport = PahoTransport(clock=clock, credentials=Credentials())
     uplink = UplinkWorker(
         store=outbox,
@@ -46,6 +49,7 @@ def main(folder: str, port: str, events: str) -> None:
         brokers=[parse_broker(f"mqtt://127.0.0.1:{port}")],
         heartbeat=lambda: _heartbeat(clock, outbox.session),
         heartbeat_s=600.0,
+        window_rows_max=250,
     )
     print("filled", flush=True)
     sys.stdin.readline()
@@ -55,6 +59,7 @@ def main(folder: str, port: str, events: str) -> None:
         uplink.step(clock.boot_ns() / NS)
         if not connected_ns and uplink.broker is not None:
             connected_ns, spent_s = clock.boot_ns(), time.process_time()
+    outbox.acknowledge([])  # the deletion of the last ones belongs to it
     seconds = (clock.boot_ns() - connected_ns) / NS
     cpu_s = time.process_time() - spent_s
     left = outbox.outbox_rows
