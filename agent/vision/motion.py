@@ -18,6 +18,7 @@ from agent.types import NS, Box, Luma
 from agent.vision.opencv import cv2
 
 BOXES_MAX = 32  # the largest; more moving things than this is weather
+_SIDE_PX_MIN = 16  # a smaller picture has too few pixels to tell its noise from motion
 _TAU_S = 20.0  # the background takes this long to believe in something new
 _GAP_S_MAX = 60.0  # after a longer pause the old background is hearsay
 _MEMORY_FRAMES_MIN = 8  # until so many pictures are seen each counts the same
@@ -76,7 +77,7 @@ class MotionGate:
 
     def look(self, luma: Luma, boot_ns: int) -> Motion:
         """What moves in `luma` (height, width; uint8). Times may come at any interval; one step back counts as none."""
-        if luma.ndim != 2 or luma.shape[0] < 8 or luma.shape[1] < 8:
+        if luma.ndim != 2 or min(luma.shape) < _SIDE_PX_MIN:
             return _NOTHING_EMPTY
         picture: Luma = cv2.blur(luma, (3, 3))  # type: ignore[assignment]
         if float(cv2.meanStdDev(picture)[1][0, 0]) < _FLAT_SPREAD:
@@ -147,7 +148,10 @@ class MotionGate:
 
 def _gain(before: NDArray[np.uint8], now: NDArray[np.uint8]) -> float:
     """Ratio of brightness of two pictures: the median over pixels, which the exposure moves and a visitor cannot."""
-    return float(np.median((now.astype(np.float32) + 16.0) / (before.astype(np.float32) + 16.0)))
+    ratio = ((now.astype(np.float32) + 16.0) / (before.astype(np.float32) + 16.0)).ravel()
+    half = ratio.size // 2
+    middle = np.partition(ratio, half)  # the same as np.median, in half the time: the picture is tiny
+    return float(middle[half] if ratio.size % 2 else (middle[:half].max() + middle[half]) / 2)
 
 
 def _moving(before: Luma, now: Luma, gain: float) -> Luma:

@@ -1,268 +1,261 @@
-"""From tracks and motion to incidents: what is worth telling, once, and when it is over. Pure.
+"""What is worth an alert: rules about where tracks go, how long they stay and how many there are. Pure.
 
-An incident is one visit: it starts when its track is confirmed, is updated when something material changes, and ends
-when the track has gone. It keeps one id. Motion that no track explains is one incident for the whole picture, so that
-rain cannot be a thousand; while it keeps coming back, each one is kept open longer.
+A track is where its foot is (the middle of its box's lower edge). A change of zone counts when two looks agree, a line
+is crossed when the foot has come clear of it (CLEAR_HEIGHTS) on its other side: feet jitter. Somebody first seen in a
+zone has entered it; somebody who vanishes in one has left it.
 
-Every event is true of one moment: `boot_ns` and `box` belong together, `score` is the best so far, `zones` are all that
-were entered so far, in order, and `since_ns` is when the visitor was first seen.
-
-At most OPEN_MAX incidents are open. When all are taken, an alert ends the oldest notice and takes its place; anything
-else waits: its track lives on and starts an incident as soon as there is room.
+A rule that is not active (see schedule.py) goes on following tracks, so that it is right at its first second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from agent.config import VisionSettings
-from agent.types import NS, Box, Event, Kind, Label, NewId, Phase, Priority
-from agent.vision.regions import overlap
+from agent.config import LineSettings, RuleSettings
+from agent.types import NS, Box, Label, Priority
+from agent.vision.geometry import Point, touch, turn
 from agent.vision.tracker import Track
 from agent.vision.zones import ZoneMap
 
-OPEN_MAX = 32
-BETTER_SCORE = 0.1  # so much surer is worth an update
-_MOTION_PICTURES_MIN = 3  # two noisy pictures are no motion, however far apart
-_MOTION_PAUSE_S = 1.0  # motion may pause so long while it gathers
-_LINGER_S_MAX = 120.0
-_CALM_S = 60.0  # quiet for so long: the next motion is news again
+CLEAR_HEIGHTS = 0.1  # of the track's box
+_CLEAR_MIN = 0.01  # of the picture
+_AGREE_LOOKS = 2
+_LULL_S = 3.0  # a crowd that seems too small for so long has gone
+_STANDS_SIZES = 0.35  # a vehicle that has moved by less than this share of its size stands
 
-_NAMES = {
-    Kind.PERSON: "person",
-    Kind.VEHICLE: "vehicle",
-    Kind.BICYCLE: "bicycle",
-    Kind.ANIMAL: "animal",
-    Kind.MOTION: "motion",
+# The topics of ONVIF's rules (Analytics Service Specification, annex A); it has none for crowds but the counters'.
+TOPICS = {
+    "enters": "tns1:RuleEngine/FieldDetector/ObjectsInside",
+    "leaves": "tns1:RuleEngine/FieldDetector/ObjectsInside",
+    "crosses": "tns1:RuleEngine/LineDetector/Crossed",
+    "loiters": "tns1:RuleEngine/LoiteringDetector/ObjectIsLoitering",
+    "crowd": "tns1:RuleEngine/CountAggregation/Counter",
+    "congestion": "tns1:RuleEngine/CountAggregation/Counter",
+    "forbidden": "tns1:RuleEngine/FieldDetector/ObjectsInside",
+    "allowed-only": "tns1:RuleEngine/FieldDetector/ObjectsInside",
 }
 
+Active = Callable[[RuleSettings], bool]
 
-@dataclass(slots=True)
-class _Incident:
-    """One open incident as last told and as now known."""
 
-    id: str
-    kind: Kind
-    priority: Priority
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """A rule has found what it looks for."""
+
+    rule: RuleSettings
+    severity: Priority  # NOTICE while the rule cools down
+    what: str  # in words, after the visitor's name: "has entered yard"
+    track: int  # its id
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A rule about many holds, or holds no longer (`count` 0)."""
+
+    rule: RuleSettings
+    severity: Priority
+    count: int
+    box: Box | None  # around all of them
     since_ns: int
-    last_ns: int
-    box: Box
-    label: Label | None = None
-    score: float | None = None
-    zones: list[str] = field(default_factory=list)
-    here: tuple[str, ...] = ()  # zones it is in now
-    told_ns: int = 0
-    told_score: float = 0.0
-    told_label: Label | None = None
-    told_zones: int = 0
-
-
-class Rules:
-    """The open incidents of one camera. Times given must not go back."""
-
-    def __init__(self, *, settings: VisionSettings, zones: ZoneMap, place: str, new_id: NewId) -> None:
-        """`place` is where the camera looks, in words ("the gate"); it may be empty."""
-        self._settings, self._zones, self._place, self._new_id = settings, zones, place, new_id
-        self._alerts = frozenset(Kind(name) for name in settings.alert_on)
-        self._open: dict[int, _Incident] = {}  # by track id
-        self._motion: _Incident | None = None
-        self._gathering = _Gathering()
-        self._linger_s = settings.gone_s
-        self._motion_ended_ns: int | None = None
-        self.waiting = 0  # tracks that found no room at the last update
-
-    @property
-    def open_count(self) -> int:
-        """Incidents that have started and not ended."""
-        return len(self._open) + (self._motion is not None)
-
-    def update(self, *, tracks: Sequence[Track], motion: Sequence[Box], boot_ns: int) -> list[Event]:
-        """What is to be told after one picture. Usually nothing."""
-        events: list[Event] = []
-        alive = {track.id for track in tracks}
-        events += [self._ended(self._open.pop(key)) for key in list(self._open) if key not in alive]
-        self.waiting = 0
-        for track in tracks:
-            if not track.confirmed:
-                continue
-            incident = self._open.get(track.id)
-            if incident is None:
-                events += self._begun(track)
-            elif track.last_ns > incident.last_ns:
-                event = self._changed(incident, track, boot_ns)
-                if event is not None:
-                    events.append(event)
-        events += self._plain_motion(tracks, motion, boot_ns)
-        return events
-
-    def close(self) -> list[Event]:
-        """Ends everything, each incident at the time it was last seen."""
-        events = [self._ended(incident) for incident in self._open.values()]
-        self._open.clear()
-        if self._motion is not None:
-            events.append(self._ended(self._motion))
-            self._motion = None
-        self._gathering = _Gathering()
-        return events
-
-    def _begun(self, track: Track) -> list[Event]:
-        kind = Kind(track.label)
-        priority = self._priority(kind)
-        events: list[Event] = []
-        if self.open_count >= OPEN_MAX:
-            notices = [(one.since_ns, key) for key, one in self._open.items() if one.priority > priority]
-            if not notices:
-                self.waiting += 1
-                return []
-            events.append(self._ended(self._open.pop(min(notices)[1])))
-        incident = _Incident(
-            self._new_id(), kind, priority, track.first_ns, track.last_ns, track.box, track.label, track.score
-        )
-        self._enter_zones(incident)
-        self._open[track.id] = incident
-        events.append(self._told(incident, Phase.STARTED))
-        return events
-
-    def _changed(self, incident: _Incident, track: Track, boot_ns: int) -> Event | None:
-        incident.last_ns, incident.box, incident.score, incident.label = (
-            track.last_ns,
-            track.box,
-            track.score,
-            track.label,
-        )
-        incident.kind = Kind(track.label)
-        incident.priority = self._priority(incident.kind)
-        self._enter_zones(incident)
-        material = (
-            incident.label is not incident.told_label
-            or track.score >= incident.told_score + BETTER_SCORE
-            or len(incident.zones) > incident.told_zones
-        )
-        if not material:
-            return None
-        # What turns out to be a person after all cannot wait for its turn.
-        urgent = incident.label is not incident.told_label and incident.priority is Priority.ALERT
-        if not urgent and boot_ns - incident.told_ns < self._settings.update_s * NS:
-            return None
-        return self._told(incident, Phase.UPDATED)
-
-    def _enter_zones(self, incident: _Incident) -> None:
-        incident.here = self._zones.at(incident.box.foot)
-        incident.zones += [zone for zone in incident.here if zone not in incident.zones]
-
-    def _plain_motion(self, tracks: Sequence[Track], motion: Sequence[Box], boot_ns: int) -> list[Event]:
-        """Motion beside every track: gathered until it is worth an incident, then followed until it ceases."""
-        unexplained = [box for box in motion if not any(_explains(track, box) for track in tracks)]
-        if self._motion is not None:
-            return self._follow_motion(self._motion, unexplained, boot_ns)
-        if not unexplained:
-            self._gathering.pause(boot_ns)
-            return []
-        self._gathering.add(boot_ns)
-        lasting = boot_ns - self._gathering.since_ns >= self._settings.motion_s * NS
-        return (
-            self._begin_motion(unexplained[0], boot_ns)
-            if lasting and self._gathering.pictures >= _MOTION_PICTURES_MIN
-            else []
-        )
-
-    def _begin_motion(self, box: Box, boot_ns: int) -> list[Event]:
-        if self.open_count >= OPEN_MAX:
-            self.waiting += 1
-            return []
-        calm = self._motion_ended_ns is None or boot_ns - self._motion_ended_ns > _CALM_S * NS
-        self._linger_s = self._settings.gone_s if calm else min(self._linger_s * 2, _LINGER_S_MAX)
-        priority, since_ns = self._priority(Kind.MOTION), self._gathering.since_ns
-        self._motion = _Incident(self._new_id(), Kind.MOTION, priority, since_ns, boot_ns, box)
-        self._enter_zones(self._motion)
-        return [self._told(self._motion, Phase.STARTED)]
-
-    def _follow_motion(self, incident: _Incident, unexplained: Sequence[Box], boot_ns: int) -> list[Event]:
-        if unexplained:
-            incident.last_ns, incident.box = boot_ns, unexplained[0]
-            self._enter_zones(incident)
-            news = len(incident.zones) > incident.told_zones
-            if news and boot_ns - incident.told_ns >= self._settings.update_s * NS:
-                return [self._told(incident, Phase.UPDATED)]
-        elif boot_ns - incident.last_ns >= self._linger_s * NS:
-            self._motion, self._motion_ended_ns = None, incident.last_ns
-            self._gathering = _Gathering()
-            return [self._ended(incident)]
-        return []
-
-    def _priority(self, kind: Kind) -> Priority:
-        return Priority.ALERT if kind in self._alerts else Priority.NOTICE
-
-    def _told(self, incident: _Incident, phase: Phase) -> Event:
-        incident.told_ns, incident.told_label = incident.last_ns, incident.label
-        incident.told_score, incident.told_zones = incident.score or 0.0, len(incident.zones)
-        return self._event(incident, phase)
-
-    def _ended(self, incident: _Incident) -> Event:
-        return self._event(incident, Phase.ENDED)
-
-    def _event(self, incident: _Incident, phase: Phase) -> Event:
-        return Event(
-            incident=incident.id,
-            kind=incident.kind,
-            phase=phase,
-            boot_ns=incident.last_ns,
-            priority=incident.priority,
-            summary=self._summary(incident, phase),
-            label=incident.label,
-            score=incident.score,
-            box=incident.box,
-            zones=tuple(incident.zones),
-            since_ns=incident.since_ns,
-        )
-
-    def _summary(self, incident: _Incident, phase: Phase) -> str:
-        """One sentence that needs no legend."""
-        name = _NAMES[incident.kind]
-        article = "An" if name[0] in "aeiou" else "A"
-        at = f" at {self._place}" if self._place else " in view"
-        zones = incident.zones if phase is Phase.ENDED else incident.here
-        where = f" (zone{'s' if len(zones) > 1 else ''} {', '.join(zones)})" if zones else ""
-        sure = f", {incident.score:.0%} sure".replace("%", " %") if incident.score is not None else ""
-        seconds = max(round((incident.last_ns - incident.since_ns) / NS), 1)
-        if incident.kind is Kind.MOTION:
-            return {
-                Phase.STARTED: f"Something moves{at}{where}; not recognised",
-                Phase.UPDATED: f"Something still moves{at}{where}; not recognised",
-                Phase.ENDED: f"Nothing moves{at} any more, after {seconds} s{where}",
-            }[phase]
-        return {
-            Phase.STARTED: f"{article} {name}{at}{where}{sure}",
-            Phase.UPDATED: f"The {name} is still{at}{where}{sure}",
-            Phase.ENDED: f"The {name}{at} has gone after {seconds} s{where}{sure}",
-        }[phase]
 
 
 @dataclass(slots=True)
-class _Gathering:
-    """Unexplained motion that is not yet an incident."""
+class _Stay:
+    """One track before one rule."""
 
-    since_ns: int = 0
-    last_ns: int = 0
-    pictures: int = 0
-    gap_ns: int = 0  # between its last two pictures
-
-    def add(self, boot_ns: int) -> None:
-        if not self.pictures:
-            self.since_ns = boot_ns
-        else:
-            self.gap_ns = boot_ns - self.last_ns
-        self.pictures, self.last_ns = self.pictures + 1, boot_ns
-
-    def pause(self, boot_ns: int) -> None:
-        """Forgets it when it pauses for long, as measured by the pace at which pictures come."""
-        if self.pictures and boot_ns - self.last_ns > max(_MOTION_PAUSE_S * NS, self.gap_ns * 1.5):
-            self.pictures = 0
+    inside: bool
+    since_ns: int  # inside or outside for so long
+    disagree: int = 0  # looks in a row that say otherwise
+    fired: bool = False  # in this stay
+    side: int = 0  # of the line, as last clear of it: -1 left, 1 right
+    foot: Point = (0.0, 0.0)  # where it was then
 
 
-def _explains(track: Track, motion: Box) -> bool:
-    """Whether `motion` is the track's own, its shadow or its wake. An unconfirmed track may yet explain it."""
-    box = track.box
-    around = Box(box.x - box.w * 0.5, box.y - box.h * 0.3, box.w * 2, box.h * 1.6)
-    return overlap(around, motion) > 0.4
+@dataclass(slots=True)
+class _Stand:
+    box: Box
+    since_ns: int
+
+
+@dataclass(slots=True)
+class _Crowd:
+    since_ns: int | None = None
+    enough_ns: int = 0  # when there were enough last
+    told: bool = False
+
+
+def labels_of(rule: RuleSettings) -> frozenset[Label]:
+    """What a rule looks at; of `allowed-only`, what it allows."""
+    if rule.labels:
+        return frozenset(Label(name) for name in rule.labels)
+    if rule.kind == "allowed-only":
+        return frozenset()
+    return frozenset({Label.VEHICLE if rule.kind == "congestion" else Label.PERSON})
+
+
+class RuleBook:
+    """The rules of one camera and how each track stands to them. Times given must not go back."""
+
+    def __init__(
+        self, *, rules: Sequence[RuleSettings], zones: ZoneMap, lines: Sequence[LineSettings], active: Active
+    ) -> None:
+        """Zones and lines that rules name must exist (see faults.py)."""
+        self._rules, self._zones, self._active = tuple(rules), zones, active
+        self._lines = {line.name: (line.points[0], line.points[1]) for line in lines}
+        self._labels = [labels_of(rule) for rule in self._rules]
+        self._alerted_ns: list[int | None] = [None] * len(self._rules)
+        self.forget()
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def forget(self) -> None:
+        """All tracks are gone, as after a jump in time. Cooldowns go on."""
+        self._stays: dict[tuple[int, int], _Stay] = {}  # by rule's index and track's id
+        self._stands: dict[int, _Stand] = {}
+        self._crowds = [_Crowd() for _ in self._rules]
+
+    def update(self, tracks: Sequence[Track], boot_ns: int) -> tuple[list[Fired], list[Gathered]]:
+        """What the confirmed ones of `tracks` do, most severe first. A track that is missing has gone."""
+        sure = [track for track in tracks if track.confirmed]
+        here = {track.id for track in sure}
+        fired: list[Fired] = []
+        gathered: list[Gathered] = []
+        self._stands = {key: stand for key, stand in self._stands.items() if key in here}
+        for track in sure:
+            self._stand(track)
+        for index, rule in enumerate(self._rules):
+            if rule.kind in ("crowd", "congestion"):
+                gathered += self._many(index, rule, sure, boot_ns)
+                continue
+            for track in sure:
+                if (track.label in self._labels[index]) != (rule.kind == "allowed-only"):
+                    what = self._one(index, rule, track, boot_ns)
+                    if what:
+                        fired.append(Fired(rule, self._severity(index, rule, boot_ns), what, track.id))
+        for (index, key), stay in list(self._stays.items()):
+            if key not in here:
+                del self._stays[index, key]
+                rule = self._rules[index]
+                if rule.kind == "leaves" and stay.inside and self._active(rule):
+                    fired.append(Fired(rule, self._severity(index, rule, boot_ns), f"has left {_places(rule)}", key))
+        fired.sort(key=lambda one: one.severity)
+        return fired, gathered
+
+    def _severity(self, index: int, rule: RuleSettings, boot_ns: int) -> Priority:
+        """The rule's own, or NOTICE within its cooldown. Called once for each firing: an alert begins the cooldown."""
+        if rule.severity == "notice":
+            return Priority.NOTICE
+        last_ns = self._alerted_ns[index]
+        if last_ns is not None and boot_ns - last_ns < rule.cooldown_s * NS:
+            return Priority.NOTICE
+        self._alerted_ns[index] = boot_ns
+        return Priority.ALERT
+
+    def _inside(self, rule: RuleSettings, track: Track) -> bool:
+        return not rule.zones or any(name in rule.zones for name in self._zones.at(track.box.foot))
+
+    def _one(self, index: int, rule: RuleSettings, track: Track, boot_ns: int) -> str:
+        """What `track` does that `rule` is about, in words; empty when nothing, or when the rule is not active."""
+        if rule.kind == "crosses":
+            return self._cross(index, rule, track, boot_ns)
+        stay = self._stays.get((index, track.id))
+        inside = self._inside(rule, track)
+        turned = stay is None and inside  # first seen in the zone: it has entered
+        if stay is None:
+            stay = self._stays[index, track.id] = _Stay(inside, track.last_ns if inside else track.first_ns)
+        elif track.last_ns == boot_ns:  # seen now; a prediction changes nothing
+            stay.disagree = stay.disagree + 1 if inside != stay.inside else 0
+            if stay.disagree >= _AGREE_LOOKS:
+                stay.inside, stay.since_ns, stay.disagree, stay.fired = inside, track.last_ns, 0, False
+                turned = True
+        where = _places(rule)
+        if rule.kind == "leaves":
+            return f"has left {where}" if turned and not stay.inside and self._active(rule) else ""
+        if not stay.inside or stay.fired:
+            return ""
+        if rule.kind == "enters":
+            return f"has entered {where}" if turned and self._active(rule) else ""
+        passed_s = (track.last_ns - stay.since_ns) / NS
+        if (rule.kind == "loiters" and passed_s < rule.for_s) or not self._active(rule):
+            return ""
+        stay.fired = True
+        return {
+            "loiters": f"has stayed in {where} for {passed_s:.0f} s",
+            "forbidden": f"is in {where} at a forbidden hour",
+            "allowed-only": f"is not allowed in {where}",
+        }[rule.kind]
+
+    def _cross(self, index: int, rule: RuleSettings, track: Track, boot_ns: int) -> str:
+        if track.last_ns != boot_ns:
+            return ""
+        a, b = self._lines[rule.line]
+        foot = track.box.foot
+        length = max(((b[0] - a[0]) ** 2 + (b[1] - a[1]) ** 2) ** 0.5, 1e-9)
+        off = turn(a, b, foot) / length
+        if abs(off) < max(CLEAR_HEIGHTS * track.box.h, _CLEAR_MIN):
+            return ""
+        side = 1 if off > 0 else -1
+        stay = self._stays.get((index, track.id))
+        if stay is None:
+            began = _first_clear(track, a, b, length)
+            stay = self._stays[index, track.id] = _Stay(False, track.first_ns, side=began[0], foot=began[1])
+        crossed = stay.side not in (0, side) and touch(stay.foot, foot, a, b)
+        stay.side, stay.foot = side, foot
+        to = "right" if side > 0 else "left"
+        if not crossed or rule.direction not in ("any", to) or not self._active(rule):
+            return ""
+        return f"has crossed {rule.line} to the {to}"
+
+    def _stand(self, track: Track) -> None:
+        stand = self._stands.get(track.id)
+        if stand is None or _moved_sizes(stand.box, track.box) > _STANDS_SIZES:
+            self._stands[track.id] = _Stand(track.box, track.last_ns)
+
+    def _many(self, index: int, rule: RuleSettings, tracks: Sequence[Track], boot_ns: int) -> list[Gathered]:
+        crowd, labels = self._crowds[index], self._labels[index]
+        members = [track for track in tracks if track.label in labels and self._inside(rule, track)]
+        if rule.kind == "congestion":  # each has stood so long; a crowd needs to be one for so long
+            members = [one for one in members if boot_ns - self._stands[one.id].since_ns >= rule.for_s * NS]
+        if len(members) >= rule.count:
+            crowd.enough_ns = boot_ns
+            if crowd.since_ns is None:
+                crowd.since_ns = boot_ns
+        elif crowd.since_ns is not None and boot_ns - crowd.enough_ns >= _LULL_S * NS:
+            since_ns, told = crowd.since_ns, crowd.told
+            self._crowds[index] = _Crowd()
+            return [Gathered(rule, Priority.NOTICE, 0, None, since_ns)] if told else []
+        if crowd.since_ns is None or crowd.told or len(members) < rule.count:
+            return []
+        if rule.kind == "crowd" and boot_ns - crowd.since_ns < rule.for_s * NS:
+            return []
+        if not self._active(rule):
+            return []
+        crowd.told = True
+        return [Gathered(rule, self._severity(index, rule, boot_ns), len(members), _around(members), crowd.since_ns)]
+
+
+def _first_clear(track: Track, a: Point, b: Point, length: float) -> tuple[int, Point]:
+    """Side and place at which the track's path was first clear of the line; 0 when it never was before now."""
+    for point in track.path[:-1]:
+        off = turn(a, b, point) / length
+        if abs(off) >= max(CLEAR_HEIGHTS * track.box.h, _CLEAR_MIN):
+            return (1 if off > 0 else -1), point
+    return 0, track.box.foot
+
+
+def _moved_sizes(one: Box, other: Box) -> float:
+    dx = abs(one.x + one.w / 2 - other.x - other.w / 2) / max((one.w + other.w) / 2, 1e-6)
+    dy = abs(one.y + one.h / 2 - other.y - other.h / 2) / max((one.h + other.h) / 2, 1e-6)
+    return max(dx, dy)
+
+
+def _around(tracks: Sequence[Track]) -> Box:
+    boxes = [track.box for track in tracks]
+    x, y = min(box.x for box in boxes), min(box.y for box in boxes)
+    return Box(x, y, max(box.x2 for box in boxes) - x, max(box.y2 for box in boxes) - y)
+
+
+def _places(rule: RuleSettings) -> str:
+    return " or ".join(rule.zones) if rule.zones else "the picture"

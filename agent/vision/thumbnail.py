@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from agent.types import Bgr, Box, Frame
+import math
+from dataclasses import dataclass
+
+from agent.errors import Transient
+from agent.types import NS, Bgr, Box, Event, Frame, Phase
 from agent.vision.opencv import cv2
 
 BYTES_MAX = 24 * 1024
 SIDE_PX = 320
+SHOTS_MAX = 32
+BETTER_BY = 1.3
+SHOT_S = 1.0
 _QUALITIES = (80, 65, 50, 35)
 
 
@@ -40,3 +47,53 @@ def jpeg(picture: Bgr, *, bytes_max: int = BYTES_MAX) -> bytes | None:
                 return data.tobytes()
         picture = cv2.resize(picture, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     return None
+
+
+class BestShots:
+    """The best picture of each open incident, SHOTS_MAX of them (768 KiB): sent at its end, if it was not sent before.
+
+    Only `offer` encodes anything, and only for a look that is better by BETTER_BY, once in SHOT_S: 2 ms each.
+    """
+
+    def __init__(self) -> None:
+        self._shots: dict[str, _Shot] = {}
+
+    def told(self, event: Event, picture: bytes | None) -> None:
+        """`picture` has gone out with `event`: only a better one is worth sending at the end."""
+        if event.phase is Phase.STARTED and len(self._shots) >= SHOTS_MAX:
+            return
+        worth = _worth(event.box, event.score) if picture is not None else 0.0
+        self._shots[event.incident] = _Shot(worth, event.boot_ns, None)
+
+    def offer(self, incident: str, *, box: Box, score: float, frame: Frame) -> None:
+        """Shows what an open incident looks like in `frame`, whose moment `box` and `score` are of."""
+        shot = self._shots.get(incident)
+        worth = _worth(box, score)
+        if shot is None or worth < shot.worth * BETTER_BY or frame.boot_ns - shot.boot_ns < SHOT_S * NS:
+            return
+        try:
+            picture = of(frame, box)
+        except Transient:
+            return
+        if picture is not None:
+            self._shots[incident] = _Shot(worth, frame.boot_ns, picture)
+
+    def take(self, incident: str) -> bytes | None:
+        """The best shot that has not been sent, once; None when the best one has."""
+        shot = self._shots.pop(incident, None)
+        return None if shot is None else shot.picture
+
+
+@dataclass(frozen=True, slots=True)
+class _Shot:
+    worth: float
+    boot_ns: int
+    picture: bytes | None  # None: sent
+
+
+def _worth(box: Box | None, score: float | None) -> float:
+    """Large and surely recognised; what the picture's edge cuts off is worth half."""
+    if box is None:
+        return 0.0
+    whole = box.x > 0.005 and box.y > 0.005 and box.x2 < 0.995 and box.y2 < 0.995
+    return math.sqrt(box.area) * (score or 0.1) * (1.0 if whole else 0.5)

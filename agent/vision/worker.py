@@ -7,14 +7,19 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from agent.config import VisionSettings, ZoneSettings
+from agent.config import LineSettings, RuleSettings, VisionSettings, ZoneSettings
 from agent.errors import Transient
 from agent.types import FULL, NS, Box, Detection, Event, Frame, NewId, Phase
-from agent.vision import regions, thumbnail
+from agent.vision import appearance, regions, thumbnail
 from agent.vision.detector import Detector
 from agent.vision.guard import GuardedDetector
+from agent.vision.incidents import Incidents
+from agent.vision.masks import IgnoreMasks
 from agent.vision.motion import MotionGate, Scene
-from agent.vision.rules import Rules
+from agent.vision.rules import Active, RuleBook
+from agent.vision.schedule import always
+from agent.vision.statics import Statics
+from agent.vision.tamper import ViewWatch
 from agent.vision.tracker import Track, Tracker
 from agent.vision.zones import ZoneMap
 from agent.worker import Inbox
@@ -23,6 +28,8 @@ EVERY_FRAME_SCORE_MIN = 0.1
 _SILENCE_S = 10.0  # no frame for so long: whoever was in view is no longer watched
 _JUMP_S = 60.0  # frames this far apart do not show the same scene
 _WAKE_S = 1.0
+_ATTEND_S = 1.2  # after the last picture with something in it
+_ATTEND_NEW_S = 3.0  # of a scene that is new: its background must be learned
 
 log = logging.getLogger(__name__)
 
@@ -62,27 +69,47 @@ class VisionWorker:
         frames: Inbox[Frame],
         settings: VisionSettings,
         zones: Sequence[ZoneSettings],
+        lines: Sequence[LineSettings] = (),
+        rules: Sequence[RuleSettings] = (),
+        active: Active = always,
         place: str,
         detector: Detector,
         new_id: NewId,
         report: Report,
         stopwatch_ns: Callable[[], int],
+        view: ViewWatch | None = None,
         seen: Seen | None = None,
         every_frame: bool = False,
+        attend: Callable[[int], None] | None = None,
     ) -> None:
         """`seen` is shown each frame with its motion, detections and tracks, and must not keep the frame.
 
         `every_frame` measures the detector: the whole picture and its parts are looked at in each frame, whatever
         moves, and `seen` gets every detection from EVERY_FRAME_SCORE_MIN. `stopwatch_ns` only times inferences.
+        `attend` is told until when (CLOCK_BOOTTIME ns) every picture is wanted: something moves, is followed or is on
+        record as going on. A camera that decodes on demand may otherwise leave pictures out.
         Raises ConfigError for zones that cannot be.
         """
+        self._attend = attend
         self._frames, self._report, self._seen, self._every_frame = frames, report, seen, every_frame
+        self._view = view
         self._gate = MotionGate(area_min=settings.motion_area_min)
         self._planner = regions.Planner()
         self._tracker = Tracker(
             score_min=settings.score_min, confirm_frames=settings.confirm_frames, gone_s=settings.gone_s
         )
-        self._rules = Rules(settings=settings, zones=ZoneMap(zones), place=place, new_id=new_id)
+        self._ignore = IgnoreMasks(settings.ignore_masks)
+        self._statics = Statics(static_s=settings.static_s)
+        where = ZoneMap(zones)
+        self._incidents = Incidents(
+            settings=settings,
+            zones=where,
+            place=place,
+            new_id=new_id,
+            rules=RuleBook(rules=rules, zones=where, lines=lines, active=active),
+            statics=self._statics,
+        )
+        self._best = thumbnail.BestShots()
         self._guard = GuardedDetector(detector=detector, new_id=new_id, stopwatch_ns=stopwatch_ns)
         self._silence_s = max(_SILENCE_S, 2 * settings.gone_s)
         self._last_ns: int | None = None
@@ -121,33 +148,58 @@ class VisionWorker:
     def close(self) -> None:
         """Ends every open incident. Never raises."""
         try:
-            self._tell([*self._forget(), *self._guard.close(self._last_ns or 0)])
+            events = [*self._forget(), *self._guard.close(self._last_ns or 0)]
+            self._tell(events + (self._view.close(self._last_ns or 0) if self._view is not None else []))
         except Exception as error:  # noqa: BLE001  (whoever listened may have gone; closing never raises)
             log.error("vision could not tell the end of its incidents: %s: %s", type(error).__name__, error)  # noqa: TRY400
 
     def _look(self, frame: Frame) -> None:
         events = self._mind_time(frame)
         boot_ns = self._last_ns = max(frame.boot_ns, self._last_ns or 0)
-        motion = self._gate.look(frame.luma, boot_ns)
+        if self._view is not None:
+            events += self._view.look(frame, boot_ns)
+        motion = self._gate.look(self._ignore.still(frame.luma), boot_ns)
         boxes = list(motion.boxes)
         before = self._tracker.tracks(boot_ns)
-        looked, found, lost = self._detect(frame, boot_ns, boxes, before, scene=motion.scene)
+        looked, found, lost = self._detect(frame, boot_ns, boxes, self._alive(before), scene=motion.scene)
+        found = [one for one in found if not self._ignore.hide(one.box)]
         tracked = [one for one in found if one.score >= self._tracker.score_floor]
         if motion.scene is Scene.CHANGED:  # everything moves, as under a strobe or on a swinging pole
             boxes = [FULL, *(one.box for one in tracked)]
         blind = self._guard.input_px == 0  # nobody looks: what was followed is lost from sight
         if looked or before:
-            tracks = self._tracker.update(tracked, boot_ns, looked=[FULL] if blind else looked, motion=boxes)
+            tracks = self._tracker.update(
+                tracked,
+                boot_ns,
+                looked=[FULL] if blind else looked,
+                motion=boxes,
+                looks=self._looks(frame, tracked, before),
+            )
         else:
             tracks = before
+        learned = self._statics.observe(tracks=tracks, found=found, looked=looked, boot_ns=boot_ns)
         events += self._guard.attend(boot_ns)
         events += [
-            self._pictured(event, frame) for event in self._rules.update(tracks=tracks, motion=boxes, boot_ns=boot_ns)
+            self._pictured(event, frame)
+            for event in self._incidents.update(tracks=tracks, motion=boxes, boot_ns=boot_ns, learned=learned)
         ]
+        for incident, box, score in self._incidents.seen_at(boot_ns):
+            self._best.offer(incident, box=box, score=score, frame=frame)
         self._count(frame_boxes=bool(boxes), scene=motion.scene, lost=lost)
+        self._ask_for_more(boot_ns, motion.scene, boxes, self._alive(tracks))
         if self._seen is not None:
             self._seen(frame, boxes, found, tracks)
         self._tell(events)
+
+    def _ask_for_more(self, boot_ns: int, scene: Scene, boxes: Sequence[Box], tracks: Sequence[Track]) -> None:
+        """Tells the camera for how long every picture is wanted. Furniture that looks like a person is no reason."""
+        if self._attend is None:
+            return
+        alive = any(track.confirmed or track.moved for track in tracks)
+        if boxes or alive or self._incidents.open_count:
+            self._attend(boot_ns + round(_ATTEND_S * NS))
+        elif scene in {Scene.LEARNING, Scene.CHANGED}:
+            self._attend(boot_ns + round(_ATTEND_NEW_S * NS))
 
     def _detect(
         self, frame: Frame, boot_ns: int, motion: Sequence[Box], tracks: Sequence[Track], *, scene: Scene
@@ -194,16 +246,33 @@ class VisionWorker:
         self._tracker.forget()
         self._planner.forget()
         self._gate.forget()
-        return self._rules.close()
+        return [self._pictured(event, None) for event in self._incidents.close()]
 
-    def _pictured(self, event: Event, frame: Frame) -> Event:
-        """With a thumbnail where somebody will want to look: at the start and at what changed."""
-        if event.phase is Phase.ENDED or event.box is None:
+    def _alive(self, tracks: Sequence[Track]) -> list[Track]:
+        """Without the parked car, which is worth no look of its own."""
+        return [track for track in tracks if not self._statics.ignores(track)]
+
+    def _looks(
+        self, frame: Frame, found: Sequence[Detection], tracks: Sequence[Track]
+    ) -> list[appearance.Look | None] | None:
+        """How each find looks; None while there is only one thing: nobody to mix it up with."""
+        if len(found) < 2 and len(tracks) < 2:
+            return None
+        return appearance.looks(frame, [one.box for one in found])
+
+    def _pictured(self, event: Event, frame: Frame | None) -> Event:
+        """With a thumbnail where somebody will want to look: at the start, at what changed, and the best at the end."""
+        if event.phase is Phase.ENDED:
+            best = self._best.take(event.incident)
+            return event if best is None else dataclasses.replace(event, thumbnail=best)
+        if event.box is None or frame is None:
             return event
         try:
-            return dataclasses.replace(event, thumbnail=thumbnail.of(frame, event.box))
+            picture = thumbnail.of(frame, event.box)
         except Transient:
             return event  # the alert does not wait for its picture
+        self._best.told(event, picture)
+        return dataclasses.replace(event, thumbnail=picture)
 
     def _count(self, *, frame_boxes: bool, scene: Scene, lost: int) -> None:
         counts = self._counts
@@ -213,8 +282,8 @@ class VisionWorker:
             frames=counts.frames + 1,
             gate_openings=counts.gate_openings + opened,
             scene=scene,
-            incidents_open=self._rules.open_count,
-            incidents_waiting=self._rules.waiting,
+            incidents_open=self._incidents.open_count,
+            incidents_waiting=self._incidents.waiting,
             crops_lost=counts.crops_lost + lost,
         )
 

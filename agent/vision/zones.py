@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from agent.config import ZoneSettings
 from agent.errors import ConfigError
+from agent.vision.geometry import Point, area, contains
 
-Point = tuple[float, float]
+_AREA_MIN = 5e-7  # of the picture
 
 
 class ZoneMap:
@@ -19,7 +20,7 @@ class ZoneMap:
         for index, zone in enumerate(zones):
             if zone.name in names[:index]:
                 raise ConfigError(f"zones[{index}]: the name {zone.name!r} is taken; give each zone a name of its own")
-            if abs(_doubled_area(zone.polygon)) < 1e-6:
+            if area(zone.polygon) < _AREA_MIN:
                 raise ConfigError(f"zones[{index}] ({zone.name}): the polygon encloses nothing; give 3 corners or more")
         self._zones = tuple((zone.name, zone.polygon) for zone in zones)
 
@@ -34,20 +35,4 @@ class ZoneMap:
         A foot at the picture's lower edge (y = 1) is just outside every polygon drawn to the edge: it is moved in.
         """
         x, y = min(max(point[0], 1e-6), 1 - 1e-6), min(max(point[1], 1e-6), 1 - 1e-6)
-        return tuple(name for name, polygon in self._zones if _contains(polygon, x, y))
-
-
-def _contains(polygon: Sequence[Point], x: float, y: float) -> bool:
-    """Even-odd rule: a ray to the right crosses the outline an odd number of times."""
-    inside = False
-    x1, y1 = polygon[-1]
-    for x2, y2 in polygon:
-        if (y1 > y) != (y2 > y) and x < x1 + (y - y1) * (x2 - x1) / (y2 - y1):
-            inside = not inside
-        x1, y1 = x2, y2
-    return inside
-
-
-def _doubled_area(polygon: Sequence[Point]) -> float:
-    """The shoelace formula, without sign taken off: self-crossing outlines may cancel, and are rare and visible."""
-    return sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(polygon, (*polygon[1:], polygon[0]), strict=True))
+        return tuple(name for name, polygon in self._zones if contains(polygon, x, y))

@@ -4,9 +4,13 @@ Three families are understood; `decoder_for` tells them apart by the shapes of t
 
 - raw SSD: box encodings (1, N, 4) and class scores (1, N, C) for N anchors, C with the background first. Anchors and
   box coding are those of TensorFlow's object detection API (`ssd_anchor_generator`, `faster_rcnn_box_coder`, from its
-  public source): 6 layers, scales 0.2 to 0.95, reduced lowest layer, factors 10/10/5/5, sigmoid scores.
+  public source): 6 layers, scales 0.2 to 0.95, reduced lowest layer, factors 10/10/5/5, sigmoid scores - within the
+  model or not, depending on how it was exported.
 - SSD with `TFLite_Detection_PostProcess` built in: boxes (1, K, 4), classes (1, K), scores (1, K), count (1).
-- YOLOX (Megvii): (1, N, 5 + C) for strides 8, 16, 32: centre, log size, objectness, classes.
+- YOLOX (Megvii): (1, N, 5 + C) for strides 8, 16, 32: centre, log size, objectness, classes; or, exported with
+  `--decode_in_inference`, centre and size in pixels.
+
+Two models of the same shapes may differ in what their numbers mean. Their answer to an empty picture tells (`settled`).
 """
 
 from __future__ import annotations
@@ -36,6 +40,10 @@ class Decoder(Protocol):
     rgb: bool  # channel order the model was trained with; else BGR
     unit: bool  # pixels as -1..1; else 0..255
     letterbox: bool  # the picture keeps its shape in the square; else it is stretched to fill it
+    family: str  # in words
+
+    def settled(self, outputs: Sequence[Floats]) -> Decoder:
+        """The decoder for a model that answers an even grey picture with `outputs`."""
 
     def decode(self, outputs: Sequence[Floats], score_min: float) -> list[Detection]:
         """Detections with boxes in 0..1 of the model's square, best first, overlaps removed."""
@@ -96,13 +104,23 @@ class RawSsd:
     unit = True
     letterbox = False
 
-    def __init__(self, anchors: Floats, boxes: int, scores: int, columns: Columns) -> None:
-        """`boxes` and `scores` say which output is which."""
+    def __init__(
+        self, anchors: Floats, boxes: int, scores: int, columns: Columns, *, probabilities: bool = False
+    ) -> None:
+        """`boxes` and `scores` say which output is which; `probabilities`: scores are 0..1 already, not logits."""
         self._anchors, self._boxes, self._scores, self._columns = anchors, boxes, scores, columns
+        self._probabilities = probabilities
+        self.family = f"SSD without post-processing, {'scores' if probabilities else 'logits'}"
+
+    def settled(self, outputs: Sequence[Floats]) -> RawSsd:
+        # Thousands of logits of things that are not there are negative; scores never are.
+        scores = outputs[self._scores]
+        sure = bool(scores.min() >= 0 and scores.max() <= 1)
+        return RawSsd(self._anchors, self._boxes, self._scores, self._columns, probabilities=sure)
 
     def decode(self, outputs: Sequence[Floats], score_min: float) -> list[Detection]:
         logits = self._columns.best(outputs[self._scores][0])
-        cut = math.log(max(score_min, 1e-6) / max(1 - score_min, 1e-6))
+        cut = score_min if self._probabilities else math.log(max(score_min, 1e-6) / max(1 - score_min, 1e-6))
         rows = np.flatnonzero(logits.max(axis=1) >= cut)
         if not rows.size:
             return []
@@ -112,7 +130,7 @@ class RawSsd:
         h = np.exp(np.minimum(code[:, 2] / 5, 4)) * anchor[:, 2]
         w = np.exp(np.minimum(code[:, 3] / 5, 4)) * anchor[:, 3]
         corners = np.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], axis=1)
-        scores = (1 / (1 + np.exp(-logits[rows]))).astype(np.float32)
+        scores = logits[rows] if self._probabilities else (1 / (1 + np.exp(-logits[rows]))).astype(np.float32)
         return pick(corners, scores, self._columns.labels, score_min)
 
 
@@ -122,6 +140,10 @@ class BuiltInSsd:
     rgb = True
     unit = True
     letterbox = False
+    family = "SSD with post-processing"
+
+    def settled(self, outputs: Sequence[Floats]) -> BuiltInSsd:  # noqa: ARG002
+        return self
 
     def __init__(self, names: Sequence[str]) -> None:
         # Such a model counts its classes from 0 without the background, which most label maps nevertheless list.
@@ -145,14 +167,16 @@ class BuiltInSsd:
 
 
 class Yolox:
-    """YOLOX as exported, its grid not yet decoded."""
+    """YOLOX as exported, its grid not yet decoded, or in pixels."""
 
     rgb = False
     unit = False
     letterbox = True
 
-    def __init__(self, side_px: int, columns: Columns) -> None:
-        self._side_px, self._columns = side_px, columns
+    def __init__(self, side_px: int, columns: Columns, *, pixels: bool = False) -> None:
+        """`pixels`: the model has put its boxes into the picture already."""
+        self._side_px, self._columns, self._pixels = side_px, columns, pixels
+        self.family = f"YOLOX, {'boxes in pixels' if pixels else 'grid not decoded'}"
         grids, strides = [], []
         for stride in (8, 16, 32):
             cells = side_px // stride
@@ -162,14 +186,22 @@ class Yolox:
         self._grid = np.concatenate(grids).astype(np.float32)
         self._stride = np.concatenate(strides).astype(np.float32)
 
+    def settled(self, outputs: Sequence[Floats]) -> Yolox:
+        # Offsets within a cell are about one; centres in pixels are spread over the whole square.
+        spread = float(np.median(np.abs(outputs[0][0][:, 0:2])))
+        return Yolox(self._side_px, self._columns, pixels=spread > self._side_px / 8)
+
     def decode(self, outputs: Sequence[Floats], score_min: float) -> list[Detection]:
         raw = outputs[0][0]
         rows = np.flatnonzero(raw[:, 4] >= score_min)  # class scores only lower it
         if not rows.size:
             return []
         scores = raw[rows, 4:5] * self._columns.best(raw[rows, 5:])
-        centre = (raw[rows, 0:2] + self._grid[rows]) * self._stride[rows] / self._side_px
-        size = np.exp(np.minimum(raw[rows, 2:4], 8)) * self._stride[rows] / self._side_px
+        if self._pixels:
+            centre, size = raw[rows, 0:2] / self._side_px, raw[rows, 2:4] / self._side_px
+        else:
+            centre = (raw[rows, 0:2] + self._grid[rows]) * self._stride[rows] / self._side_px
+            size = np.exp(np.minimum(raw[rows, 2:4], 8)) * self._stride[rows] / self._side_px
         corners = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
         return pick(corners, scores, self._columns.labels, score_min)
 

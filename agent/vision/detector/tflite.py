@@ -25,10 +25,16 @@ _PAD = 114  # the gray with which YOLOX was trained to fill a letterbox
 class TfliteDetector:
     """One SSD or YOLOX model (see `decode`), by default on one thread: with two the old runtime spins."""
 
-    def __init__(self, *, model: Path, labels: Path, threads: int = 1) -> None:
-        """`labels` is the label map made for `model`, one class name a line. Nothing is read before `open`."""
-        self.name = f"tflite: {model.name}"
+    def __init__(self, *, model: Path, labels: Path, threads: int = 1, delegate: Path | None = None) -> None:
+        """`labels` is the label map made for `model`, one class name a line. Nothing is read before `open`.
+
+        `delegate` is the library of an accelerator, loaded through the interpreter's own `load_delegate`; the model
+        must then be one compiled for it, if it asks for that (Coral does).
+        """
+        self.name = f"tflite: {model.name}" + (f" on {delegate.name}" if delegate is not None else "")
+        self._delegate = delegate
         self.input_px = 300  # until `open` knows better
+        self.about = ""  # input and family in words, once it is open
         self._model, self._labels, self._threads = model, labels, threads
         self._interpreter: Any = None
         self._decoder: Decoder | None = None
@@ -37,7 +43,7 @@ class TfliteDetector:
 
     def open(self) -> None:
         """Loads the model. Raises ConfigError when it can never work here."""
-        make = _interpreter_class()
+        make, load = _runtime()
         try:
             with self._model.open("rb") as file:
                 head = file.read(8)
@@ -51,8 +57,9 @@ class TfliteDetector:
         if head[4:8] != b"TFL3":
             raise ConfigError(f"{self._model}: not a TensorFlow Lite model (no TFL3 mark); get the file again")
         names = read_names(self._labels)
+        delegates = None if self._delegate is None else [_delegate(load, self._delegate)]
         try:
-            interpreter = make(model_path=str(self._model), num_threads=self._threads)
+            interpreter = make(model_path=str(self._model), num_threads=self._threads, experimental_delegates=delegates)
             interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise ConfigError(
@@ -73,6 +80,9 @@ class TfliteDetector:
         self._decoder = decoder_for(shapes, shape[1], names, str(self._model))
         self._interpreter, self._input, self._outputs = interpreter, inputs[0], outputs
         self.input_px = shape[1]
+        self._decoder = self._decoder.settled(self._outputs_of(np.full((shape[1], shape[1], 3), _PAD, np.uint8)))
+        kind = np.dtype(inputs[0]["dtype"])
+        self.about = f"{shape[1]}x{shape[2]} {kind}, {self._decoder.family}"
 
     def detect(self, picture: Bgr, score_min: float) -> list[Detection]:
         """See `Detector.detect`."""
@@ -81,15 +91,7 @@ class TfliteDetector:
         if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
             raise Transient(f"{self.name}: a picture of shape {picture.shape} has no pixels to look at")
         square, shown = self._square(picture, self._decoder)
-        try:
-            self._interpreter.set_tensor(self._input["index"], self._quantised(square, self._decoder))
-            self._interpreter.invoke()
-            outputs = [
-                _floats(self._interpreter.get_tensor(out["index"]), out["quantization"]) for out in self._outputs
-            ]
-        except (RuntimeError, ValueError) as error:
-            raise Transient(f"{self.name}: inference failed: {_line(error)}") from None
-        found = self._decoder.decode(outputs, score_min)
+        found = self._decoder.decode(self._outputs_of(square), score_min)
         if shown == (1.0, 1.0):
             return found
         wide, high = shown
@@ -98,6 +100,17 @@ class TfliteDetector:
             for d in found
         ]
         return [d for d in spread if d.box.area > 0]
+
+    def _outputs_of(self, square: Bgr) -> list[NDArray[np.float32]]:
+        """One inference: what the model says of a picture of its own size. Raises Transient."""
+        if self._decoder is None:
+            raise Transient(f"{self.name}: not open")
+        try:
+            self._interpreter.set_tensor(self._input["index"], self._quantised(square, self._decoder))
+            self._interpreter.invoke()
+            return [_floats(self._interpreter.get_tensor(out["index"]), out["quantization"]) for out in self._outputs]
+        except (RuntimeError, ValueError) as error:
+            raise Transient(f"{self.name}: inference failed: {_line(error)}") from None
 
     def _square(self, picture: Bgr, decoder: Decoder) -> tuple[Bgr, tuple[float, float]]:
         """The picture in the model's square and the share of the square, wide and high, that it fills."""
@@ -162,16 +175,36 @@ def _floats(tensor: NDArray[Any], quantization: tuple[float, int]) -> NDArray[np
     return tensor.astype(np.float32, copy=False)
 
 
-def _interpreter_class() -> Callable[..., Any]:
-    """The interpreter of whichever runtime is installed, the living one first."""
-    with contextlib.suppress(ImportError):
-        from ai_edge_litert.interpreter import Interpreter
+def _delegate(load: Callable[[str], Any], library: Path) -> Any:
+    """The accelerator behind `library`. Raises ConfigError when there is no such file, or no such device."""
+    where = "vision.detector.delegate"
+    by_path = library.is_absolute() or len(library.parts) > 1
+    if by_path and not library.is_file():
+        raise ConfigError(
+            f"{where}: {library}: no such library; install the accelerator's, or leave it empty for the CPU"
+        )
+    try:
+        if not hasattr(ctypes.CDLL(str(library)), "tflite_plugin_create_delegate"):
+            raise ValueError("it has no tflite_plugin_create_delegate")  # noqa: TRY301  (one answer for all of them)
+        return load(str(library))
+    except (OSError, ValueError, RuntimeError, AttributeError) as error:
+        why = _line(error) or "its library gives no reason"
+        raise ConfigError(
+            f"{where}: {library}: cannot be used ({why}); is the accelerator plugged in, and this its TFLite delegate?"
+        ) from None
 
-        return Interpreter  # type: ignore[no-any-return]
+
+def _runtime() -> tuple[Callable[..., Any], Callable[[str], Any]]:
+    """Interpreter and loader of delegates of whichever runtime is installed, the living one first."""
+    with contextlib.suppress(ImportError):
+        from ai_edge_litert.interpreter import Interpreter, load_delegate
+
+        return Interpreter, load_delegate
     with contextlib.suppress(ImportError):
         from tflite_runtime.interpreter import Interpreter as OldInterpreter
+        from tflite_runtime.interpreter import load_delegate as old_load_delegate
 
-        return OldInterpreter  # type: ignore[no-any-return]
+        return OldInterpreter, old_load_delegate
     raise ConfigError(
         "no TensorFlow Lite runtime is installed: `pip install ai-edge-litert` (or tflite-runtime on Python 3.11), "
         'or set vision.detector.driver = "none" to live by motion alone'
