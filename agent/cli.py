@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent import __version__
-from agent.errors import ConfigError, WardpostError
+from agent.errors import ConfigError, Corrupt, WardpostError
 
 EX_CONFIG = 78
 NODE_CONFIG = Path("/etc/wardpost/node.toml")
@@ -84,16 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
     _account(commands)
     _evidence(commands)
-
-    replay = commands.add_parser("replay", help="run the node's eyes over a file, offline, as fast as possible")
-    replay.add_argument("file", type=Path, metavar="FILE")
-    replay.add_argument(
-        "--config", type=Path, metavar="F", help="take [vision], [[zones]] and masks from this node.toml"
-    )
-    replay.add_argument("--store", type=Path, metavar="DIR", help="record and store events as a node would, in DIR")
-    replay.add_argument("--detections", type=Path, metavar="OUT.jsonl", help="write every analysed frame's detections")
-    replay.add_argument("--every-frame", action="store_true", help="run the detector on every frame, scores from 0.1")
-    replay.set_defaults(run=_replay)
+    _eyes(commands)
 
     station = commands.add_parser("station", help="run the station: receive, store, acknowledge")
     _config(station, STATION_CONFIG)
@@ -105,10 +96,6 @@ def parser() -> argparse.ArgumentParser:
     watch.add_argument("--all", action="store_true", help="begin with what is already stored")
     watch.set_defaults(run=_watch)
 
-    model = commands.add_parser("model", help="get the detector's pinned model, or say where it is")
-    model.add_argument("action", choices=["fetch", "list"])
-    model.set_defaults(run=_model)
-
     contract = commands.add_parser("contract", help="print the wire contract as AsyncAPI 3")
     contract.set_defaults(run=_contract)
 
@@ -117,6 +104,60 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR", help="where everything is left")
     demo.set_defaults(run=_demo)
     return top
+
+
+def _eyes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    zones = commands.add_parser("zones", help="draw zones and masks on the camera's picture, in a browser")
+    _config(zones, NODE_CONFIG)
+    zones.add_argument(
+        "--snapshot", type=Path, metavar="FILE", help="draw on this picture or film; default: what the camera sees now"
+    )
+    zones.add_argument(
+        "--listen", default="127.0.0.1:8733", metavar="ADDR:PORT", help="default: 127.0.0.1:8733; see `ssh -L`"
+    )
+    zones.add_argument("--idle-s", type=float, default=900.0, metavar="S", help="ends when not used for so long: 900")
+    zones.set_defaults(run=_zones)
+
+    replay = commands.add_parser("replay", help="run the node's eyes over a file, offline, as fast as possible")
+    replay.add_argument("file", type=Path, metavar="FILE")
+    replay.add_argument(
+        "--config", type=Path, metavar="F", help="take [vision], [[zones]] and masks from this node.toml"
+    )
+    replay.add_argument("--store", type=Path, metavar="DIR", help="record and store events as a node would, in DIR")
+    replay.add_argument("--detections", type=Path, metavar="OUT.jsonl", help="write every analysed frame's detections")
+    replay.add_argument("--picture", type=Path, metavar="OUT.png", help="draw what it saw, and why, in one picture")
+    replay.add_argument("--video", type=Path, metavar="OUT.mp4", help="draw it on every picture it looked at")
+    replay.add_argument("--every-frame", action="store_true", help="run the detector on every frame, scores from 0.1")
+    replay.set_defaults(run=_replay)
+
+    evaluate = commands.add_parser("evaluate", help="how good the node's eyes are on footage with known truth")
+    evaluate.add_argument("file", type=Path, metavar="VIDEO")
+    evaluate.add_argument("truth", type=Path, metavar="GROUND_TRUTH", help="boxes of persons, in the form of MOT15")
+    evaluate.add_argument("--config", type=Path, metavar="F", help="as for replay")
+    evaluate.add_argument("--json", action="store_true", help="print it as JSON")
+    evaluate.set_defaults(run=_evaluate)
+
+    verdict = commands.add_parser("verdict", help="at a station: say of an alert whether it was true, and why")
+    _config(verdict, STATION_CONFIG)
+    verdict.add_argument("--node", required=True, metavar="NODE", help="the node that told it, dark or not")
+    verdict.add_argument("--incident", required=True, metavar="ID", help="as `wardpost watch --json` shows it")
+    verdict.add_argument("--verdict", required=True, choices=["true", "false"], help="was somebody or something there?")
+    verdict.add_argument("--reason", default="", metavar="TEXT", help="what it was: rain, a dog, the postman")
+    verdict.add_argument("--by", default="", metavar="NAME", help="who says so; default: the user of this command")
+    verdict.add_argument("--json", action="store_true", help="print the answer as JSON")
+    verdict.set_defaults(run=_verdict)
+
+    model = commands.add_parser("model", help="get the detector's pinned model, say where it is, or try a model")
+    model.add_argument("action", choices=["fetch", "list", "test"])
+    model.add_argument(
+        "--picture", action="append", default=[], type=Path, metavar="FILE", help="test: a picture or film to look at"
+    )
+    model.add_argument("--config", type=Path, metavar="F", help="test: take [vision.detector] from this node.toml")
+    model.add_argument("--model", type=Path, metavar="FILE.tflite", help="test: this model; with --labels")
+    model.add_argument("--labels", type=Path, metavar="FILE.txt", help="test: its class names, one a line")
+    model.add_argument("--delegate", type=Path, metavar="LIB.so", help="test: an accelerator's library")
+    model.add_argument("--json", action="store_true", help="test: print it as JSON")
+    model.set_defaults(run=_model)
 
 
 def _account(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -151,6 +192,24 @@ def _evidence(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     export.add_argument("--reason", default="", metavar="TEXT", help="why; both go on the ledger")
     export.set_defaults(run=_export)
 
+    opening = commands.add_parser("open", help="at the station: open an evidence package of sealed footage, provably")
+    opening.add_argument("package", type=Path, metavar="PACKAGE.zip")
+    opening.add_argument("--key", required=True, type=Path, metavar="KEY.pem", help="the private half of seal_key")
+    opening.add_argument("-o", dest="output", required=True, type=Path, metavar="OPEN.zip")
+    opening.add_argument("--who", default="", metavar="NAME", help="who opens it; default: the user of this command")
+    opening.add_argument("--sign", type=Path, metavar="KEY.pem", help="sign the opening (Ed25519, the station's say)")
+    opening.set_defaults(run=_open)
+
+    key = commands.add_parser("key", help="show the node's public keys, or give it a new one")
+    key.add_argument("action", choices=["show", "rotate"])
+    key.add_argument(
+        "--config", type=Path, metavar="F", help=f"default: {NODE_CONFIG}, with --station {STATION_CONFIG}"
+    )
+    key.add_argument("--station", action="store_true", help="show the key by which a station signs its receipts")
+    key.add_argument("--reason", default="", metavar="TEXT", help="why it is changed; it goes on the ledger")
+    key.add_argument("--json", action="store_true", help="print the answer as JSON")
+    key.set_defaults(run=_key)
+
     verify = commands.add_parser("verify", help="check an evidence package, and say what is wrong with it")
     verify.add_argument("package", type=Path, metavar="PACKAGE.zip")
     verify.add_argument(
@@ -182,6 +241,8 @@ def _replay(args: argparse.Namespace) -> int:
         store_dir=args.store,
         detections=args.detections,
         every_frame=args.every_frame,
+        picture=args.picture,
+        video=args.video,
         usage=Usage(),
     )
 
@@ -196,6 +257,19 @@ def _selftest(args: argparse.Namespace) -> int:
     from agent.technician import run_selftest
 
     return run_selftest(args.config, print)
+
+
+def _zones(args: argparse.Namespace) -> int:
+    from agent.zones_page.command import zones
+
+    return zones(
+        args.config,
+        snapshot=args.snapshot,
+        listen=args.listen,
+        idle_s=args.idle_s,
+        out=lambda line: print(line, flush=True),
+        stop=_stop_on_signals(),
+    )
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -273,6 +347,29 @@ def _export(args: argparse.Namespace) -> int:
     )
 
 
+def _open(args: argparse.Namespace) -> int:
+    from agent.extraction import open_sealed
+
+    return open_sealed(args.package, key=args.key, output=args.output, who=args.who, sign=args.sign, out=print)
+
+
+def _key(args: argparse.Namespace) -> int:
+    from agent.config import Config, load
+    from agent.extraction import rotate_key, show_keys, show_station_key
+
+    if args.station:
+        from agent.station.main import StationSettings
+
+        if args.action != "show":
+            raise ConfigError("key: a station's key is not changed by this command; --station goes with show")
+        data = load(args.config or STATION_CONFIG, StationSettings).station.data
+        return show_station_key(Path(data), as_json=args.json, out=print)
+    config = load(args.config or NODE_CONFIG, Config)
+    if args.action == "show":
+        return show_keys(config, as_json=args.json, out=print)
+    return rotate_key(config, reason=args.reason, as_json=args.json, out=print)
+
+
 def _verify(args: argparse.Namespace) -> int:
     import json
 
@@ -314,17 +411,47 @@ def _watch(args: argparse.Namespace) -> int:
     return 0
 
 
-def _model(args: argparse.Namespace) -> int:
-    from agent.assets import LABELS, MODEL, Assets
+def _verdict(args: argparse.Namespace) -> int:
+    import getpass
 
-    assets = Assets()
-    for asset in (MODEL, LABELS):
-        if args.action == "fetch":
-            print(assets.get(asset))
-        else:
-            state = assets.state(asset)
-            print(f"{state.state:8} {state.path}  {asset.what}")
-    return 0
+    from agent.config import load
+    from agent.station.main import StationSettings
+    from agent.station.order import order
+    from agent.verdicts import VerdictDesk
+
+    asked = {
+        "incident": args.incident,
+        "verdict": args.verdict,
+        "reason": args.reason,
+        "by": args.by or getpass.getuser(),
+    }
+    try:
+        VerdictDesk(lambda _body: None).take(asked, "")  # what the node would refuse is not sent to it
+    except Corrupt as error:
+        raise ConfigError(str(error)) from None
+    settings = load(args.config, StationSettings)
+    return order(settings, args.node, "verdict", asked, as_json=args.json, out=print)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from agent.clock import Usage
+    from agent.config import Config, load
+    from agent.evaluation import evaluate
+    from agent.replay import ReplaySettings
+
+    settings = ReplaySettings() if args.config is None else ReplaySettings.of(load(args.config, Config))
+    return evaluate(args.file, args.truth, settings=settings, usage=Usage(), as_json=args.json, out=print)
+
+
+def _model(args: argparse.Namespace) -> int:
+    from agent import modelbench
+
+    if args.action != "test":
+        if args.picture or args.config or args.model or args.labels or args.delegate or args.json:
+            raise ConfigError(f"model {args.action}: takes no files and no options; they belong to `model test`")
+        return modelbench.pinned(fetch=args.action == "fetch", out=print)
+    settings = modelbench.chosen(args.config, model=args.model, labels=args.labels, delegate=args.delegate)
+    return modelbench.trial(settings, args.picture, as_json=args.json, out=print)
 
 
 def _contract(_args: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -44,6 +44,7 @@ class CameraSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
 
     driver: Literal["picamera2", "stream"] = "picamera2"
     url: str = ""  # stream: rtsp://..., /dev/video0, or a file
+    sub_url: str = ""  # stream: a small stream of the same camera, to look at; the other one is kept
     width: Annotated[int, Meta(ge=160, le=4096)] = 1280
     height: Annotated[int, Meta(ge=120, le=3072)] = 720
     fps: Annotated[float, Meta(gt=0, le=120)] = 15
@@ -61,6 +62,24 @@ class DetectorSettings(Settings, frozen=True, kw_only=True, forbid_unknown_field
     model: str = ""  # path; empty: the pinned default, from `wardpost model fetch`
     labels: str = ""  # path of a text file, one label a line; empty: the default model's
     threads: Annotated[int, Meta(ge=1, le=4)] = 1
+    delegate: str = ""  # path of an accelerator's TFLite library (libedgetpu.so.1); empty: the CPU
+
+
+class TamperSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[vision.tamper]: what is wrong with the camera's view, and how long it must be."""
+
+    enabled: bool = True
+    confirm_s: Annotated[float, Meta(ge=1, le=600)] = 15.0  # a bus that passes is gone before this
+    clear_s: Annotated[float, Meta(ge=1, le=600)] = 10.0  # a normal view for so long ends the incident
+    frozen_s: Annotated[float, Meta(ge=5, le=3600)] = 60.0  # the same picture, noise and all, for so long
+    adopt_h: Annotated[float, Meta(gt=0, le=720)] = 12.0  # after so long, another view or focus is the normal one
+    alert_on: tuple[Literal["covered", "turned", "defocused", "dark", "bright", "frozen", "infrared"], ...] = (
+        "covered",
+        "turned",
+        "defocused",
+        "dark",
+        "frozen",
+    )
 
 
 class VisionSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,8 +93,11 @@ class VisionSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     confirm_frames: Annotated[int, Meta(ge=1, le=20)] = 3
     gone_s: Annotated[float, Meta(gt=0, le=60)] = 3.0  # unseen for so long: the incident has ended
     update_s: Annotated[float, Meta(ge=1, le=3600)] = 10.0  # at most one `updated` in so long
-    alert_on: tuple[Literal["person", "vehicle", "bicycle", "animal", "motion"], ...] = ("person",)
+    alert_on: tuple[Literal["person", "vehicle", "bicycle", "animal", "motion"], ...] = ("person",)  # without [[rules]]
+    static_s: Annotated[float, Meta(ge=0, le=86_400)] = 600.0  # what never moves for so long is ignored; 0: never
+    ignore_masks: tuple[tuple[tuple[Unit, Unit], ...], ...] = ()  # polygons, 0..1: recorded, but not looked at
     detector: DetectorSettings = DetectorSettings()
+    tamper: TamperSettings = TamperSettings()
 
 
 class ZoneSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,6 +105,53 @@ class ZoneSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: Id
     polygon: Annotated[tuple[tuple[Unit, Unit], ...], Meta(min_length=3, max_length=64)]
+
+
+class LineSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[[lines]]: a named line, 0..1 of the picture, for rules of the kind `crosses`."""
+
+    name: Id
+    points: Annotated[tuple[tuple[Unit, Unit], ...], Meta(min_length=2, max_length=2)]
+
+
+class CalendarSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[calendar]: in which time zone schedules are meant, and what counts while the clock is wrong."""
+
+    time_zone: str = "UTC"  # IANA name
+    unsynchronised: Literal["active", "inactive"] = (
+        "active"  # rules with a schedule, while nobody vouches for the clock
+    )
+
+
+class ScheduleSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[[schedules]]: a named set of windows in local time. One across midnight belongs to the day it begins on."""
+
+    name: Id
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = (
+        "mon", "tue", "wed", "thu", "fri", "sat", "sun",
+    )  # fmt: skip
+    hours: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)$")], ...],
+        Meta(min_length=1, max_length=16),
+    ]
+    except_on: Annotated[tuple[str, ...], Meta(max_length=64)] = ()  # 2026-12-24, or 2026-12-24/2027-01-06
+
+
+class RuleSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[[rules]]: what is worth an alert. With any rule, `vision.alert_on` is not asked."""
+
+    name: Id
+    kind: Literal["enters", "leaves", "crosses", "loiters", "crowd", "congestion", "forbidden", "allowed-only"]
+    zones: Annotated[tuple[Id, ...], Meta(max_length=32)] = ()  # in any of them; empty: the whole picture
+    line: str = ""  # crosses: the name of a line
+    direction: Literal["any", "left", "right"] = "any"  # crosses: to that side of who looks from its first point
+    labels: tuple[Literal["person", "vehicle", "bicycle", "animal"], ...] = ()  # empty: person; congestion: vehicle
+    for_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0  # loiters, crowd, congestion
+    count: Annotated[int, Meta(ge=1, le=30)] = 5  # crowd, congestion
+    severity: Literal["alert", "notice"] = "alert"
+    cooldown_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0  # so long after an alert of this rule, it gives notices
+    during: Annotated[tuple[Id, ...], Meta(max_length=16)] = ()  # schedules in which it counts; empty: always
+    outside: Annotated[tuple[Id, ...], Meta(max_length=16)] = ()  # schedules in which it does not
 
 
 class RecordingSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -133,6 +202,7 @@ class UplinkSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     window_rows_max: Annotated[int, Meta(ge=1, le=1000)] = 250  # sent, not yet acknowledged by the station
     ack_timeout_s: Annotated[float, Meta(ge=1, le=300)] = 10.0
     command_key: str = ""  # path of the station's Ed25519 public key (PEM); without one, commands that act are refused
+    station_key: str = ""  # of the station's receipts: 64 hex digits or a PEM file; else the first one is believed
 
 
 class PanelSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -165,6 +235,10 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     uplink: UplinkSettings
     vision: VisionSettings = VisionSettings()
     zones: Annotated[tuple[ZoneSettings, ...], Meta(max_length=32)] = ()
+    lines: Annotated[tuple[LineSettings, ...], Meta(max_length=32)] = ()
+    calendar: CalendarSettings = CalendarSettings()
+    schedules: Annotated[tuple[ScheduleSettings, ...], Meta(max_length=32)] = ()
+    rules: Annotated[tuple[RuleSettings, ...], Meta(max_length=32)] = ()
     recording: RecordingSettings = RecordingSettings()
     store: StoreSettings = StoreSettings()
     panel: PanelSettings = PanelSettings()
@@ -240,7 +314,7 @@ def _field_problems(value: Any, hint: Any, path: str) -> Iterator[str]:
         try:
             msgspec.convert(value, hint)
         except msgspec.ValidationError as error:
-            yield f"{path}: {_plain(str(error), value)}"
+            yield f"{path}: {_plain(str(error), value)}{_nearest(str(error), hint)}"
 
 
 def _settings_of(hint: Any) -> type[Settings] | None:
@@ -258,7 +332,25 @@ def _plain(text: str, value: Any) -> str:
     """The message of msgspec in words, with the value that was given."""
     text = re.sub(r" - at `\$(.*?)`$", lambda m: f" (at {m[1]})", text)
     text = text.replace("`str` matching regex '^[a-z0-9-]{1,32}$'", "1 to 32 lower-case letters, digits and hyphens")
+    text = re.sub(r"`str` matching regex '\^\(\[01\].*?24:00\)\$'", 'hours like "22:00-06:00"', text)
     return f"{value!r}: {text[0].lower()}{text[1:]}" if not isinstance(value, dict | list) else text
+
+
+def _nearest(text: str, hint: Any) -> str:
+    """What somebody may have meant who wrote a word that is none of the choices, or all of them; or nothing."""
+    wrong = re.search(r"nvalid enum value '(.*?)'", text)
+    choices = sorted(_choices(hint))
+    if wrong is None or not choices:
+        return ""
+    near = difflib.get_close_matches(wrong[1], choices, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(choices)}"
+
+
+def _choices(hint: Any) -> set[str]:
+    """The words of a Literal, wherever it stands in a type hint."""
+    if get_origin(hint) is Literal:
+        return set(get_args(hint))
+    return {word for part in get_args(hint) for word in _choices(part)}
 
 
 def _typename(value: Any) -> str:

@@ -27,6 +27,12 @@ class Channel:
     qos: int
     retain: bool
     what: str
+    batch: bool = False  # an array of them
+
+    @property
+    def payload(self) -> str:
+        """What one MQTT message of it is called."""
+        return f"{self.message.__name__}Batch" if self.batch else self.message.__name__
 
 
 CHANNELS = (
@@ -34,6 +40,8 @@ CHANNELS = (
     Channel("heartbeat", "heartbeat", wire.Heartbeat, True, 0, False, "A sign of life, every 30 s."),
     Channel("event", "event/{kind}", wire.CloudEvent, True, 1, False, "Something happened."),
     Channel("record", "record", wire.Record, True, 1, False, "A line of the node's ledger: signed, chained."),
+    Channel("events", "events", wire.CloudEvent, True, 1, False, "What happened during an outage.", batch=True),
+    Channel("records", "records", wire.Record, True, 1, False, "Lines of the node's ledger that waited.", batch=True),
     Channel("ack", "ack", wire.Receipt, False, 1, False, "The station has committed events."),
     Channel("cmd", "cmd/{verb}", wire.Command, False, 1, False, "The station asks for something."),
     Channel("reply", "reply/{id}", wire.Reply, True, 1, False, "What became of a command."),
@@ -51,7 +59,7 @@ def document() -> dict[str, Any]:
     """The whole contract. The action of each operation is the node's."""
     kinds = [channel.message for channel in CHANNELS]
     _, found = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
-    schemas = _dedented(found)
+    schemas = _dedented(found) | {c.payload: _array(c) for c in CHANNELS if c.batch}
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -65,12 +73,12 @@ def document() -> dict[str, Any]:
         "operations": {channel.name: _operation(channel) for channel in CHANNELS},
         "components": {
             "messages": {
-                kind.__name__: {
-                    "name": kind.__name__,
-                    "contentType": "application/cloudevents+json" if kind is wire.CloudEvent else "application/json",
-                    "payload": {"$ref": f"#/components/schemas/{kind.__name__}"},
+                channel.payload: {
+                    "name": channel.payload,
+                    "contentType": _content_type(channel),
+                    "payload": {"$ref": f"#/components/schemas/{channel.payload}"},
                 }
-                for kind in kinds
+                for channel in CHANNELS
             },
             "schemas": schemas,
         },
@@ -85,12 +93,24 @@ def text() -> str:
 def schema_of(channel: str) -> dict[str, Any]:
     """A self-contained JSON Schema (2020-12) of one channel's messages."""
     whole = document()
-    name = next(c.message.__name__ for c in CHANNELS if c.name == channel)
+    name = next(c.payload for c in CHANNELS if c.name == channel)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$ref": f"#/components/schemas/{name}",
         "components": {"schemas": whole["components"]["schemas"]},
     }
+
+
+def _array(channel: Channel) -> dict[str, Any]:
+    items = {"$ref": f"#/components/schemas/{channel.message.__name__}"}
+    return {"title": channel.payload, "type": "array", "items": items, "minItems": 1, "maxItems": wire.BATCH_EVENTS_MAX}
+
+
+def _content_type(channel: Channel) -> str:
+    """As the CloudEvents JSON format names them."""
+    if channel.message is not wire.CloudEvent:
+        return "application/json"
+    return "application/cloudevents-batch+json" if channel.batch else "application/cloudevents+json"
 
 
 def _dedented(value: Any) -> Any:
@@ -109,7 +129,7 @@ def _channel(channel: Channel) -> dict[str, Any]:
         "address": address,
         "description": channel.what,
         "parameters": {name: {"description": what} for name, what in _PARAMETERS.items() if f"{{{name}}}" in address},
-        "messages": {channel.message.__name__: {"$ref": f"#/components/messages/{channel.message.__name__}"}},
+        "messages": {channel.payload: {"$ref": f"#/components/messages/{channel.payload}"}},
     }
 
 

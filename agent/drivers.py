@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agent.assets import Assets, default_cache
 from agent.camera import Camera
+from agent.camera.vigilance import Attention
 from agent.clock import Clock
 from agent.config import CameraSettings, DetectorSettings, PanelSettings, UplinkSettings
 from agent.errors import ConfigError
@@ -18,8 +19,13 @@ from agent.uplink import Transport
 from agent.vision.detector import Detector
 
 
-def make_camera(settings: CameraSettings, *, analysis_fps: float, luma_px: int, clock: Clock) -> Camera:
-    """The camera of `camera.driver`. Opens nothing. Raises ConfigError."""
+def make_camera(
+    settings: CameraSettings, *, analysis_fps: float, luma_px: int, clock: Clock, attention: Attention | None = None
+) -> Camera:
+    """The camera of `camera.driver`. Opens nothing. Raises ConfigError.
+
+    `attention`: by which vision asks for pictures. Without it a stream decodes them all; picamera2 decodes none anyway.
+    """
     if settings.driver == "picamera2":
         from agent.camera.picamera2 import Picamera2Camera
 
@@ -50,6 +56,8 @@ def make_camera(settings: CameraSettings, *, analysis_fps: float, luma_px: int, 
         height=settings.height,
         fps=settings.fps,
         bitrate_kbps=settings.bitrate_kbps,
+        sub_url=settings.sub_url,
+        attention=attention,
     )
 
 
@@ -62,7 +70,8 @@ def make_detector(settings: DetectorSettings) -> Detector:
     from agent.vision.detector.tflite import TfliteDetector
 
     model, labels = model_paths(settings)
-    return TfliteDetector(model=model, labels=labels, threads=settings.threads)
+    delegate = Path(settings.delegate) if settings.delegate else None
+    return TfliteDetector(model=model, labels=labels, threads=settings.threads, delegate=delegate)
 
 
 def model_paths(settings: DetectorSettings) -> tuple[Path, Path]:

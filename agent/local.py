@@ -6,11 +6,13 @@ it; they ask here. One JSON line goes in, lines of JSON come out: parts of a lis
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import logging
 import os
 import selectors
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +28,7 @@ from agent.evidence.records import RecordKind
 from agent.folder import DataLock, InUse
 from agent.recording.index import Catalog
 from agent.store.store import Origin, SessionRow, Store, Tombstone
-from agent.types import Gap, Hold, Segment, Sign, TimeAnchor
+from agent.types import NS, Gap, Hold, Segment, Sign, TimeAnchor
 
 SOCKET_NAME = "agent.sock"
 REQUEST_BYTES_MAX = 4096
@@ -36,6 +38,7 @@ ITEMS_PER_LINE = 500
 LINE_BYTES_MAX = 4 << 20
 REPLY_BYTES_MAX = 256 << 20
 CLIENT_WAIT_S_MAX = 20.0
+PICTURE_S_MAX = 10.0
 _PARTS: dict[str, Any] = {
     "sessions": list[SessionRow],
     "anchors": list[TimeAnchor],
@@ -330,6 +333,25 @@ def order(folder: Path, verb: str, args: dict[str, Any]) -> dict[str, Any]:
         return msgspec.json.decode(result, type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise Corrupt(f"{folder / SOCKET_NAME}: not an answer: {error}") from None
+
+
+def picture_of(folder: Path, clock: Clock) -> bytes:
+    """What the running node sees now, as JPEG. Blocks for PICTURE_S_MAX at most.
+
+    Raises Transient when none runs on this folder, or when it looks at nothing (privacy, a camera that is lost).
+    """
+    never = threading.Event()
+    taken = order(folder, "picture", {}).get("taken", 0)
+    until_ns = clock.boot_ns() + round(PICTURE_S_MAX * NS)
+    while clock.boot_ns() < until_ns:
+        clock.wait(never, 0.2)
+        jpeg = order(folder, "picture", {"after": taken}).get("jpeg", "")
+        if jpeg:
+            return base64.b64decode(jpeg)
+    raise Transient(
+        f"{folder}: the running node looks at no picture within {PICTURE_S_MAX:.0f} s;"
+        " is the privacy switch on, or the camera lost? `wardpost status` tells"
+    )
 
 
 def catalog_of(folder: Path, clock: Clock) -> Snapshot:

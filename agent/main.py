@@ -17,12 +17,15 @@ from pathlib import Path
 
 from agent import __version__, boot, drivers, logs
 from agent.camera import Camera
+from agent.camera.vigilance import Attention
 from agent.camera.worker import CameraWorker
 from agent.clock import Clock, SystemClock, Usage, uuid7_maker
 from agent.config import Config, fingerprint, load
 from agent.disk import Disk, PosixDisk
 from agent.errors import Transient
+from agent.evidence import keys
 from agent.evidence.records import RecordKind
+from agent.evidence.rotation import KeyDesk
 from agent.evidence.seal import Lock, station_key
 from agent.evidence.worker import LedgerWorker
 from agent.folder import DataLock
@@ -47,7 +50,13 @@ from agent.types import Event, Frame, NewId
 from agent.uplink import Transport, parse_broker
 from agent.uplink.commands import load_key
 from agent.uplink.worker import UplinkWorker
+from agent.verdicts import VerdictDesk
 from agent.vision.detector import Detector
+from agent.vision.faults import Watch, refuse
+from agent.vision.schedule import Calendar
+from agent.vision.snapshot import Snapshots
+from agent.vision.tamper import ViewWatch
+from agent.vision.view_shelf import ViewShelf
 from agent.vision.worker import VisionWorker
 from agent.worker import Inbox, WhenFull, Worker
 
@@ -68,6 +77,7 @@ class World:
     rng: random.Random
     stopwatch_ns: Callable[[], int]
     crash_point: Callable[[str], None] = ignore_step
+    attend: Callable[[int], None] | None = None  # asks the camera for every picture until then; None: it gives them all
     wait_s_max: float = 1.0  # how long a worker may block in a step; 0 where the simulator owns the time
 
 
@@ -114,12 +124,18 @@ def run(config_path: Path) -> int:
 
 def real_world(config: Config, disk: Disk, clock: Clock) -> World:
     """The machine's own camera, model, pins and network, by the settings. Opens none of them."""
+    attention = Attention()
     return World(
         clock=clock,
         disk=disk,
         camera=drivers.make_camera(
-            config.camera, analysis_fps=config.vision.analysis_fps, luma_px=config.vision.luma_px, clock=clock
+            config.camera,
+            analysis_fps=config.vision.analysis_fps,
+            luma_px=config.vision.luma_px,
+            clock=clock,
+            attention=attention,
         ),
+        attend=attention.hold,
         detector=drivers.make_detector(config.vision.detector),
         panel=drivers.make_panel(config.panel, clock),
         transport=drivers.make_transport(config.uplink, clock),
@@ -134,6 +150,7 @@ def build(config: Config, world: World) -> Node:
 
     Raises ConfigError, Transient (the disk refuses) or InUse.
     """
+    refuse(Watch.of(config))
     clock, disk = world.clock, world.disk
     new_id: NewId = uuid7_maker(clock, world.rng.getrandbits)
     origin = Origin(config.node.site, config.node.id, config.node.place)
@@ -149,8 +166,10 @@ def build(config: Config, world: World) -> Node:
             crash_point=world.crash_point,
         )
 
-    store, damage = boot.open_store(make_store, disk)
-    chain, receipts, torn = boot.open_ledger(disk, store, clock, f"{config.node.site}/{config.node.id}")
+    store, damage = boot.open_store(make_store, disk, node=f"{config.node.site}/{config.node.id}")
+    pinned = config.uplink.station_key
+    hq = keys.public_key("uplink.station_key", pinned) if pinned else None
+    chain, receipts, torn = boot.open_ledger(disk, store, clock, f"{config.node.site}/{config.node.id}", hq)
     torn = f"{torn} {boot.restore_index(disk, store, chain, receipts, origin.source)}".strip()
     found = recover(disk=disk, index=store, clock=clock, source=origin.source)
     before = store.start_session()
@@ -207,15 +226,29 @@ def build(config: Config, world: World) -> Node:
         read_s=min(0.5, world.wait_s_max),
         idle_s=0.0 if world.wait_s_max else 0.05,
     )
+    snapshots = Snapshots()
     vision = VisionWorker(
         frames=frames,
         settings=config.vision,
         zones=config.zones,
+        lines=config.lines,
+        rules=config.rules,
+        active=Calendar(settings=config.calendar, schedules=config.schedules, utc=clock.utc).active,
         place=config.node.place,
         detector=world.detector,
         new_id=new_id,
         report=reporter,
         stopwatch_ns=world.stopwatch_ns,
+        attend=world.attend,
+        view=ViewWatch(
+            settings=config.vision.tamper,
+            place=config.node.place,
+            camera=world.camera.name,
+            new_id=new_id,
+            # Footage that only the station may read leaves no picture of the place on the card either.
+            shelf=None if station else ViewShelf(disk),
+        ),
+        seen=snapshots.seen,
     )
     state = NodeState(
         camera_name=world.camera.name,
@@ -227,6 +260,7 @@ def build(config: Config, world: World) -> Node:
         vision=vision,
         recorder=recorder,
         privacy_left_s=lambda: privacy.left_s,
+        station=receipts.station,
     )
     holds = HoldDesk(
         book=store,
@@ -264,9 +298,16 @@ def build(config: Config, world: World) -> Node:
         window_rows_max=config.uplink.window_rows_max,
         ack_timeout_s=config.uplink.ack_timeout_s,
         command_key=load_key(config.uplink.command_key),
-        verbs=verbs(heartbeat=heartbeat, panel=panel, state=state, holds=holds, privacy=privacy),
+        verbs=verbs(
+            heartbeat=heartbeat,
+            panel=panel,
+            state=state,
+            holds=holds,
+            privacy=privacy,
+            verdicts=VerdictDesk(lambda body: store.note(RecordKind.VERDICT, body, urgent=True)),
+        ),
         wait_s_max=world.wait_s_max,
-        ledger_key=chain.key.public.hex(),
+        ledger_key=lambda: chain.key.public.hex(),  # noqa: PLW0108  (of the key in force by then: it may change)
         ledger_receipt=ledger.receipt,
     )
     ledger.handed_over = uplink.notify
@@ -302,6 +343,8 @@ def build(config: Config, world: World) -> Node:
             "hold": lambda args: holds.hold(args, str(args.get("by", "the post"))),
             "release": lambda args: holds.release(args, str(args.get("by", "the post"))),
             "holds": lambda _: holds.listing(),
+            "key": KeyDesk(disk=disk, ledger=chain, notes=store).rotate,
+            "picture": snapshots.ask,
         },
         wait_s=min(0.5, world.wait_s_max),
     )

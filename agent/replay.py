@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import msgspec
 
@@ -19,10 +19,14 @@ from agent.camera import EndOfFootage
 from agent.camera.stream import StreamCamera
 from agent.clock import MediaClock, Usage, uuid7_maker
 from agent.config import (
+    CalendarSettings,
     CameraSettings,
     Config,
+    LineSettings,
     NodeSettings,
     RecordingSettings,
+    RuleSettings,
+    ScheduleSettings,
     StoreSettings,
     VisionSettings,
     ZoneSettings,
@@ -34,6 +38,10 @@ from agent.recording.recorder import RecorderWorker
 from agent.reporter import Reporter
 from agent.store.store import Origin, Store
 from agent.types import NS, Box, Detection, Event, Frame, Packet
+from agent.vision.album import Album, Scenery
+from agent.vision.faults import Watch, refuse
+from agent.vision.schedule import Calendar
+from agent.vision.tamper import ViewWatch
 from agent.vision.tracker import Track
 from agent.vision.worker import VisionWorker
 from agent.worker import Inbox, WhenFull
@@ -48,6 +56,10 @@ class ReplaySettings(msgspec.Struct, frozen=True, kw_only=True):
     camera: CameraSettings = CameraSettings(driver="stream")
     vision: VisionSettings = VisionSettings()
     zones: tuple[ZoneSettings, ...] = ()
+    lines: tuple[LineSettings, ...] = ()
+    calendar: CalendarSettings = CalendarSettings()
+    schedules: tuple[ScheduleSettings, ...] = ()
+    rules: tuple[RuleSettings, ...] = ()
     recording: RecordingSettings = RecordingSettings()
     store: StoreSettings = StoreSettings()
 
@@ -59,9 +71,42 @@ class ReplaySettings(msgspec.Struct, frozen=True, kw_only=True):
             camera=config.camera,
             vision=config.vision,
             zones=config.zones,
+            lines=config.lines,
+            calendar=config.calendar,
+            schedules=config.schedules,
+            rules=config.rules,
             recording=config.recording,
             store=config.store,
         )
+
+    def watch(self) -> Watch:
+        """What it looks out for."""
+        return Watch(
+            vision=self.vision,
+            zones=self.zones,
+            lines=self.lines,
+            calendar=self.calendar,
+            schedules=self.schedules,
+            rules=self.rules,
+        )
+
+    def scenery(self) -> Scenery:
+        """What to draw of it."""
+        return Scenery(
+            zones=[(zone.name, zone.polygon) for zone in self.zones],
+            lines=[(line.name, line.points) for line in self.lines],
+            ignored=self.vision.ignore_masks,
+        )
+
+
+class Onlooker(Protocol):
+    """Is shown a replay as it goes on; see VisionWorker's `seen` and `report`."""
+
+    def seen(self, frame: Frame, motion: list[Box], found: list[Detection], tracks: Sequence[Track]) -> None:
+        """One picture that was looked at; the frame is not to be kept."""
+
+    def told(self, events: Sequence[Event]) -> None:
+        """What came of it."""
 
 
 @dataclass(slots=True)
@@ -95,17 +140,21 @@ def replay(
     detections: Path | None,
     every_frame: bool,
     usage: Usage,
+    picture: Path | None = None,
+    video: Path | None = None,
+    onlookers: Sequence[Onlooker] = (),
     out: TextIO | None = None,
 ) -> int:
     """Runs the file through the pipeline and prints one JSON object per event change, then the summary. Blocks.
 
+    `picture`, `video`: where to draw what it saw (see `agent.vision.album`). `onlookers` are shown the same.
     Raises ConfigError (the file or a setting cannot work), Transient (a disk is full). Returns the exit code.
     """
-    if not file.is_file():
-        raise ConfigError(f"{file}: {'is a folder' if file.is_dir() else 'no such file'}; name a video file")
-    if detections is not None and detections.exists() and detections.samefile(file):
-        raise ConfigError(f"{detections}: is the footage itself; name another file for the detections")
+    _refuse(file, {"detections": detections, "picture": picture, "video": video})
+    refuse(settings.watch())
     out = out or sys.stdout  # looked up now: tests and shells replace it
+    album = Album(picture=picture, video=video, scenery=settings.scenery()) if picture or video else None
+    onlookers = [*onlookers, *([] if album is None else [album])]
     clock = MediaClock()
     rng = random.Random(0)  # noqa: S311  (ids must repeat; nothing secret is made of them)
     new_id = uuid7_maker(clock, rng.getrandbits)
@@ -121,26 +170,22 @@ def replay(
     frames: Inbox[Frame] = Inbox(1, WhenFull.LATEST)
     tally = _Tally()
 
-    def report(events: Sequence[Event]) -> None:
-        tally.events += len(events)
-        out.writelines(_json(_event_line(event)) + "\n" for event in events)
-        if recording is not None:
-            recording.reporter(events)
-
-    try:
-        tally.detections = None if detections is None else detections.open("w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{detections}: cannot be written: {error.strerror}") from None
+    show = _Show(out, tally, recording, onlookers)
+    tally.detections = _opened(detections)
     vision = VisionWorker(
         frames=frames,
         settings=settings.vision,
         zones=settings.zones,
+        lines=settings.lines,
+        rules=settings.rules,
+        active=Calendar(settings=settings.calendar, schedules=settings.schedules, utc=clock.utc).active,
         place=settings.node.place,
         detector=make_detector(settings.vision.detector),
         new_id=new_id,
-        report=report,
+        report=show.report,
         stopwatch_ns=usage.cpu_ns,
-        seen=tally.seen,
+        view=ViewWatch(settings=settings.vision.tamper, place=settings.node.place, camera=camera.name, new_id=new_id),
+        seen=show.seen,
         every_frame=every_frame,
     )
     start = usage.now()
@@ -157,6 +202,8 @@ def replay(
             recording.close()
         if tally.detections is not None:
             tally.detections.close()
+    if album is not None:
+        album.close()
     spent = usage.now() - start
     summary = {
         "frames": tally.frames,
@@ -169,6 +216,45 @@ def replay(
     }
     out.write(_json({"summary": summary}) + "\n")
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Show:
+    """Hands on what vision sees and tells."""
+
+    out: TextIO
+    tally: _Tally
+    recording: _Recording | None
+    onlookers: Sequence[Onlooker]
+
+    def seen(self, frame: Frame, motion: list[Box], found: list[Detection], tracks: Sequence[Track]) -> None:
+        self.tally.seen(frame, motion, found, tracks)
+        for one in self.onlookers:
+            one.seen(frame, motion, found, tracks)
+
+    def report(self, events: Sequence[Event]) -> None:
+        self.tally.events += len(events)
+        self.out.writelines(_json(_event_line(event)) + "\n" for event in events)
+        if self.recording is not None:
+            self.recording.reporter(events)
+        for one in self.onlookers:
+            one.told(events)
+
+
+def _refuse(file: Path, outputs: Mapping[str, Path | None]) -> None:
+    """Raises ConfigError for footage that is none, and for an output that would overwrite it."""
+    if not file.is_file():
+        raise ConfigError(f"{file}: {'is a folder' if file.is_dir() else 'no such file'}; name a video file")
+    for what, output in outputs.items():
+        if output is not None and output.exists() and output.samefile(file):
+            raise ConfigError(f"{output}: is the footage itself; name another file for the {what}")
+
+
+def _opened(detections: Path | None) -> TextIO | None:
+    try:
+        return None if detections is None else detections.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{detections}: cannot be written: {error.strerror}") from None
 
 
 def _pump(
@@ -255,7 +341,12 @@ def _event_line(event: Event) -> dict[str, Any]:
         "box": None if event.box is None else event.box.clipped().as_list(),
         "zones": list(event.zones),
         "summary": event.summary,
+        "rule": event.rule,
+        "dwell_s": None if event.dwell_ns is None else round(event.dwell_ns / NS, 1),
+        "height": None if event.height is None else round(event.height, 4),
     }
+    if event.reason:
+        line["reason"], line["onvif"] = event.reason, event.onvif
     return line
 
 

@@ -154,12 +154,15 @@ def prove_clock(clock: Clock) -> str:
     return f"wall clock is right to {utc.unc_ns / MS:.0f} ms ({utc.source})"
 
 
-def one_picture(camera: Camera, clock: Clock, *, wait_s_max: float = 10.0) -> Bgr:
-    """One whole picture in colour, 640 pixels wide at most. The caller closes the camera."""
+def one_picture(camera: Camera, clock: Clock, *, px_max: int = 640, wait_s_max: float = 10.0) -> Bgr:
+    """One whole picture in colour, no side longer than `px_max` pixels. The caller closes the camera.
+
+    Raises Transient when none comes within `wait_s_max`, and what the camera raises.
+    """
     until_ns = clock.boot_ns() + round(wait_s_max * NS)
     camera.open()
     while clock.boot_ns() < until_ns:
         for item in camera.read(0.5):
             if isinstance(item, Frame):
-                return item.crop(FULL, 640)
+                return item.crop(FULL, px_max)
     raise Transient(f"{camera.name}: no picture within {wait_s_max:.0f} s; check the cable and the power")

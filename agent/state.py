@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -27,6 +27,7 @@ from agent.supervisor import Supervisor
 from agent.types import MS, NS
 from agent.uplink.commands import Verb
 from agent.uplink.worker import UplinkWorker
+from agent.verdicts import VerdictDesk
 from agent.vision.worker import VisionWorker
 
 COVERAGE_DAYS_MAX = 31
@@ -48,6 +49,7 @@ class NodeState:
         vision: VisionWorker,
         recorder: RecorderWorker,
         privacy_left_s: Callable[[], float],
+        station: Callable[[], Mapping[str, str | int | bool]] = dict,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -58,6 +60,7 @@ class NodeState:
         self._vision = vision
         self._recorder = recorder
         self._privacy_left_s = privacy_left_s
+        self._station = station
         self.retention: RetentionWorker | None = None  # made after this
         self.uplink: UplinkWorker | None = None  # made after this: its heartbeat comes from here
         self._supervisor: Supervisor | None = None
@@ -187,6 +190,7 @@ class NodeState:
             "boot_id": self._clock.boot_id,
             "post": self.post().value,
             "broker": broker,
+            "station": dict(self._station()),
             "station_silent": self.uplink is not None and self.uplink.station_silent,
             "camera": msgspec.to_builtins(self.camera()),
             "vision": msgspec.to_builtins(self.vision()),
@@ -203,6 +207,7 @@ def verbs(
     state: NodeState,
     holds: HoldDesk,
     privacy: PrivacyWorker,
+    verdicts: VerdictDesk,
 ) -> dict[str, Verb]:
     """What a station may ask of this node: see `agent.uplink.commands` for who is believed."""
 
@@ -222,5 +227,6 @@ def verbs(
         "holds": Verb(lambda _: holds.listing(), acting=False),
         "hold": Verb(lambda args: holds.hold(args, HEADQUARTERS), acting=True, lasting=True, needs_time=False),
         "release": Verb(lambda args: holds.release(args, HEADQUARTERS), acting=True, lasting=True),
+        "verdict": Verb(lambda args: verdicts.take(args, HEADQUARTERS), acting=True, lasting=True, needs_time=False),
         "privacy": Verb(lambda args: {"seconds": privacy.command(seconds(args, 300.0))}, acting=True),
     }

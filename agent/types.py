@@ -156,6 +156,9 @@ class Kind(StrEnum):
     NODE = "node"
 
 
+PATH_POINTS_MAX = 32  # in an event: what a map can show
+
+
 class Phase(StrEnum):
     """Life of an incident. Every incident that started ends, if need be at the next boot."""
 
@@ -190,6 +193,12 @@ class Event:
     zones: tuple[str, ...] = ()
     thumbnail: bytes | None = field(default=None, repr=False)  # JPEG
     since_ns: int | None = None  # when the incident started
+    reason: str = ""  # kind tamper: what is wrong with the view, see vision.tamper.Reason
+    onvif: str = ""  # the topic by which ONVIF names it
+    rule: str = ""  # name of the rule by which this is told; empty: a visit is told by itself
+    path: tuple[tuple[float, float], ...] = ()  # where its foot went, oldest first; PATH_POINTS_MAX at most
+    dwell_ns: int | None = None  # how long it has been here
+    height: float | None = None  # the largest share of the picture's height that it took, 0..1
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 OPEN_S_MAX = 9.0  # what `open` may block; the contract of Camera says 10
 _CONNECT_S_MAX = 4.0  # FFmpeg applies it twice: to connecting and to finding the streams
+_BATCH_PACKETS_MAX = 100
+_LEAD_DRIFT_NS = 20_000  # a packet: a camera's clock that goes slow is followed by 0.3 ms a second
 _QUEUE_PACKETS_MAX = 600  # 20 s of 30 fps: a worker that is later than this has lost pictures
 
 
@@ -104,6 +105,8 @@ class Container:
         self._container = _opened(source, width=width, height=height, fps=fps, read_s_max=read_s_max)
         try:
             self.stream = self._video()
+            base = self.stream.time_base
+            self._ns_per_tick = (base.numerator * NS, base.denominator) if base else None
             self._packets: Iterator[Any] = self._container.demux(self.stream)
         except BaseException:
             self._container.close()
@@ -132,6 +135,13 @@ class Container:
             pixels=codec.pix_fmt or "",
             duration_s=duration / av.time_base if duration and not self.source.live else None,
         )
+
+    def stamp_ns(self, stamp: int | None) -> int | None:
+        """A stamp of one of the stream's packets in nanoseconds."""
+        if stamp is None or self._ns_per_tick is None:
+            return None
+        ns, ticks = self._ns_per_tick
+        return int(stamp * ns // ticks)
 
     def next(self) -> Any | None:
         """The next packet with data; None at the end. Raises CameraLost."""
@@ -203,8 +213,14 @@ class LiveReader:
     All methods are for one other thread. Packets are `(packet, boot_ns of arrival)`.
     """
 
-    def __init__(self, source: Source, clock: Clock, **options: Any) -> None:
-        """`options` are those of Container. Starts the thread; `wait_open` tells how it went."""
+    def __init__(
+        self, source: Source, clock: Clock, *, wakes: bool = True, phase_s: float = 0.0, **options: Any
+    ) -> None:
+        """`options` are those of Container. Starts the thread; `wait_open` tells how it went.
+
+        `wakes`: a packet ends the wait in `get`; otherwise whoever fetches is woken by something else. `phase_s`: see
+        `batch`.
+        """
         self._source = source
         self._clock = clock
         self._options = options
@@ -216,12 +232,30 @@ class LiveReader:
         self._error: WardpostError | None = None
         self.container: Container | None = None
         self.dropped = 0  # packets lost because nobody fetched them
+        self._rest = _Rest(clock, phase_s=phase_s)
+        self._wakes = wakes
+        self._later: list[tuple[Any, int]] = []
+        self.hoards = False  # nobody fetches for a while: only the newest group of pictures is kept
+        self.heard_ns = 0  # when a packet arrived last
+        self.passed_over = 0  # packets that went for its sake
         self._thread = threading.Thread(target=self._run, name="camera-reader", daemon=True)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `wait_open` would return, or raise, at once."""
+        return self._opened.is_set()
+
+    def batch(self, s: float) -> None:
+        """From now on packets are fetched every `s` seconds, all at once, `phase_s` after each multiple of `s`.
+
+        The kernel keeps them meanwhile. Waking a thread for each costs more than all that is done with it. 0: at once.
+        """
+        self._rest.length(s)
 
     def wait_open(self) -> Container:
         """Blocks until the source is open, OPEN_S_MAX at most. Raises CameraLost or ConfigError."""
@@ -234,9 +268,20 @@ class LiveReader:
         assert self.container is not None  # noqa: S101  (opened without an error)
         return self.container
 
+    @property
+    def waiting(self) -> int:
+        """Packets that nobody has fetched."""
+        return len(self._queue)
+
+    @property
+    def oldest_ns(self) -> int | None:
+        """When the oldest of them arrived."""
+        with self._lock:
+            return self._queue[0][1] if self._queue else None
+
     def get(self, timeout_s: float) -> tuple[Any, int] | None:
         """The oldest packet, waiting at most `timeout_s`. Raises what ended the reading, after the last one."""
-        if not self._queue and self._error is None:
+        if timeout_s > 0 and not self._queue and self._error is None:
             self._clock.wait(self._something, timeout_s)
         with self._lock:
             if self._queue:
@@ -249,6 +294,7 @@ class LiveReader:
     def stop(self) -> None:
         """Tells the thread to end and waits a moment for it. It ends by itself when FFmpeg's call returns."""
         self._stop.set()
+        self._rest.length(0.0)
         self._thread.join(timeout=0.5)
 
     def _run(self) -> None:
@@ -270,17 +316,76 @@ class LiveReader:
                 container.close()
 
     def _pump(self, container: Container) -> None:
+        got: list[tuple[Any, int]] = []
         while not self._stop.is_set():
             packet = container.next()
             if packet is None:
                 raise CameraLost(f"{self._source.shown}: the stream ended; check that the camera still sends")
             now_ns = self._clock.boot_ns()
+            self.heard_ns = now_ns
+            got.append((packet, now_ns))
+            drained = self._rest.drained(container.stamp_ns(packet.dts), now_ns)
+            if not drained and len(got) < _BATCH_PACKETS_MAX:
+                continue
             with self._lock:
                 if len(self._queue) >= _QUEUE_PACKETS_MAX:
                     self.dropped += len(self._queue)
                     self._queue.clear()
-                self._queue.append((packet, now_ns))
+                self._queue.extend(got)
+                if self.hoards and any(packet.is_keyframe for packet, _ in got):
+                    self._only_newest_group()
+                got.clear()
+            if self._wakes:
                 self._something.set()
+            self._rest.take()
+
+    def _only_newest_group(self) -> None:
+        """Drops what comes before the newest key frame."""
+        while not self._queue[-1][0].is_keyframe:
+            self._later.append(self._queue.pop())
+        self._later.append(self._queue.pop())
+        self.passed_over += len(self._queue)
+        self._queue.clear()
+        while self._later:
+            self._queue.append(self._later.pop())
+
+
+class _Rest:
+    """The pauses between batches of packets. `length` for any thread, the rest for the reader's."""
+
+    def __init__(self, clock: Clock, *, phase_s: float) -> None:
+        self._clock = clock
+        self._phase_ns = round(phase_s * NS)
+        self._ns = 0
+        self._over = threading.Event()
+        self._lead_ns: int | None = None  # arrival minus stamp of a packet that had to be waited for
+        self._before_ns: int | None = None  # stamp of the packet before
+
+    def length(self, s: float) -> None:
+        """The time from batch to batch; 0 ends a pause at once."""
+        self._ns = round(s * NS)
+        if not self._ns:
+            self._over.set()
+
+    def drained(self, dts_ns: int | None, now_ns: int) -> bool:
+        """Whether the next packet is not there yet, as far as stamps tell; always so where there are no batches."""
+        before_ns, self._before_ns = self._before_ns, dts_ns
+        if not self._ns or dts_ns is None or before_ns is None or not 0 < dts_ns - before_ns <= NS:
+            self._lead_ns = None
+            return True
+        lead_ns = now_ns - dts_ns
+        self._lead_ns = lead_ns if self._lead_ns is None else min(self._lead_ns + _LEAD_DRIFT_NS, lead_ns)
+        return now_ns < dts_ns + (dts_ns - before_ns) + self._lead_ns
+
+    def take(self) -> None:
+        """Waits for the time of the next batch."""
+        if not self._ns:
+            return
+        now_ns = self._clock.boot_ns()
+        due_ns = (now_ns - self._phase_ns) // self._ns * self._ns + self._ns + self._phase_ns
+        self._over.clear()
+        if self._ns:  # not called off meanwhile
+            self._clock.wait(self._over, (due_ns - now_ns) / NS)
 
 
 class FileReader:
@@ -306,10 +411,3 @@ class FileReader:
 
     def stop(self) -> None:
         self.container.close()
-
-
-def stamp_ns(stamp: int | None, time_base: Fraction | None) -> int | None:
-    """A stamp of FFmpeg in nanoseconds, exactly rounded."""
-    if stamp is None or not time_base:
-        return None
-    return stamp * time_base.numerator * NS // time_base.denominator

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 _START = b"\x00\x00\x00\x01"
 _START_CODE = re.compile(rb"\x00\x00\x01")
 
+_HEAD_BYTES = 4096  # delimiters, parameter sets and SEI before the first slice end before this
+
 IDR = 5
 SPS = 7
 PPS = 8
@@ -59,6 +61,15 @@ def from_avcc(extradata: bytes) -> bytes:
             found.append(_START + nal)
             position += 2 + size
     return parameter_sets(b"".join(found))
+
+
+def referred(data: bytes) -> int:
+    """nal_ref_idc of the first slice of an Annex B access unit: 0 when no other picture refers to it."""
+    for match in _START_CODE.finditer(data, 0, _HEAD_BYTES):
+        at = match.end()
+        if at < len(data) and 1 <= data[at] & 0x1F <= IDR:
+            return data[at] >> 5 & 3
+    return 0
 
 
 class InBand:

@@ -20,6 +20,7 @@ from agent.worker import FOREVER_S
 
 _log = logging.getLogger(__name__)
 
+SIGNAL_LOSS = "tns1:VideoSource/SignalLoss"  # the topic by which ONVIF names it
 _BACKOFF_S_FIRST = 0.5
 _RATE_WINDOW_NS = 5 * NS
 _STAMPS_MAX = 1024  # bounds the window of the rate: 5 s of 120 fps and as many frames fit
@@ -176,6 +177,7 @@ class CameraWorker:
                 priority=Priority.ALERT,
                 summary=f"The camera is back after {seconds:.0f} s",
                 since_ns=self._since_ns,
+                onvif=SIGNAL_LOSS,
             )
         )
         self._incident, self._back_ns, self._failures = None, None, 0
@@ -203,6 +205,7 @@ class CameraWorker:
                     priority=Priority.ALERT,
                     summary=f"The camera gives no pictures: {reason}",
                     since_ns=since_ns,
+                    onvif=SIGNAL_LOSS,
                 )
             )
         self._failures += 1

@@ -11,6 +11,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import av
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
 from agent.clock import SystemClock, rfc3339
 from agent.types import NS
 from tests.e2e.post import Post, recording
@@ -83,3 +87,56 @@ def test_export_from_a_running_a_stopped_and_a_killed_node(post: Post, tmp_path:
     wrong = post.ask("export", "--from", "yesterday", "--to", "today", "-o", "x.zip")
     assert wrong.returncode == 78 and "export: --from: 'yesterday' is not a time" in wrong.stderr
     assert not list(tmp_path.glob(".*zip*"))
+
+
+def test_a_node_that_seals_changes_its_key_while_it_runs_and_the_station_opens_the_package(
+    post: Post, tmp_path: Path
+) -> None:
+    """Seal, rotate on a running node, rotate on a stopped one, export, open elsewhere: checked by both programs."""
+    private = X25519PrivateKey.generate()
+    (tmp_path / "seal.pub").write_bytes(
+        private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    (tmp_path / "seal.pem").write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    told = post.config.read_text()
+    post.config.write_text(told.replace("segment_s = 10", f'segment_s = 10\nseal_key = "{tmp_path / "seal.pub"}"'))
+    began_ns = SystemClock().utc().utc_ns
+    post.start()
+    post.wait_for(lambda s: recording(s) and len(with_footage(post)) >= 1)
+    first = json.loads(post.ask("key", "show", "--json").stdout)["keys"]
+    running = post.ask("key", "rotate", "--reason", "yearly")
+    assert running.returncode == 0, running.stderr
+    assert f"{first[0]['keyid']} has introduced " in running.stdout
+    post.wait_for(lambda s: recording(s) and len(with_footage(post)) >= 2)
+    sealed = export(post, began_ns, tmp_path / "sealed.zip")
+    assert sealed.returncode == 0, sealed.stderr
+    assert "sealed to the station: wardpost open" in sealed.stdout
+    result = verified(tmp_path / "sealed.zip", tmp_path)
+    assert len(result["node_keys"]) == 2 and result["locked"] == result["segments"]
+
+    assert post.end(signal.SIGTERM) == 0
+    stopped = post.ask("key", "rotate", "--json")
+    assert stopped.returncode == 0, stopped.stderr
+    keys = json.loads(post.ask("key", "show", "--json").stdout)["keys"]
+    assert [key["in_force"] for key in keys] == [False, False, True]
+    assert keys[2]["keyid"] == json.loads(stopped.stdout)["keyid"]
+    assert export(post, began_ns, tmp_path / "again.zip").returncode == 0
+
+    opening = (
+        "open",
+        str(tmp_path / "again.zip"),
+        "--key",
+        str(tmp_path / "seal.pem"),
+        "-o",
+        str(tmp_path / "open.zip"),
+    )
+    done = subprocess.run([sys.executable, "-m", "agent.cli", *opening, "--who", "HQ"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    opened = verified(tmp_path / "open.zip", tmp_path)
+    assert len(opened["node_keys"]) == 3 and opened["opened"] == opened["segments"]
+    with zipfile.ZipFile(tmp_path / "open.zip") as files:
+        (tmp_path / "clip.mp4").write_bytes(files.read("opened/clip.mp4"))
+    with av.open(str(tmp_path / "clip.mp4"), "r") as clip:
+        assert len(list(clip.decode(video=0))) > 50
+    wrong = post.ask("key", "rotate", "--station")
+    assert wrong.returncode == 78 and "--station goes with show" in wrong.stderr

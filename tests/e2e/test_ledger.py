@@ -80,6 +80,9 @@ def test_a_ledger_from_the_first_start_through_a_kill_to_the_stations_receipts(
             lambda: "segment" in [line.kind for line in said(reader.lines("cam-7"))], "a sealed segment at the station"
         )
         until(lambda: bool(reader.receipts("cam-7")), "a receipt")
+        rotated = post.ask("key", "rotate", "--reason", "test")
+        assert rotated.returncode == 0, rotated.stderr
+        until(lambda: len(reader.keys("cam-7")) == 2, "a new key at the station, by the chain")
         post.end(signal.SIGKILL)
         before = len(on_card(post))
         post.start()
@@ -93,7 +96,8 @@ def test_a_ledger_from_the_first_start_through_a_kill_to_the_stations_receipts(
     assert alarms == []
     assert theirs == mine[: len(theirs)]
     public = keys.public_keys(keys.load(PosixDisk(post.data), "node"))
-    assert known == public, "pinned at first sight"
+    assert known == public, "the first one pinned at first sight, the second one introduced by it"
+    assert len(known) == 2
     verdict = check(mine, keys=public, receipts=receipts, node="ward/cam-7", whole=True)
     assert verdict.ok, verdict.findings
     assert len(verdict.receipts) == len(receipts) > 0
@@ -113,7 +117,7 @@ def test_a_ledger_from_the_first_start_through_a_kill_to_the_stations_receipts(
     assert kept
     assert set(kept) <= set(receipts), "the node has kept what the station has signed"
     assert any(payload.receipt for payload in told), "and its records name it"
-    assert [path.stat().st_mode & 0o777 for path in (post.data / "keys").iterdir()] == [0o600]
+    assert [path.stat().st_mode & 0o777 for path in (post.data / "keys").iterdir()] == [0o600, 0o600]
     clip = tmp_path / "clip.mp4"
     asked = post.ask("footage", "--from", told[1].utc, "--to", told[-1].utc, "-o", str(clip))
     assert asked.returncode == 0, asked.stderr

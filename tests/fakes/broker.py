@@ -14,6 +14,7 @@ broker. On top of what a broker promises, a test can make it do what brokers do 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.clock import Clock
@@ -142,6 +143,7 @@ class FakeBroker:
             for pattern, qos in hello.subscriptions:
                 if matches(pattern, topic):
                     session.queue.append(_Outgoing(topic, payload, qos, retained=True))
+        transport.stirred()
         return None
 
     def _take(self, session: _Session, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
@@ -169,6 +171,7 @@ class FakeBroker:
             granted = [granted for pattern, granted in session.hello.subscriptions if matches(pattern, topic)]
             if granted:
                 session.queue.append(_Outgoing(topic, payload, min(qos, max(granted)), retained=False))
+                session.transport.stirred()
 
     def _end(self, session: _Session, *, will: bool) -> None:
         if self._sessions.get(session.hello.client_id) is session:
@@ -218,10 +221,21 @@ class FakeTransport:
         self._heard = 0.0
         self._life = 0  # counts connections, so that an old acknowledgement is nothing
         self.woken = 0
+        self.stirred: Callable[[], None] = lambda: None  # called when a real socket would end the wait in `poll`
 
     @property
     def connected(self) -> bool:
         return self._session is not None
+
+    @property
+    def holds_something(self) -> bool:
+        """`poll` has something to hand over."""
+        if self._happenings:
+            return True
+        session = self._session
+        if session is None or not session.queue or session.unacked >= INFLIGHT_MAX:
+            return False
+        return self._target()._reachable(self._hello.client_id)
 
     def connect(self, broker: Broker, hello: Hello) -> None:
         self._forget()
@@ -317,6 +331,7 @@ class FakeTransport:
 
     def wake(self) -> None:
         self.woken += 1
+        self.stirred()
 
     def close(self) -> None:
         """As of the real one."""
@@ -326,6 +341,7 @@ class FakeTransport:
         if self._session is not None:
             self._forget()
             self._happenings.append(Disconnected(self._address, reason))
+            self.stirred()
 
     def _forget(self) -> None:
         self._session = None

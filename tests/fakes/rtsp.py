@@ -6,10 +6,12 @@ SPS and PPS are sent in the session description only, as many cameras do.
 from __future__ import annotations
 
 import base64
+import math
 import random
 import socket
 import struct
 import threading
+import time
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -28,10 +30,22 @@ class Fault(StrEnum):
 
 
 class RtspServer:
-    """Serves `units` (key frame, Annex B) in a loop at `fps`, to any number of clients, until `close`."""
+    """Serves `units` (key frame, Annex B) in a loop at `fps`, to any number of clients, until `close`.
 
-    def __init__(self, units: Sequence[tuple[bool, bytes]], *, fps: int, fault: Fault = Fault.NONE) -> None:
+    With `epoch_s` (time.monotonic) all clients see the same scene at the same moment, as before a real camera, each
+    from the next key frame on; without it each begins with the first unit.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[tuple[bool, bytes]],
+        *,
+        fps: int,
+        fault: Fault = Fault.NONE,
+        epoch_s: float | None = None,
+    ) -> None:
         self.fault = fault
+        self._epoch_s = epoch_s
         self.clients = 0  # sessions that reached PLAY
         self._units = units
         self._fps = fps
@@ -118,8 +132,8 @@ class RtspServer:
         client.settimeout(2)
         rng = random.Random(1)
         sequence = 100
-        number = 0
-        while not self._stop.wait(1 / self._fps):
+        number = self._next_key()
+        while not self._stop.wait(self._pause_s(number)):
             if number > self._fps and self.fault is Fault.HANGS:
                 self._stop.wait()
                 return
@@ -130,14 +144,31 @@ class RtspServer:
             slices = [nal for nal in h264.nals(data) if nal[0] & 0x1F not in {h264.SPS, h264.PPS}]
             if self.fault is Fault.RUBBISH:
                 slices = [b"\x65" + rng.randbytes(600)]
+            burst = b""
             for at, nal in enumerate(slices):
                 for payload, last in _payloads(nal):
                     sequence = (sequence + 1) & 0xFFFF
                     marker = 0x80 if last and at == len(slices) - 1 else 0
                     stamp = (1_000_000 + number * 90_000 // self._fps) & 0xFFFFFFFF
                     rtp = struct.pack("!BBHII", 0x80, 96 | marker, sequence, stamp, 0x5EED) + payload
-                    client.sendall(b"$\x00" + struct.pack("!H", len(rtp)) + rtp)
+                    burst += b"$\x00" + struct.pack("!H", len(rtp)) + rtp
+            client.sendall(burst)
             number += 1
+
+    def _next_key(self) -> int:
+        """Number of the picture to begin with."""
+        if self._epoch_s is None:
+            return 0
+        number = math.ceil((time.monotonic() - self._epoch_s) * self._fps)
+        while not self._units[number % len(self._units)][0]:
+            number += 1
+        return number
+
+    def _pause_s(self, number: int) -> float:
+        """Until picture `number` is sent."""
+        if self._epoch_s is None:
+            return 1 / self._fps
+        return max(self._epoch_s + number / self._fps - time.monotonic(), 0.0)
 
 
 def _payloads(nal: bytes, size: int = 1400) -> list[tuple[bytes, bool]]:

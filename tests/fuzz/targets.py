@@ -33,7 +33,7 @@ from agent.evidence.ledger import Ledger
 from agent.local import LocalWorker
 from agent.recording.fragments import scan
 from agent.recording.recover import recover
-from agent.station.intake import take
+from agent.station.intake import take, take_all
 from agent.store.store import Origin, Store
 from agent.types import NS, Event, Hold, Kind, Phase, Priority, UtcReading
 from agent.uplink.commands import Judge, Run, Verb
@@ -353,6 +353,10 @@ def _wire_check(data: bytes) -> None:
         with _refusing():
             taken = take(f"wardpost/v1/ward/cam-7/{channel}", data, site="ward")
             assert taken.node == "cam-7", "a message speaks for another node"
+    for channel in ("events", "records"):
+        for payload in (data, b"[" + data + b"]", b"[" + data + b"," + data + b"]"):
+            parts, _refused = take_all(f"wardpost/v1/ward/cam-7/{channel}", payload, site="ward")
+            assert all(part.node == "cam-7" for part in parts), "a part of a batch speaks for another node"
     with _refusing():
         wire.parse_topic(data.decode("utf-8", "replace"))
 

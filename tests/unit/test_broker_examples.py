@@ -53,10 +53,11 @@ def test_a_node_may_say_what_the_contract_has_and_nothing_in_anothers_name(rules
     mine = Topics(site[1], name)
     writes, reads = rules(name)
     assert writes and reads
-    for topic in (mine.status, mine.heartbeat, mine.event("person"), mine.record, mine.reply("0" * 36)):
+    said = (mine.event("person"), mine.events, mine.record, mine.records, mine.reply("0" * 36))
+    for topic in (mine.status, mine.heartbeat, *said):
         assert any(matches(pattern, topic) for pattern in writes), f"{topic} cannot be said"
     for topic in (mine.ack, mine.command("siren")):
         assert any(matches(pattern, topic) for pattern in reads), f"{topic} cannot be heard"
     other = Topics(site[1], "somebody-else")
-    for topic in (other.status, other.event("person"), other.record, mine.ack, mine.command("siren")):
+    for topic in (other.status, other.event("person"), other.events, other.record, other.records, mine.ack, mine.command("siren")):
         assert not any(matches(pattern, topic) for pattern in writes), f"{topic} can be forged"

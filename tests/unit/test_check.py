@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.check import EXIT_CONFIG, EXIT_OK, Finding, Level, Probe, check, crossing
+from agent.check import EXIT_CONFIG, EXIT_OK, Finding, Level, Probe, check
 from agent.config import Config
 from agent.errors import ConfigError, Transient
 from agent.types import NS
+from agent.vision.geometry import crossing
 from tests.fakes.clock import FakeClock
 
 NOW = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
@@ -56,7 +57,11 @@ class Site:
         self.settings: dict[str, dict[str, Any]] = {
             "node": {"site": "s", "id": "n", "data": str(folder / "data")},
             "camera": {"driver": "stream", "url": "rtsp://camera/1"},
-            "uplink": {"brokers": ["mqtt://localhost:1883"], "command_key": str(folder / "hq.pub")},
+            "uplink": {
+                "brokers": ["mqtt://localhost:1883"],
+                "command_key": str(folder / "hq.pub"),
+                "station_key": "ab" * 32,
+            },
             "recording": {"budget_gb": 1.2, "free_gb_min": 0.0},
             "vision.detector": {"model": str(folder / "model.tflite"), "labels": str(folder / "labels.txt")},
         }
@@ -160,6 +165,31 @@ SPOILS: dict[str, tuple[Callable[[Site], object], str]] = {
         "problem: camera.url: /dev/video99 does not exist",
     ),
     "unused url": (lambda s: s.set("camera", driver="picamera2"), "warning: camera.url: is not used"),
+    "bow tie ignored": (
+        lambda s: s.set("vision", ignore_masks=[BOW_TIE]),
+        "problem: vision.ignore_masks[0]: crosses itself",
+    ),
+    "no such zone": (
+        lambda s: setattr(
+            s,
+            "extra",
+            f'[[zones]]\nname = "yard"\npolygon = {toml(SQUARE)}\n'
+            '[[rules]]\nname = "a"\nkind = "enters"\nzones = ["yrad"]\n',
+        ),
+        "problem: rules[0].zones: there is no zone 'yrad'; did you mean 'yard'?",
+    ),
+    "no such label": (
+        lambda s: setattr(s, "extra", '[[rules]]\nname = "a"\nkind = "loiters"\nlabels = ["persno"]\n'),
+        "problem: rules[0].labels: Invalid enum value 'persno' (at [0]); did you mean 'person'?",
+    ),
+    "no such time zone": (
+        lambda s: s.set("calendar", time_zone="Europe/Berlim"),
+        "problem: calendar.time_zone: 'Europe/Berlim' is not a time zone that this machine knows; write a name",
+    ),
+    "no hours": (
+        lambda s: setattr(s, "extra", '[[schedules]]\nname = "a"\nhours = ["07:00-07:00"]\n'),
+        "problem: schedules[0].hours: '07:00-07:00' is no time at all; write",
+    ),
     "masks": (lambda s: s.set("camera", masks=[SQUARE]), "warning: camera.masks: on a stream every picture"),
     "bow tie mask": (lambda s: s.set("camera", masks=[BOW_TIE]), "problem: camera.masks[0]: crosses itself"),
     "thin mask": (lambda s: s.set("camera", masks=[SQUARE[:2]]), "problem: camera.masks[0]: has 2 corners"),
@@ -208,6 +238,20 @@ SPOILS: dict[str, tuple[Callable[[Site], object], str]] = {
         "problem: uplink.password_file: is set without uplink.username",
     ),
     "no command key": (lambda s: s.set("uplink", command_key=""), "warning: uplink.command_key: is empty: commands"),
+    "no station key": (
+        lambda s: s.set("uplink", station_key=""),
+        "warning: uplink.station_key: is empty: whoever signs",
+    ),
+    "no key of the station": (
+        lambda s: s.set("uplink", station_key="/nowhere"),
+        "problem: uplink.station_key: /nowhere is neither 64 hex digits nor a readable PEM public key",
+    ),
+    "station key of another kind": (
+        lambda s: s.set(
+            "uplink", station_key=str(s.write("st.pub", public_pem(ec.generate_private_key(ec.SECP256R1()))))
+        ),
+        "problem: uplink.station_key: ",
+    ),
     "command key of another kind": (
         lambda s: s.write("hq.pub", public_pem(ec.generate_private_key(ec.SECP256R1()))),
         "problem: uplink.command_key: ",

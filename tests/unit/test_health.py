@@ -176,6 +176,7 @@ class Book:
         self.anchors: list[TimeAnchor] = []
         self.alives = 0
         self.signs: list[tuple[str, str, bool]] = []
+        self.sign_ns: list[int] = []
         self.full = False
 
     def alive(self) -> None:
@@ -186,9 +187,10 @@ class Book:
         self._check()
         self.anchors.append(anchor)
 
-    def add_sign(self, what: str, text: str, *, active: bool) -> None:
+    def add_sign(self, what: str, text: str, *, active: bool, boot_ns: int | None = None) -> None:
         self._check()
         self.signs.append((what, text, active))
+        self.sign_ns.append(boot_ns or 0)
 
     def _check(self) -> None:
         if self.full:
@@ -290,3 +292,37 @@ def test_a_card_that_cannot_be_asked_is_not_an_alert_of_no_space() -> None:
     post.free = -1
     post.run(300)
     assert post.events == []
+
+
+def test_a_link_is_on_record_as_gone_for_as_long_as_it_was_gone() -> None:
+    """A change must last before it is written down, and is written down as of its beginning: the account of a dead
+    network once began and ended ten to twenty seconds late.
+    """
+    post = Post()
+    state = [""]
+    worker = HealthWorker(
+        clock=post.clock, ledger=post.book, new_id=str, report=post.events.extend, retry_reports=lambda: None,
+        free_bytes=lambda: 10**9, free_bytes_min=0, signs={"link": lambda: state[0]},
+    )  # fmt: skip
+    worker.open()
+    post.worker = worker
+    post.run(30.0)
+    went_ns = post.clock.boot_ns()
+    state[0] = "no broker is connected"
+    post.run(7.0)
+    state[0] = "connected, but no station acknowledges"  # still the same outage
+    post.run(50.0)
+    back_ns = post.clock.boot_ns()
+    state[0] = ""
+    post.run(30.0)
+    down = [ns for (_, _, active), ns in zip(post.book.signs, post.book.sign_ns, strict=True) if active]
+    up = [ns for (_, _, active), ns in zip(post.book.signs, post.book.sign_ns, strict=True) if not active]
+    assert 0 <= down[0] - went_ns <= 2 * NS
+    assert 0 <= up[-1] - back_ns <= 2 * NS
+    post.run(60.0)
+    written = len(post.book.signs)
+    state[0] = "no broker is connected"
+    post.run(8.0)
+    state[0] = ""
+    post.run(60.0)
+    assert len(post.book.signs) == written, "a link that flaps does not wear out the card"

@@ -61,6 +61,22 @@ def test_where_the_clock_is_uncertain_rather_more_is_held() -> None:
     assert not kept([segment(5)], [hold(5, 6)], unplaced, 1 << 40).names
 
 
+def test_footage_is_held_by_every_time_that_it_has_gone_by() -> None:
+    """The clock was an hour wrong when somebody asked, and somebody vouched for it; then it was corrected."""
+    boot_id = segment(5).boot_id
+    before = TimeAnchor(boot_id, 0, 0, 5, "ntp")
+    after = TimeAnchor(boot_id, 20 * NS, 3620 * NS, 5, "ntp")
+    corrected = Timeline([before, after])
+    named = kept([segment(n) for n in range(9)], [hold(5, 6)], Timeline([before]), 1 << 40).names
+    assert named
+    assert kept([segment(n) for n in range(9)], [hold(5, 6)], corrected, 1 << 40).names == named
+    assert kept([segment(n) for n in range(9)], [hold(3605, 3606, n=1)], corrected, 1 << 40).names == named
+    assert not kept([segment(n) for n in range(9)], [hold(1800, 1801)], corrected, 1 << 40).names
+    jitter = Timeline([before, TimeAnchor(boot_id, 20 * NS, 20 * NS + NS // 10, 4, "ntp")])
+    assert len(jitter.labels(boot_id, 0)) == 1
+    assert jitter.labels("e" * 32, 0) == []
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20)), max_size=5),
     st.lists(st.integers(1, 300), min_size=1, max_size=40),

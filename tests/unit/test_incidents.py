@@ -1,4 +1,4 @@
-"""The rules: one visit is one incident with one id, told when it matters, and it always ends."""
+"""Incidents: one visit is one incident with one id, told when it matters, and it always ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agent.config import VisionSettings, ZoneSettings
 from agent.types import NS, Box, Event, Kind, Label, Phase, Priority
-from agent.vision.rules import OPEN_MAX, Rules
+from agent.vision.incidents import OPEN_MAX, Incidents
 from agent.vision.tracker import Track
 from agent.vision.zones import ZoneMap
 
@@ -19,9 +19,9 @@ DOOR = ZoneSettings(name="door", polygon=((0.8, 0.5), (1, 0.5), (1, 1), (0.8, 1)
 LEAF = Box(0.1, 0.1, 0.05, 0.05)
 
 
-def rules(**settings: object) -> Rules:
+def rules(**settings: object) -> Incidents:
     ids = itertools.count(1)
-    return Rules(
+    return Incidents(
         settings=VisionSettings(**settings),  # type: ignore[arg-type]
         zones=ZoneMap([YARD, DOOR]),
         place="the gate",

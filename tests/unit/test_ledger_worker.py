@@ -438,3 +438,26 @@ def test_days_without_network_leave_no_hole_at_the_station(tmp_path: Path) -> No
     assert delivered == post.lines()[: len(delivered)], "in order, each once"
     assert len(delivered) >= len(post.lines()) - 3, "and all of them, but for those of the last start"
     post.end()
+
+
+def test_an_outbox_full_of_alerts_stays_within_its_bound_and_the_lines_follow_when_there_is_room(tmp_path: Path) -> None:
+    """Lines came on top of a full outbox once: 125 rows where 100 may be."""
+    post = Post(tmp_path, outbox_rows_max=100).boot()
+    for _ in range(150):
+        post.event(Priority.ALERT)
+        post.clock.advance(BATCH_S)
+        post.step()
+        assert post.db.outbox_rows <= 100
+    assert len(post.lines()) > 150
+
+    def deliver() -> list[bytes]:
+        rows = post.db.pending(1000)
+        post.db.acknowledge([(row.sequence, row.sequence) for row in rows])
+        post.clock.advance(BATCH_S)
+        post.step()
+        assert post.db.outbox_rows <= 100
+        return [wire.decode(row.body, wire.Record).line.encode() for row in rows if row.kind == "record"]
+
+    delivered = [line for _ in range(30) for line in deliver()]
+    assert delivered == post.lines()
+    post.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -68,6 +69,30 @@ def test_a_receipt_that_is_not_to_be_believed_is_not_kept() -> None:
         with pytest.raises(Corrupt, match=why):
             book.add(line, head)
     assert len(disk.content(FILE).splitlines()) == 1
+
+
+def test_a_station_that_the_settings_name_is_believed_and_no_other() -> None:
+    """Whoever signs first is not believed for that, and what is refused is counted."""
+    disk = FakeDisk()
+    book = ReceiptBook(disk, NODE, STATION.public)
+    book.open()
+    assert book.station() == {"key": STATION.keyid, "pinned": True, "receipts_refused": 0}
+    with pytest.raises(Corrupt, match=rf"by station key {THIEF.keyid}; uplink.station_key says {STATION.keyid}"):
+        book.add(receipt_for(LINES[0], 1, key=THIEF), digest(LINES[0]))
+    assert book.station()["receipts_refused"] == 1
+    assert book.add(receipt_for(LINES[1], 2), digest(LINES[1]))
+
+
+def test_receipts_that_were_believed_at_first_sight_count_for_nothing_once_the_settings_know_better() -> None:
+    disk = FakeDisk()
+    assert opened(disk).add(receipt_for(LINES[4], 5, key=THIEF), digest(LINES[4]))
+    book = ReceiptBook(disk, NODE, STATION.public)
+    book.open()
+    assert book.newest is None and book.keyid == STATION.keyid
+    assert book.add(receipt_for(LINES[1], 2), digest(LINES[1]))
+    again = ReceiptBook(disk, NODE, STATION.public)
+    again.open()
+    assert again.newest is not None and again.newest.payload.seq == 2
 
 
 def test_cuts_and_faults_leave_receipts_whole_or_absent() -> None:
@@ -274,6 +299,34 @@ def test_a_key_that_the_old_key_introduces_is_believed(desk: Desk) -> None:
     assert new.keyid in desk.reader.keys("cam-7")
 
 
+def test_who_is_believed_and_why_is_a_line_of_watch(desk: Desk) -> None:
+    """At first sight, then by the chain; each once, for a person to compare; a registered one says so."""
+    watcher = Watcher(desk.reader, as_json=False)
+    disk = FakeDisk()
+    ledger, _ = boot(disk, desk.clock, LedgerMark(0, ""))
+    first = ledger.key
+    desk.send(*(line.line for line in ledger.append([fact(1)])))
+    (line,) = watcher.lines()
+    assert "Post cam-7 has told its key for the first time" in line and first.public.hex() in line
+    assert "wardpost key show" in line
+    desk.clock.step_utc(-3600)  # a key that comes by a clock that went back is told all the same
+    new = keys.make(disk, "node")
+    ledger.add_key(new)
+    told = body(keyid=new.keyid, public=new.public.hex(), algorithm="Ed25519")
+    desk.send(*(line.line for line in ledger.append([fact(2, RecordKind.KEY, told), fact(3)])))
+    (line,) = watcher.lines()
+    assert f"has a new key, introduced by the one before: {new.keyid}" in line
+    assert list(watcher.lines()) == []
+    later = Watcher(desk.reader, as_json=True)
+    later.from_now()
+    assert list(later.lines()) == []
+    everything = [json.loads(line) for line in Watcher(desk.reader, as_json=True).lines()]
+    assert {(line["kind"], line["node"], line["how"]) for line in everything} == {
+        ("key", "cam-7", "pinned"),
+        ("key", "cam-7", "introduced"),
+    }
+
+
 def test_an_altered_line_and_one_of_another_node_are_refused(desk: Desk) -> None:
     desk.meet()
     assert desk.send(LINES[0].replace(b'"sig":"', b'"sig":"A', 1)) == []
@@ -295,7 +348,7 @@ def test_the_same_alarm_is_told_once_in_a_while(desk: Desk) -> None:
 def test_an_alarm_is_a_line_of_watch(desk: Desk) -> None:
     desk.meet()
     desk.send(*chain(1, key=THIEF))
-    (line,) = Watcher(desk.reader, as_json=False).lines()
+    _key, line = Watcher(desk.reader, as_json=False).lines()
     assert "EVIDENCE ALARM at post cam-7: foreign-key: record 1 is signed with key" in line
     assert "Refused" not in line
 

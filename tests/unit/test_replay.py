@@ -16,6 +16,8 @@ from agent.config import DetectorSettings
 from agent.drivers import model_paths
 from agent.errors import ConfigError
 
+DATA = Path("/work/shared/data")
+
 
 @pytest.fixture
 def footage(assets: Assets, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -82,6 +84,67 @@ def test_every_frame_measures_the_detector_itself(
     scores = [d["score"] for line in lines for d in line["detections"]]
     assert min(scores) >= 0.1
     assert min(scores) < 0.4, "not only what would be an alert"
+
+
+def test_what_it_saw_and_why_is_drawn_as_a_picture_and_as_a_film(
+    footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import av
+    import cv2
+
+    picture, film = tmp_path / "seen.png", tmp_path / "seen.mp4"
+    events, summary = replayed(capsys, str(footage), "--picture", str(picture), "--video", str(film))
+    drawn = cv2.imread(str(picture))
+    assert drawn is not None and drawn.shape[1] == 640
+    incidents = len({event["id"] for event in events})
+    assert drawn.shape[0] >= 272 + 18 * min(incidents, 14), "a line for each incident below the picture"
+    red = (drawn[:272, :, 2] > 200) & (drawn[:272, :, 0] < 90) & (drawn[:272, :, 1] < 90)
+    assert red.sum() > 300, "somebody is framed in the colour of persons"
+    with av.open(str(film)) as container:
+        frames = list(container.decode(video=0))
+    assert len(frames) == summary["frames"]
+    assert (frames[0].width, frames[0].height) == (640, 272 + 4 * 18)
+    assert float(frames[-1].time) == pytest.approx(summary["media_s"], abs=0.3), "in the film's own time"
+
+
+@pytest.mark.parametrize("name", ["seen.xyz", "seen"])
+def test_a_picture_of_no_known_kind_is_refused_before_the_work(
+    footage: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", str(footage), "--picture", str(tmp_path / name)]) == 78
+    assert "use .png or .jpg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--picture", "--video"])
+def test_a_place_that_cannot_be_written_is_one_line(
+    footage: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "out.png" if option == "--picture" else "out.mp4"
+    assert main(["replay", str(footage), option, str(tmp_path / "nowhere" / name)]) in (1, 78)
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("wardpost:")]
+    assert "nowhere" in said and "cannot be written" in said
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="evaluation data is not on this machine")
+def test_real_footage_is_evaluated_in_a_table_and_as_json(
+    footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import av
+
+    short = tmp_path / "short.avi"
+    with av.open(str(DATA / "vtest.avi")) as source, av.open(str(short), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(source.streams.video[0])):
+            if packet.dts is None or number == 30:
+                break
+            packet.stream = stream
+            target.mux(packet)
+    assert main(["evaluate", str(short), str(DATA / "vtest.gt.txt"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["detector"]["frames"] == 30 and told["detector"]["ap50"] > 0.6
+    assert told["events"]["visits"] >= 3 and told["events"]["found"] >= 2
+    assert main(["evaluate", str(tmp_path / "none.avi"), str(DATA / "vtest.gt.txt")]) == 78
+    assert "none.avi: no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -346,3 +346,68 @@ def test_another_site_is_another_stations_business() -> None:
 def test_the_example_configuration_is_a_station(tmp_path: Path) -> None:
     settings = load(ROOT / "deploy" / "station.example.toml", StationSettings)
     Station(settings, clock=FakeClock(), rng=random.Random(1)).transport.close()
+
+
+# -- batches -------------------------------------------------------------------------------------------------------------
+
+
+def batch(*parts: bytes) -> bytes:
+    return b"[" + b",".join(parts) + b"]"
+
+
+def test_a_batch_is_stored_as_its_events_would_be_alone(scene: Scene) -> None:
+    scene.node.publish(
+        wire.Topics("ward-7", "gate-2").events, batch(*(wire.encode(event(n)) for n in (2, 1, 3))), qos=1
+    )
+    [receipt] = scene.run()
+    assert (receipt.stored, receipt.head) == ([(1, 3)], 3)
+    with closing(sqlite3.connect(scene.folder / "station.db")) as db:
+        rows = db.execute("select sequence, kind, body from event order by sequence").fetchall()
+    assert rows == [(n, "person", wire.encode(event(n))) for n in (1, 2, 3)]
+    scene.send(event(2))
+    assert [r.stored for r in scene.run()] == [[(2, 2)]], "known, whichever way it came"
+    assert len(scene.sequences()) == 3
+
+
+def test_a_bad_part_of_a_batch_is_refused_and_the_good_ones_are_kept(scene: Scene) -> None:
+    good = wire.encode(event(1))
+    newer = wire.encode(event(2)).replace(b'"started"', b'"paused"')  # a phase this station does not know: kept
+    bad = [
+        wire.encode(event(3, node="gate-3")),
+        b"1",
+        b"[[[]]]",
+        b"{}",
+        newer.replace(b"wardpost.person", b"something.else"),
+        wire.encode(event(1, id_=uid(77))),  # a second event of that number
+        wire.encode(event(5, id_=event(1).id)),  # a second number of that event
+    ]
+    scene.node.publish(wire.Topics("ward-7", "gate-2").events, batch(good, *bad[:3], newer, *bad[3:], good), qos=1)
+    [receipt] = scene.run()
+    assert receipt.stored == [(1, 2)]
+    assert sorted(scene.sequences()) == [1, 2]
+    told = scene.rejects()
+    assert told[0].startswith("5 of a batch of 10, the first: source says 'wardpost/ward-7/gate-3'")
+    assert len(told) == 3, "one line for what cannot be read, and one for each that contradicts what is stored"
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (b"", "batch: "),
+        (b"{}", "batch: Expected `array`"),
+        (b"[]", "of length >= 1"),
+        (batch(*[b"{}"] * (wire.BATCH_EVENTS_MAX + 1)), f"of length <= {wire.BATCH_EVENTS_MAX}"),
+        (b"[" * 30_000, "batch: "),
+        (b"[" + b"[" * 20_000 + b"]" * 20_000 + b"]", ""),
+        (batch(b'"' + b"x" * 70_000 + b'"'), "the limit is 65536"),
+        (b'["\xff\xfe"]', ""),
+    ],
+)
+def test_what_is_no_batch_is_refused_whole_and_the_desk_goes_on(scene: Scene, payload: bytes, why: str) -> None:
+    for topic in (wire.Topics("ward-7", "gate-2").events, wire.Topics("ward-7", "gate-2").records):
+        scene.node.publish(topic, payload, qos=1)
+    assert scene.run() == []
+    assert len(scene.rejects()) == 2
+    assert all(why in reason and len(reason) < 300 for reason in scene.rejects())
+    scene.send(event(1))
+    assert [r.stored for r in scene.run()] == [[(1, 1)]]

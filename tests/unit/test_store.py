@@ -12,6 +12,7 @@ from agent import boot, wire
 from agent.clock import uuid7_maker
 from agent.disk import PosixDisk
 from agent.errors import Corrupt, Transient
+from agent.evidence.records import LedgerLine
 from agent.reporter import Reporter
 from agent.store.store import InUse, Origin, Store
 from agent.types import Box, Cause, EndReason, Event, Gap, Kind, Label, Phase, Priority, Segment
@@ -290,4 +291,58 @@ def test_a_schema_that_is_not_even_text_is_set_aside(tmp_path: Path, clock: Fake
     store, said = boot.open_store(lambda: make_store(tmp_path / "wardpost.db", clock), PosixDisk(tmp_path))
     assert said is not None
     assert "set aside" in said
+    store.close()
+
+
+def test_what_is_noted_as_acknowledged_goes_with_the_next_transaction_or_comes_back_after_a_cut(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    store = make_store(tmp_path / "wardpost.db", clock)
+    store.open()
+    store.start_session()
+    store.commit([an_event(clock) for _ in range(5)])
+    store.note_acknowledged([(1, 2), (9, 12)])
+    assert [row.sequence for row in store.pending(9)] == [3, 4, 5]
+    assert [row.sequence for row in store.pending(9, skip={4})] == [3, 5]
+    store.close()  # as a cut would: nothing was written
+    store.open()
+    assert (store.outbox_rows, store.acknowledged_rows) == (5, 0)
+    store.note_acknowledged([(1, 2)])
+    store.alive()
+    assert (store.outbox_rows, store.acknowledged_rows) == (3, 0)
+    assert store._query("select count(*) from outbox") == [(3,)]
+    store.close()
+
+
+def test_a_transaction_that_fails_leaves_what_was_noted_for_the_next(
+    store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.commit([an_event(clock)])
+    store.note_acknowledged([(1, 1)])
+    assert store.outbox_rows == 0
+    with monkeypatch.context() as patch:
+
+        def full(_step: str) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        patch.setattr(store, "_crash_point", full)
+        with pytest.raises(Transient):
+            store.commit([an_event(clock)])
+    assert (store.outbox_rows, store.acknowledged_rows) == (0, 1)
+    assert store.commit([an_event(clock)]) == [2]
+    assert (store.outbox_rows, store.acknowledged_rows) == (1, 0)
+
+
+def test_an_acknowledgement_costs_the_same_however_much_still_waits(tmp_path: Path, clock: FakeClock) -> None:
+    """To delete a line of the ledger, SQLite once looked through the whole outbox for it (a foreign key)."""
+    store = make_store(tmp_path / "wardpost.db", clock, outbox_rows_max=20_000)
+    store.open()
+    store.start_session()
+    store.commit([an_event(clock, Priority.NOTICE) for _ in range(4000)])
+    store.hand_over([LedgerLine(seq=n, number=None, line=b"{}", head="0" * 64) for n in range(1, 201)])
+    assert store._db is not None
+    looks: list[int] = []
+    store._db.set_progress_handler(lambda: looks.append(1), 1000)
+    assert store.acknowledge([(4001, 4200)]) == 200
+    assert len(looks) < 100, f"{len(looks)} thousand steps of SQLite's machine for 200 lines"
     store.close()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
-from agent.types import Box, Frame
+from agent.types import NS, Box, Event, Frame, Kind, Phase, Priority
 from agent.vision import thumbnail
 from agent.vision.opencv import cv2
+
+if TYPE_CHECKING:
+    from agent.types import Bgr
 
 
 class Picture:
@@ -53,3 +59,40 @@ def test_the_context_holds_the_box_and_some_of_its_surroundings() -> None:
 
 def test_a_picture_without_pixels_has_no_thumbnail() -> None:
     assert thumbnail.jpeg(np.zeros((0, 0, 3), np.uint8)) is None
+
+
+def picture_frame(seq: int, boot_ns: int) -> Frame:
+    rng = np.random.default_rng(seq)
+    bgr = rng.integers(0, 255, (180, 320, 3), dtype=np.uint8)
+
+    class Source:
+        def crop(self, box: Box, px_max: int) -> Bgr:
+            return bgr
+
+    return Frame(seq, boot_ns, np.zeros((180, 320), np.uint8), Source())
+
+
+def an_event(phase: Phase, box: Box, boot_ns: int) -> Event:
+    return Event("one", Kind.PERSON, phase, boot_ns, Priority.ALERT, score=0.5, box=box)
+
+
+def test_the_best_shot_of_a_visit_goes_out_at_its_end_unless_it_has_been_sent() -> None:
+    far, near = Box(0.4, 0.4, 0.05, 0.1), Box(0.3, 0.2, 0.2, 0.6)
+    shots = thumbnail.BestShots()
+    shots.told(an_event(Phase.STARTED, far, NS), b"far")
+    assert shots.take("one") is None  # nothing better has come
+    shots.told(an_event(Phase.STARTED, far, NS), b"far")
+    shots.offer("one", box=near, score=0.8, frame=picture_frame(1, 3 * NS))
+    shots.offer("one", box=far, score=0.8, frame=picture_frame(2, 5 * NS))
+    best = shots.take("one")
+    assert best is not None and best == thumbnail.of(picture_frame(1, 3 * NS), near)
+    assert shots.take("one") is None
+
+
+def test_best_shots_are_bounded_and_a_stranger_has_none() -> None:
+    shots = thumbnail.BestShots()
+    for number in range(100):
+        shots.told(dataclasses.replace(an_event(Phase.STARTED, Box(0, 0, 0.1, 0.1), NS), incident=f"id-{number}"), b"x")
+    assert len(shots._shots) == thumbnail.SHOTS_MAX
+    shots.offer("nobody", box=Box(0, 0, 0.5, 0.5), score=1.0, frame=picture_frame(1, 9 * NS))
+    assert shots.take("nobody") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,6 +49,48 @@ def test_a_few_missed_looks_do_not_make_a_second_person() -> None:
         ids |= {track.id for track in tracks}
         assert len(tracks) == 1
     assert ids == {1}
+
+
+def test_who_vanishes_at_the_edge_has_gone_sooner_than_who_vanishes_in_the_open() -> None:
+    def steps_until_gone(x: float) -> int:
+        one = tracker()
+        for step in range(5):
+            show(one, [person(x + 0.002 * step, score=0.8)], step * STEP_NS)
+        return next(step for step in range(5, 60) if not show(one, [], step * STEP_NS))
+
+    assert steps_until_gone(0.96) == 4 + 15  # gone_s
+    assert steps_until_gone(0.5) == 4 + 30  # behind the pillar, for twice as long
+
+
+def test_who_comes_out_from_behind_the_van_is_the_one_who_went_behind_it() -> None:
+    one, ids = tracker(), set()
+    for step in range(50):
+        hidden = 12 <= step < 34  # 4.4 s, longer than gone_s
+        tracks = show(one, [] if hidden else [person(0.3 + (0.005 * step if step < 12 else 0.1))], step * STEP_NS)
+        ids |= {track.id for track in tracks}
+    assert ids == {1}
+
+
+RED, BLUE = np.zeros(128, np.float32), np.zeros(128, np.float32)
+RED[[3, 70]] = BLUE[[40, 110]] = 1.0
+
+
+def test_two_who_meet_and_turn_back_are_told_apart_by_how_they_look() -> None:
+    """Without looks they seem to pass each other: the velocity says so."""
+    ends = {}
+    for looks in (True, False):
+        one = tracker()
+        for step in range(31):
+            away = abs(15 - step) * 0.01  # towards each other, a moment behind one another, and back
+            finds = [person(0.5 - away - 0.002, score=0.8), person(0.5 + away + 0.002, score=0.8)]
+            if 14 <= step <= 17:
+                finds = finds[:1]
+            known = [RED, BLUE][: len(finds)] if looks else None
+            tracks = one.update(
+                finds, step * STEP_NS, looked=[FULL], motion=[find.box for find in finds], looks=known
+            )
+        ends[looks] = {track.id: track.box.x < 0.5 for track in tracks if track.missed == 0}
+    assert ends[True] == {1: True, 2: False}
 
 
 def test_two_people_who_pass_each_other_keep_their_ids() -> None:
@@ -140,7 +183,7 @@ def test_whatever_is_found_ids_rise_boxes_stay_inside_and_silence_empties_it(
         for track in tracks:
             assert min(track.box.x, track.box.y) >= 0 and max(track.box.x2, track.box.y2) <= 1 + 1e-9
             assert track.first_ns <= track.last_ns <= now_ns
-    for _ in range(25):
+    for _ in range(35):  # 7 s: in the open, somebody unseen is taken for hidden for twice gone_s
         now_ns += STEP_NS
         tracks = show(one, [], now_ns)
     assert tracks == []

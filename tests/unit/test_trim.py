@@ -40,6 +40,19 @@ def test_an_old_boot_keeps_its_first_its_best_and_its_last_anchor(db: sqlite3.Co
     assert trim.trim(db, boot_id=now) == 0, "and it stays like that"
 
 
+def test_a_boot_that_is_over_keeps_each_setting_of_its_clock(db: sqlite3.Connection) -> None:
+    """A hold may have been asked for by the time that a wrong clock told: its footage is found by that time only."""
+    old, now = boots(db, 2)
+    wrong_ns = {5: 3600 * 10**9, 9: 0, 12: -(10**9)}
+    offset_ns = 0
+    for n in range(20):
+        offset_ns = wrong_ns.get(n, offset_ns)
+        db.execute("insert into anchor values (?, ?, ?, 5, 'ntp')", (old, n, n + offset_ns))
+    trim.trim(db, boot_id=now)
+    kept = [ns for (ns,) in db.execute("select boot_ns from anchor where boot_id = ? order by 1", (old,))]
+    assert kept == [0, 5, 9, 12, 19]
+
+
 def test_a_year_of_uptime_thins_its_anchors_and_keeps_the_best(db: sqlite3.Connection) -> None:
     (now,) = boots(db, 1)
     rows = [(now, n, n, None if n != 3001 else 5, "x") for n in range(5000)]

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from agent import wire
 from agent.clock import rfc3339, uuid7_maker
 from agent.errors import ConfigError, Transient
+from agent.evidence import records
 from agent.store.store import Origin, OutboxRow, Store
 from agent.types import NS, Event, Kind, Phase, Priority
 from agent.uplink import Broker, parse_broker
 from agent.uplink.commands import Drop, Judge, Refuse, Run, Verb, load_key
 from agent.uplink.window import RESERVE_ROWS, START_ROWS, Window
-from agent.uplink.worker import UplinkWorker, backoff_s
+from agent.uplink.worker import ACK_DELAY_S, ACK_ROWS_MAX, UplinkWorker, backoff_s
 from tests.fakes.broker import FakeBroker, FakeTransport
 from tests.fakes.clock import FakeClock
 
@@ -33,6 +34,13 @@ CLIENT = "wardpost_ward-7_gate-2"
 
 def row(sequence: int, priority: Priority = Priority.ALERT, size: int = 700) -> OutboxRow:
     return OutboxRow(sequence, priority, "person", 1, 0, b"x" * size)
+
+
+def events_in(topic: str, payload: bytes) -> list[wire.CloudEvent]:
+    """What a message brings: one event, a batch of them, or none."""
+    if topic == NODE.events:
+        return [wire.decode(part, wire.CloudEvent) for part in wire.decode_batch(payload)]
+    return [wire.decode(payload, wire.CloudEvent)] if "/event/" in topic else []
 
 
 # -- the window ---------------------------------------------------------------------------------------------------------
@@ -126,6 +134,7 @@ def test_whatever_is_lost_every_row_is_delivered_in_the_end(data: st.DataObject)
                 window.receipt([(r.sequence, r.sequence)], second)
                 del outbox[r.sequence]
         assert window.unacknowledged <= 8 + RESERVE_ROWS
+        assert window.due() > second  # a worker that waits until then must not spin
         if not outbox:
             return
     raise AssertionError(f"never delivered: {sorted(outbox)}")
@@ -170,9 +179,9 @@ class Scene:
         self.acknowledged = len(self.broker.routed)
         if self.station_up:
             for topic, payload in new:
-                if "/event/" in topic:
-                    sequence = wire.decode(payload, wire.CloudEvent).sequence
-                    self.receipt([(sequence, sequence)])
+                sequences = [event.sequence for event in events_in(topic, payload)]
+                if sequences:
+                    self.receipt(wire.ranges(sequences))
         self.acknowledged = len(self.broker.routed)
 
     def receipt(self, stored: list[tuple[int, int]], *, head: int = 0, epoch: str = "") -> None:
@@ -181,7 +190,7 @@ class Scene:
 
     def events(self, broker: FakeBroker | None = None) -> list[wire.CloudEvent]:
         routed = (broker or self.broker).routed
-        return [wire.decode(payload, wire.CloudEvent) for topic, payload in routed if "/event/" in topic]
+        return [event for topic, payload in routed for event in events_in(topic, payload)]
 
     def on(self, topic: str, kind: type[wire.M]) -> list[wire.M]:
         return [wire.decode(payload, kind) for t, payload in self.broker.routed if t.startswith(topic)]
@@ -340,6 +349,27 @@ def test_an_absent_station_does_not_make_the_node_flood_the_broker(scene: Scene)
     assert scene.store.outbox_rows == 0
 
 
+def test_an_absent_station_does_not_make_the_uplink_spin(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    poll = scene.transport.poll
+
+    def waits(timeout_s: float) -> Any:
+        found = poll(timeout_s)
+        if not found:
+            scene.clock.advance(timeout_s + 0.000_1)  # as a real one does, and the step takes time, too
+        return found
+
+    monkeypatch.setattr(scene.transport, "poll", waits)
+    monkeypatch.setattr(scene.worker, "_wait_s_max", 1.0)
+    scene.station_up = False
+    scene.commit(50, Priority.NOTICE)
+    steps, until_ns = 0, scene.clock.boot_ns() + 600 * NS
+    while scene.clock.boot_ns() < until_ns and steps < 5000:
+        scene.worker.step(scene.clock.boot_ns() / NS)
+        steps += 1
+    assert scene.worker.station_silent
+    assert steps < 800, f"{steps} steps in ten minutes in which nothing happens"
+
+
 def test_a_line_that_goes_dead_unnoticed_costs_seconds_and_no_event(scene: Scene) -> None:
     scene.run(1)
     scene.broker.partition(CLIENT)
@@ -374,9 +404,10 @@ def test_a_full_disk_under_the_outbox_loses_nothing(scene: Scene, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(scene.store, "acknowledge", full)
         scene.run(30)
-        assert scene.store.outbox_rows == 3
+        assert scene.store.acknowledged_rows == 3, "they are still on the disk, and known to be delivered"
+        assert len(scene.events()) == 3, "so nothing is sent again"
     scene.run(30)
-    assert scene.store.outbox_rows == 0
+    assert (scene.store.outbox_rows, scene.store.acknowledged_rows) == (0, 0)
 
 
 def test_heartbeats_keep_their_pace(scene: Scene) -> None:
@@ -613,3 +644,91 @@ def test_a_receipt_of_rubbish_is_nothing(scene: Scene) -> None:
     scene.receipt([(5, 1)])
     scene.run(1)
     assert scene.store.outbox_rows == 2
+
+
+# -- batches -------------------------------------------------------------------------------------------------------------
+
+
+def after_an_outage(scene: Scene, count: int, *, alerts: int = 0) -> None:
+    """A backlog of an hour ago."""
+    scene.broker.refuse = scene.spare.refuse = True
+    scene.commit(count, Priority.NOTICE, Kind.NODE)
+    if alerts:
+        scene.commit(alerts)
+    scene.run(60)
+    scene.broker.refuse = False
+
+
+def messages(scene: Scene, topic: str) -> list[bytes]:
+    return [payload for t, payload in scene.broker.routed if t == topic]
+
+
+def test_a_backlog_comes_in_batches_behind_its_alerts_each_event_once_and_late(scene: Scene) -> None:
+    after_an_outage(scene, 400, alerts=30)
+    scene.run(30)
+    assert scene.store.outbox_rows == 0
+    found = scene.events()
+    assert sorted(e.sequence for e in found) == list(range(1, 431))
+    assert [e.data.severity for e in found] == ["alert"] * 30 + ["notice"] * 400
+    assert all(e.historical for e in found)
+    assert 400 / 64 <= len(messages(scene, NODE.events)) <= 30
+    assert len(messages(scene, NODE.event("person"))) == 30, "alerts go one by one"
+
+
+def test_what_happens_now_is_not_batched(scene: Scene) -> None:
+    scene.run(1)
+    scene.commit(50, Priority.NOTICE, Kind.NODE)
+    scene.run(5)
+    assert messages(scene, NODE.events) == []
+    assert len(messages(scene, NODE.event("node"))) == 50
+
+
+def test_lines_of_the_ledger_go_together(scene: Scene) -> None:
+    lines = [records.LedgerLine(seq=n, number=None, line=b"{}", head="0" * 64) for n in range(1, 41)]
+    scene.store.hand_over(lines)
+    scene.run(2)
+    batches = [wire.decode_batch(payload) for payload in messages(scene, NODE.records)]
+    found = [wire.decode(part, wire.Record).sequence for parts in batches for part in parts]
+    assert found[:10] == list(range(1, 11)), "the first window of a connection"
+    assert messages(scene, NODE.record) == []
+
+
+def test_a_broker_that_swallows_batches_gets_every_event_alone_and_the_log_says_why(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its access list was not brought up to date: MQTT 3.1.1 acknowledges and drops."""
+    scene.broker.deny = {NODE.events, NODE.records}
+    after_an_outage(scene, 150, alerts=5)
+    for _ in range(20):  # something fresh comes now and then, so the station is not silent
+        scene.commit(1)
+        scene.run(6)
+    scene.run(30)
+    assert scene.store.outbox_rows == 0
+    assert {e.sequence for e in scene.events()} == set(range(1, 176))
+    assert any("access list" in r.message for r in caplog.records)
+
+
+def test_receipts_are_written_down_together_and_a_cut_before_that_doubles_nothing_in_effect(scene: Scene) -> None:
+    written: list[str] = []
+    scene.run(1)
+    scene.store._crash_point = written.append
+    for _ in range(8):
+        scene.commit(1)
+        scene.run(0.5)
+    assert [step for step in written if "acknowledge" in step] == [], "the next transaction takes them along"
+    assert (scene.store.outbox_rows, scene.store.acknowledged_rows) == (0, 1)
+    assert scene.store.pending(10) == [], "what is acknowledged is not sent again"
+    before = len(scene.events())
+    scene.run(ACK_DELAY_S + 1)
+    assert written.count("after commit: acknowledge") == 1
+    assert (scene.store.outbox_rows, scene.store.acknowledged_rows) == (0, 0)
+    assert len(scene.events()) == before
+
+
+def test_a_backlogs_receipts_do_not_wait_without_bound(scene: Scene) -> None:
+    after_an_outage(scene, ACK_ROWS_MAX + 300)
+    most = 0
+    for _ in range(40):
+        scene.run(0.25)
+        most = max(most, scene.store.acknowledged_rows)
+    assert most < ACK_ROWS_MAX + 120

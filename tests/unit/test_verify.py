@@ -24,7 +24,7 @@ import pytest
 
 from agent.evidence import dsse, standalone
 from agent.evidence.keys import Key, generate, public_pem
-from agent.evidence.standalone import EXTRACTION, LEDGER, MANIFEST, RECEIPTS, SIGNATURE
+from agent.evidence.standalone import EXTRACTION, LEDGER, MANIFEST, RECEIPTS, SIGNATURE, Signed
 from agent.evidence.verify import Ed25519, SecondOpinion, verify
 from agent.types import NS
 from tests.fakes.evidence_post import EvidencePost
@@ -614,18 +614,40 @@ def _signed(forger: Forger, key: Key) -> Forger:
     return forger
 
 
+class Remembering(Ed25519):
+    """Ed25519 that has the answer to what it was asked before: the same key, message and signature, to the byte.
+
+    Of a package with one flipped bit nearly all signatures are those of the package before; this is what makes ten
+    thousand of them affordable, and takes no check away.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Signed, bool] = {}
+
+    def check(self, many: list[Signed]) -> list[bool]:
+        for signed in many:
+            if signed not in self._known:
+                if len(self._known) > 10_000:
+                    self._known.clear()
+                (self._known[signed],) = super().check([signed])
+        return [self._known[signed] for signed in many]
+
+
 def flips(data: bytes, count: int, rng: random.Random, *, openssl_every: int) -> int:
     """Flips random bits, one at a time; no verifier may accept or fall over. Returns how many were tried.
 
     Accepted means `verified`. There is no harmless place: every byte of a package is covered.
     """
     altered = bytearray(data)
+    ours = Remembering()
     for n in range(count):
         bit = rng.randrange(len(data) * 8)
         altered[bit // 8] ^= 1 << bit % 8
         file = io.BytesIO(altered)
-        engine = standalone.OpenSsl() if n % openssl_every == 0 else Ed25519()
-        for check in (standalone.Check(file, [], engine), SecondOpinion(file, [])):
+        engine = standalone.OpenSsl() if n % openssl_every == 0 else ours
+        second = SecondOpinion(file, [])
+        second.ed25519 = ours
+        for check in (standalone.Check(file, [], engine), second):
             try:
                 check.run()
                 verdict = check.result()["verdict"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from agent.config import VisionSettings, ZoneSettings
+from agent.config import LineSettings, RuleSettings, VisionSettings, ZoneSettings
 from agent.errors import ConfigError, Transient
 from agent.types import NS, Box, Detection, Event, Frame, Kind, Phase, Priority
 from agent.vision.detector import Detector
@@ -62,7 +62,13 @@ class Post:
     """A vision worker with everything around it."""
 
     def __init__(
-        self, detector: Detector, *, every_frame: bool = False, settings: VisionSettings | None = None
+        self,
+        detector: Detector,
+        *,
+        every_frame: bool = False,
+        settings: VisionSettings | None = None,
+        rules: Sequence[RuleSettings] = (),
+        lines: Sequence[LineSettings] = (),
     ) -> None:
         self.frames: Inbox[Frame] = Inbox(1, WhenFull.LATEST)
         self.told: list[Event] = []
@@ -72,6 +78,8 @@ class Post:
             frames=self.frames,
             settings=settings or VisionSettings(),
             zones=[YARD],
+            lines=lines,
+            rules=rules,
             place="the gate",
             detector=detector,
             new_id=lambda: f"id-{next(ids)}",
@@ -102,6 +110,39 @@ class Post:
 
     def kinds(self) -> list[tuple[Kind, Phase]]:
         return [(event.kind, event.phase) for event in self.told]
+
+
+def test_with_a_rule_the_visit_alerts_when_it_fires_names_it_and_ends_with_its_path() -> None:
+    post = Post(
+        FakeDetector(bright_spots(score=0.7)),
+        rules=[RuleSettings(name="door", kind="crosses", line="l", direction="left")],
+        lines=[LineSettings(name="l", points=((0.5, 0.1), (0.5, 0.95)))],
+    )
+    post.idle(4)
+    post.visit()
+    post.idle(8)
+    assert [(event.phase, event.priority, event.rule) for event in post.told] == [
+        (Phase.STARTED, Priority.NOTICE, ""),
+        (Phase.UPDATED, Priority.ALERT, "door"),
+        (Phase.ENDED, Priority.ALERT, "door"),
+    ]
+    alert, end = post.told[1:]
+    assert alert.onvif == "tns1:RuleEngine/LineDetector/Crossed" and alert.thumbnail is not None
+    assert len(end.path) > 5 and end.path[0][0] < 0.3 and end.path[-1][0] > 0.7
+    assert end.dwell_ns is not None and end.dwell_ns > 3 * NS and end.height is not None and 0.2 < end.height < 0.6
+
+
+def test_who_walks_in_an_ignore_mask_is_neither_motion_nor_anybody() -> None:
+    street_mask = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.9), (0.0, 0.9))
+    post = Post(
+        FakeDetector(bright_spots(score=0.7)),
+        settings=VisionSettings(ignore_masks=(street_mask,)),
+    )
+    post.idle(4)
+    post.visit()
+    post.idle(8)
+    assert post.told == []
+    assert all(motion == 0 and tracks == 0 for _, motion, _, tracks in post.seen)
 
 
 def test_one_visit_is_one_alert_with_zone_score_and_picture_and_it_ends() -> None:

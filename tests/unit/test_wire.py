@@ -22,6 +22,9 @@ def test_every_topic_that_is_made_can_be_taken_apart(site: str, node: str, leaf:
     made = {
         "status": topics.status,
         "heartbeat": topics.heartbeat,
+        "events": topics.events,
+        "record": topics.record,
+        "records": topics.records,
         "ack": topics.ack,
         "event": topics.event(leaf),
         "cmd": topics.command(leaf),
@@ -101,3 +104,15 @@ def test_a_signature_covers_who_it_is_for() -> None:
     assert command.signing_bytes("s", "n") != command.signing_bytes("s", "m")
     other = wire.Command(id="1" * 36, verb="siren", expires="2026-11-21T00:00:01Z", args={"b": 1, "a": 2})
     assert command.signing_bytes("s", "n") != other.signing_bytes("s", "n")
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=20), max_size=3), min_size=1, max_size=100))
+def test_a_batch_gives_back_its_parts_byte_for_byte(parts: list[dict[str, str]]) -> None:
+    encoded = [json.dumps(part).encode() for part in parts]
+    assert wire.decode_batch(wire.encode_batch(encoded)) == encoded
+
+
+def test_a_batch_beyond_the_contract_is_a_bug_of_its_maker() -> None:
+    for parts in ([], [b"1"] * (wire.BATCH_EVENTS_MAX + 1), [b'"' + b"x" * 40_000 + b'"'] * 2):
+        with pytest.raises(ValueError, match="a batch of"):
+            wire.encode_batch(parts)

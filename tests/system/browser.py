@@ -1,0 +1,172 @@
+"""Debian's Chromium, driven by its own debugging protocol through a pair of pipes: no port, no library."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ANSWER_S_MAX = 30.0
+
+
+class Browser:
+    """One page. Every call waits for its answer."""
+
+    def __init__(self, process: subprocess.Popen[bytes], read: int, write: int) -> None:
+        self._process, self._read, self._write = process, read, write
+        self._rest, self._id, self._session = b"", 0, ""
+        self.errors: list[str] = []  # of scripts and of the security policy
+
+    def attach(self) -> None:
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            self._call(f"{domain}.enable")
+
+    def size(self, width: int, height: int, *, phone: bool = False) -> None:
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
+        self._call("Emulation.setTouchEmulationEnabled", enabled=phone)
+
+    def go(self, address: str) -> None:
+        self._call("Page.navigate", url=address)
+
+    def js(self, expression: str) -> Any:
+        """Its value, promises awaited."""
+        done = self._call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in done, done["exceptionDetails"]
+        return done["result"].get("value")
+
+    def wait(self, expression: str, within_s: float = 15.0) -> Any:
+        until = time.monotonic() + within_s
+        while not (found := self.js(expression)):
+            assert time.monotonic() < until, f"never true: {expression}; {self.errors}"
+            time.sleep(0.05)
+        return found
+
+    def mouse(self, kind: str, x: float, y: float, *, pressed: bool = True) -> None:
+        self._call(
+            "Input.dispatchMouseEvent",
+            type=kind,
+            x=x,
+            y=y,
+            button="left" if pressed else "none",
+            buttons=1 if pressed and kind != "mouseReleased" else 0,
+            clickCount=1,
+        )
+
+    def click(self, x: float, y: float) -> None:
+        self.mouse("mouseMoved", x, y, pressed=False)
+        self.mouse("mousePressed", x, y)
+        self.mouse("mouseReleased", x, y)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        self.mouse("mouseMoved", *start, pressed=False)
+        self.mouse("mousePressed", *start)
+        for step in (0.3, 0.7, 1.0):
+            self.mouse("mouseMoved", start[0] + (end[0] - start[0]) * step, start[1] + (end[1] - start[1]) * step)
+        self.mouse("mouseReleased", *end)
+
+    def tap(self, x: float, y: float) -> None:
+        self._call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+        self._call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def press(self, selector: str) -> None:
+        """A real click in the middle of an element."""
+        x, y = self.js(
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
+            " const b = e.getBoundingClientRect(); return [b.left + b.width / 2, b.top + b.height / 2]; })()"
+        )
+        self.click(x, y)
+
+    def type(self, text: str) -> None:
+        self._call("Input.insertText", text=text)
+
+    def picture(self, target: Path) -> None:
+        shot = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        target.write_bytes(base64.b64decode(shot["data"]))
+
+    def _call(self, method: str, **params: Any) -> Any:
+        self._id += 1
+        message: dict[str, Any] = {"id": self._id, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        until = time.monotonic() + ANSWER_S_MAX
+        while True:
+            answer = self._next(until)
+            if answer.get("id") == self._id:
+                assert "error" not in answer, f"{method}: {answer['error']}"
+                return answer["result"]
+            said = answer.get("params", {})
+            if answer.get("method") == "Runtime.exceptionThrown":
+                self.errors.append(str(said["exceptionDetails"].get("exception", {}).get("description")))
+            elif answer.get("method") == "Log.entryAdded" and said["entry"]["level"] == "error":
+                self.errors.append(said["entry"]["text"])
+
+    def _next(self, until: float) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            ready, _, _ = select.select([self._read], [], [], max(until - time.monotonic(), 0))
+            assert ready, f"chromium does not answer (exit code {self._process.poll()})"
+            data = os.read(self._read, 1 << 20)
+            assert data, f"chromium has ended (exit code {self._process.poll()})"
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\0")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe far from 3 and 4, the numbers by which chromium expects its own."""
+    low = os.pipe()
+    high = tuple(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 50) for fd in low)
+    for fd in low:
+        os.close(fd)
+    return high[0], high[1]
+
+
+@contextmanager
+def chromium(folder: Path) -> Iterator[Browser]:
+    """A browser with a profile of its own in `folder`. Skips the test where there is none."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("no chromium on this machine: apt install chromium")
+    theirs_in, ours_out = _pipe()
+    ours_in, theirs_out = _pipe()
+    command = [
+        program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+        "--disable-background-networking", f"--user-data-dir={folder}", "--remote-debugging-pipe",
+    ]  # fmt: skip
+    script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out} {theirs_in}<&- {theirs_out}>&-'
+    process = subprocess.Popen(
+        ["bash", "-c", script, "bash", *command],
+        pass_fds=(theirs_in, theirs_out),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(theirs_in)
+    os.close(theirs_out)
+    try:
+        browser = Browser(process, ours_in, ours_out)
+        browser.attach()
+        yield browser
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+        os.close(ours_in)
+        os.close(ours_out)
