@@ -137,6 +137,14 @@ def _eyes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     evaluate.add_argument("--json", action="store_true", help="print it as JSON")
     evaluate.set_defaults(run=_evaluate)
 
+    audit = commands.add_parser("audit", help="false alerts by what people said of them, and a change that would help")
+    _config(audit, NODE_CONFIG)
+    audit.add_argument("--days", type=float, default=7.0, metavar="N", help="so far back; default: 7")
+    audit.add_argument("--apply", action="store_true", help="write the best change that was seen to lose no true alert")
+    audit.add_argument("--report", action="store_true", help="have the running node tell headquarters")
+    audit.add_argument("--json", action="store_true", help="print it as JSON")
+    audit.set_defaults(run=_audit)
+
     verdict = commands.add_parser("verdict", help="at a station: say of an alert whether it was true, and why")
     _config(verdict, STATION_CONFIG)
     verdict.add_argument("--node", required=True, metavar="NODE", help="the node that told it, dark or not")
@@ -417,7 +425,7 @@ def _verdict(args: argparse.Namespace) -> int:
     from agent.config import load
     from agent.station.main import StationSettings
     from agent.station.order import order
-    from agent.verdicts import VerdictDesk
+    from agent.verdicts import read
 
     asked = {
         "incident": args.incident,
@@ -426,11 +434,17 @@ def _verdict(args: argparse.Namespace) -> int:
         "by": args.by or getpass.getuser(),
     }
     try:
-        VerdictDesk(lambda _body: None).take(asked, "")  # what the node would refuse is not sent to it
+        read(asked | {"id": "-"}, asker="", made_utc_ns=0)  # what the node would refuse is not sent to it
     except Corrupt as error:
         raise ConfigError(str(error)) from None
     settings = load(args.config, StationSettings)
     return order(settings, args.node, "verdict", asked, as_json=args.json, out=print)
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from agent.auditing import run_audit
+
+    return run_audit(args.config, days=args.days, as_json=args.json, apply=args.apply, report=args.report, out=print)
 
 
 def _evaluate(args: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from agent.audit import Alert, gather
 from agent.boot import STORE_NAME
 from agent.clock import Clock
 from agent.errors import ConfigError, Corrupt, Transient, WardpostError
@@ -368,6 +369,23 @@ def catalog_of(folder: Path, clock: Clock) -> Snapshot:
         return _catalog_of_node(folder)
     with lock, _store_of(folder, clock) as store:
         return snapshot(store)
+
+
+def alerts_of(folder: Path, clock: Clock) -> list[Alert]:
+    """The newest alerts with what people have said of them, whether a node runs or not. Raises as `catalog_of`."""
+    if not (folder / STORE_NAME).is_file():
+        raise ConfigError(f"{folder}: there is no {STORE_NAME} in it; is this the node.data of the configuration?")
+    try:
+        lock = DataLock(folder).take(clock)
+    except InUse:
+        answer = order(folder, "alerts", {})
+    else:
+        with lock, _store_of(folder, clock) as store:
+            return gather(store.sightings(), store.verdicts())
+    try:
+        return msgspec.convert(answer.get("alerts"), list[Alert])
+    except msgspec.ValidationError as error:
+        raise Corrupt(f"{folder / SOCKET_NAME}: not an answer: {error}") from None
 
 
 def journal_extraction(folder: Path, clock: Clock, body: bytes) -> None:

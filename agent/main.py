@@ -14,8 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from agent import __version__, boot, drivers, logs
+from agent import __version__, audit, boot, drivers, logs
 from agent.camera import Camera
 from agent.camera.vigilance import Attention
 from agent.camera.worker import CameraWorker
@@ -203,6 +204,10 @@ def build(config: Config, world: World) -> Node:
     def report_one(event: Event) -> None:
         reporter([event])
 
+    def report_audit(args: dict[str, Any]) -> dict[str, Any]:
+        report_one(audit.notice(str(args.get("text", "")), incident=new_id(), boot_ns=clock.boot_ns()))
+        return {"summary": "on its way to headquarters"}
+
     privacy = PrivacyWorker(
         clock=clock,
         ledger=store,
@@ -304,7 +309,7 @@ def build(config: Config, world: World) -> Node:
             state=state,
             holds=holds,
             privacy=privacy,
-            verdicts=VerdictDesk(lambda body: store.note(RecordKind.VERDICT, body, urgent=True)),
+            verdicts=VerdictDesk(keep=store.add_verdict, utc_ns=lambda: clock.utc().utc_ns),
         ),
         wait_s_max=world.wait_s_max,
         ledger_key=lambda: chain.key.public.hex(),  # noqa: PLW0108  (of the key in force by then: it may change)
@@ -345,6 +350,8 @@ def build(config: Config, world: World) -> Node:
             "holds": lambda _: holds.listing(),
             "key": KeyDesk(disk=disk, ledger=chain, notes=store).rotate,
             "picture": snapshots.ask,
+            "alerts": lambda _: {"alerts": audit.gather(store.sightings(), store.verdicts())},
+            "report": report_audit,
         },
         wait_s=min(0.5, world.wait_s_max),
     )

@@ -291,6 +291,19 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a person says of an alert. `id`: of the command that brought it, the same however often it comes."""
+
+    id: str
+    incident: str
+    verdict: str  # "true" or "false"
+    reason: str
+    by: str
+    asker: str
+    made_utc_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sign:
     """Something noticed in passing that may explain later why nothing was recorded."""
 

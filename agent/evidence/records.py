@@ -18,7 +18,7 @@ from msgspec import Meta, Raw, Struct
 from agent.clock import rfc3339
 from agent.errors import Corrupt
 from agent.evidence.dsse import Envelope
-from agent.types import MS, Event, Gap, Segment, TimeAnchor
+from agent.types import MS, Event, Gap, Segment, TimeAnchor, Verdict
 
 PAYLOAD_TYPE = "application/vnd.wardpost.record+json;v=1"
 VERSION = 1
@@ -172,6 +172,18 @@ def segment_body(segment: Segment, *, resealed: bool = False) -> bytes:
 def gap_body(gap: Gap) -> bytes:
     """A stretch in which nothing was recorded, and why."""
     return body(**msgspec.to_builtins(gap))
+
+
+def verdict_body(verdict: Verdict) -> bytes:
+    """What a person says of an alert; the time of it is the line's own."""
+    return body(
+        id=verdict.id,
+        incident=verdict.incident,
+        verdict=verdict.verdict,
+        reason=verdict.reason,
+        by=verdict.by,
+        asker=verdict.asker,
+    )
 
 
 def anchor_body(anchor: TimeAnchor, moved_ns: int | None = None) -> bytes:

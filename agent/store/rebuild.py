@@ -1,7 +1,7 @@
 """What can be had back of a store that is damaged or gone: from the file that was set aside, and from the ledger.
 
     the file     every row that SQLite can still read, from both ends of each table up to the damage
-    the ledger   sessions, anchors, gaps, deletions, holds and events, in the node's own signed words
+    the ledger   sessions, anchors, gaps, deletions, holds, verdicts and events, in the node's own signed words
 
 Segments are not looked for: recovery reads the files themselves. Events keep the epoch, sequence number and id that
 they were committed under, so the station knows one that it has: whatever may be undelivered is sent again, nothing is
@@ -19,7 +19,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -79,6 +79,11 @@ _TABLES: dict[str, tuple[tuple[str, ...], Any, str]] = {
         ("id", "start_utc_ns", "end_utc_ns", "until_utc_ns", "reason", "asker", "made_utc_ns", "released"),
         tuple[_Text, _Int, _Int, _Int | None, _Text, _Text, _Int, _Text],
         "id",
+    ),
+    "verdict": (
+        ("id", "incident", "verdict", "reason", "person", "asker", "made_utc_ns"),
+        tuple[_Text, _Text, Literal["true", "false"], _Text, _Text, _Text, _Int],
+        "n",
     ),
     "sign": (
         ("session", "boot_id", "boot_ns", "what", "active", "text"),
@@ -382,7 +387,7 @@ class _PrivacyTold(msgspec.Struct):
 
 
 def _add_facts(found: Found, told: _Told, wanted: set[str]) -> None:
-    """Sessions, anchors, gaps, tombstones, holds and privacy in force, for the tables that are wanted."""
+    """Sessions, anchors, gaps, tombstones, holds, verdicts and privacy in force, for the tables that are wanted."""
     rows: dict[str, list[tuple[Any, ...]]] = {table: list(found.rows.get(table, [])) for table in _TABLES}
     _add_sessions(rows["session"], told)
     for payload in told.payloads:
@@ -398,6 +403,7 @@ def _add_facts(found: Found, told: _Told, wanted: set[str]) -> None:
                 pass
     rows["gap"].sort(key=lambda gap: -gap[2])  # one that has grown meanwhile counts as far as it goes
     _add_holds(rows["hold"], told)
+    _add_verdicts(rows["verdict"], told)
     newest = next((p.body for p in told.payloads if p.kind == RecordKind.PRIVACY), {})
     privacy = _convert(newest, _PrivacyTold)
     if privacy is not None and privacy.state == "on":
@@ -430,6 +436,19 @@ def _add_holds(rows: list[tuple[Any, ...]], told: _Told) -> None:
             row = (hold.id, hold.start_utc_ns, hold.end_utc_ns, hold.until_utc_ns, hold.reason, hold.asker)
             rows.append((*row, hold.made_utc_ns, hold.released))
     rows[:] = [(*row[:7], ended.get(row[0], row[7])) for row in rows]
+
+
+def _add_verdicts(rows: list[tuple[Any, ...]], told: _Told) -> None:
+    """In the order in which they came: the last one about an incident counts."""
+    for payload in reversed(told.payloads):
+        if payload.kind == RecordKind.VERDICT:
+            said = [payload.body.get(key, "") for key in ("id", "incident", "verdict", "reason", "by", "asker")]
+            try:
+                row = (*said, parse_rfc3339(payload.utc))
+            except ValueError:
+                continue
+            if said[0] and _fits(row, _TABLES["verdict"][1]):
+                rows.append(row)
 
 
 def _add_tombstones(rows: list[tuple[Any, ...]], body: dict[str, Any]) -> None:

@@ -140,3 +140,15 @@ create table privacy (
   charged_ns integer not null,       -- up to here it counts as spent, whatever happens
   asker text not null
 );
+
+-- What a person says of an alert. Kept so that a command that comes twice makes one line, and for `wardpost audit`.
+create table verdict (
+  n integer primary key,             -- in the order in which they came
+  id text not null unique,           -- the command's own id, UUIDv7
+  incident text not null,
+  verdict text not null check (verdict in ('true', 'false')),
+  reason text not null,
+  person text not null,
+  asker text not null,
+  made_utc_ns integer not null
+);

@@ -45,10 +45,11 @@ from agent.types import (
     Segment,
     Sign,
     TimeAnchor,
+    Verdict,
 )
 
-SCHEMA = "2"
-UPGRADES = {"1": "upgrade_1_to_2.sql"}
+SCHEMA = "3"
+UPGRADES = {"1": "upgrade_1_to_2.sql", "2": "upgrade_2_to_3.sql"}
 """Scripts that bring an older schema one step further, each in one transaction."""
 RECORD_ROWS_MAX = 20_000
 """Facts that wait for the ledger. Beyond that a fact is kept as ever, and only counted in one `overflow` record."""
@@ -56,11 +57,16 @@ HOLD_ROWS_MAX = 1000
 HOLD_MEMORY_NS = 62 * 86_400 * NS
 """So long a released hold is remembered: twice what a command for one may live (uplink.commands)."""
 SIGN_ROWS_MAX = 20_000
+VERDICT_ROWS_MAX = 20_000
+"""The oldest give way: 600 a day for as long as a command for one may be repeated (uplink.commands)."""
+SIGHTING_ROWS_MAX = 20_000
 TELLING_ROWS_MAX = 5000
 TELLING_KINDS = (Kind.MAINS, Kind.CAMERA, Kind.STORAGE)
 """Events that explain a gap."""
 WATCHED_KINDS = (Kind.PERSON, Kind.VEHICLE, Kind.BICYCLE, Kind.ANIMAL, Kind.MOTION, Kind.BELL, Kind.TAMPER, Kind.MAINS)
 """Events around which footage is worth more than ordinary footage."""
+SEEN_KINDS = (Kind.PERSON, Kind.VEHICLE, Kind.BICYCLE, Kind.ANIMAL, Kind.MOTION)
+"""Events of what the camera sees."""
 BODY_BYTES_MAX = 16 * 1024
 CLOCK_STEP_NS_MIN = NS // 2
 DELETIONS_PER_RECORD = 32
@@ -980,6 +986,44 @@ class Store:
             " order by made_utc_ns, id"
         )
         return [Hold(*row) for row in rows]
+
+    def add_verdict(self, verdict: Verdict) -> bool:
+        """Keeps it and puts it on the way to the ledger, in one transaction. False when this id is known: then nothing
+        has changed. The oldest give way. Raises Transient.
+        """
+        with self._transaction("verdict") as db:
+            added = db.execute(
+                "insert or ignore into verdict (id, incident, verdict, reason, person, asker, made_utc_ns)"
+                " values (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    verdict.id,
+                    verdict.incident,
+                    verdict.verdict,
+                    verdict.reason,
+                    verdict.by,
+                    verdict.asker,
+                    verdict.made_utc_ns,
+                ),
+            ).rowcount
+            if added:
+                db.execute("delete from verdict where n <= (select max(n) from verdict) - ?", (VERDICT_ROWS_MAX,))
+                self._journal(db, RecordKind.VERDICT, records.verdict_body(verdict), urgent=True)
+        return bool(added)
+
+    def verdicts(self) -> list[Verdict]:
+        """All that are kept, in the order in which they came: of two about one incident the last one counts."""
+        rows = self._query("select id, incident, verdict, reason, person, asker, made_utc_ns from verdict order by n")
+        return [Verdict(*row) for row in rows]
+
+    def sightings(self, rows_max: int = SIGHTING_ROWS_MAX) -> list[wire.CloudEvent]:
+        """The newest events of what the camera saw, oldest first. Reads and decodes all of them: a second or two."""
+        marks = ", ".join("?" * len(SEEN_KINDS))
+        rows = self._query(
+            f"select body from event where kind in ({marks}) order by sequence desc limit ?",  # noqa: S608  (marks)
+            *SEEN_KINDS,
+            rows_max,
+        )
+        return [wire.decode(bytes(body), wire.CloudEvent) for (body,) in reversed(rows)]
 
     def draw(self, curtain: Curtain, gap: Gap, *, begins: bool) -> None:
         """Privacy is in force: notes it, with the gap as far as it goes."""

@@ -16,7 +16,7 @@ import msgspec
 from agent.clock import Clock
 from agent.config import Config, load
 from agent.errors import ConfigError, Transient
-from agent.zones_page.edit import edited
+from agent.zones_page.edit import edited, valued
 from agent.zones_page.shapes import Complaint, Shape, complaints, kinds, read, tidy, wanted
 
 FILE_BYTES_MAX = 1 << 20
@@ -104,6 +104,23 @@ class Desk:
             replace(self._path, result.encode())
         count = len(tidied)
         return f"{self._path}: written, {count} shape{'' if count == 1 else 's'}; they apply when the node starts again"
+
+    def mask(self, polygon: Sequence[tuple[float, float]]) -> str:
+        """Adds an ignore mask. Returns and raises as `save`."""
+        text = self._text()
+        drawn = [*read(tomllib.loads(text)), Shape(kind="ignore", points=list(polygon))]
+        return self.save(drawn, digest=_digest(text))
+
+    def threshold(self, score_min: float) -> str:
+        """Sets `vision.score_min`, durably and whole or not at all. Raises ConfigError, Transient."""
+        with self._lock:
+            text = self._text()
+            result = valued(text, "vision", "score_min", score_min)
+            found = complaints(tomllib.loads(text), tomllib.loads(result), [], self._clock)
+            if any(one.blocks for one in found):
+                raise Wrong(found)
+            replace(self._path, result.encode())
+        return f"{self._path}: written, vision.score_min = {score_min:g}; it applies when the node starts again"
 
     def _text(self) -> str:
         try:

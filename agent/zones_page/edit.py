@@ -38,6 +38,28 @@ def edited(text: str, shapes: Sequence[Shape]) -> str:
     return result
 
 
+def valued(text: str, table: str, key: str, value: float) -> str:
+    """`text` with this number in this table, made when it is missing. Raises as `edited`."""
+    try:
+        import tomlkit
+    except ImportError:
+        raise ConfigError("tomlkit is missing, which keeps the comments of the file: pip install tomlkit") from None
+    goal = tomllib.loads(text)
+    goal.setdefault(table, {})[key] = value
+    document: Any = tomlkit.parse(text)
+    if table not in document:
+        document[table] = tomlkit.table()
+    document[table][key] = value
+    result: str = tomlkit.dumps(document)
+    try:
+        meant = tomllib.loads(result) == goal
+    except tomllib.TOMLDecodeError:
+        meant = False
+    if not meant:
+        raise Corrupt("the file is written in a way that cannot be edited safely; nothing was changed: edit it by hand")
+    return result
+
+
 def _rewrite(document: Any, kind: Kind, shapes: Sequence[Shape]) -> None:
     import tomlkit
 

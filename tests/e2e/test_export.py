@@ -102,12 +102,12 @@ def test_a_node_that_seals_changes_its_key_while_it_runs_and_the_station_opens_t
     post.config.write_text(told.replace("segment_s = 10", f'segment_s = 10\nseal_key = "{tmp_path / "seal.pub"}"'))
     began_ns = SystemClock().utc().utc_ns
     post.start()
-    post.wait_for(lambda s: recording(s) and len(with_footage(post)) >= 1)
+    post.wait_for(lambda s: recording(s) and len(with_footage(post)) >= 2)  # the first is sealed, by the first key
     first = json.loads(post.ask("key", "show", "--json").stdout)["keys"]
     running = post.ask("key", "rotate", "--reason", "yearly")
     assert running.returncode == 0, running.stderr
     assert f"{first[0]['keyid']} has introduced " in running.stdout
-    post.wait_for(lambda s: recording(s) and len(with_footage(post)) >= 2)
+    post.wait_for(lambda s: recording(s) and len(with_footage(post)) >= 3)  # the second is sealed
     sealed = export(post, began_ns, tmp_path / "sealed.zip")
     assert sealed.returncode == 0, sealed.stderr
     assert "sealed to the station: wardpost open" in sealed.stdout

@@ -482,6 +482,9 @@ def check_6_the_outbox_counts_right(world: World) -> None:
     rows = len(outbox(world.node.store))
     if rows != world.node.store.outbox_rows:
         raise Broken(f"{rows} rows in the outbox, the store believes {world.node.store.outbox_rows}")
+    orphans = list(world.node.store._query("pragma foreign_key_check"))
+    if orphans:
+        raise Broken(f"rows that refer to rows that are gone: {orphans[:3]}")  # the store does not enforce them: speed
 
 
 def check_6_the_disk_budget(world: World) -> None:

@@ -111,14 +111,14 @@ class UpgradesInTwoSteps(Store):
     def _upgraded(self, db: Any) -> dict[str, str]:
         meta = dict(db.execute("select key, value from meta"))
         if meta.get("schema") != "1":
-            return meta
+            return super()._upgraded(db)
         with self._transaction("upgrade: name"):
             db.execute("update meta set value = '2' where key = 'schema'")
         with self._transaction("upgrade: tables"):
             sql = importlib.resources.files("agent.store").joinpath("upgrade_1_to_2.sql").read_text(encoding="utf-8")
             for statement in _statements(sql):
                 db.execute(statement)
-        return dict(db.execute("select key, value from meta"))
+        return super()._upgraded(db)
 
 
 class BeginsAnew(Store):

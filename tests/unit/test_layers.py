@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "logic",  # protocols, pure logic, the store
         (
+            "audit",
             "boot",
             "camera",
             "camera.h264",
@@ -139,6 +140,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "programs",
         (
+            "auditing",
             "check",
             "desk",
             "drivers",
