@@ -39,7 +39,7 @@ def open_store(make: Callable[[], Store], disk: Disk, *, node: str = "") -> tupl
     store = make()
     try:
         store.open()
-        _require_newest(store, disk, node)
+        require_newest(store, disk, node)
     except Corrupt as error:
         store.close()
         moved = quarantine(disk, STORE_NAME, "-wal", "-shm")
@@ -50,8 +50,11 @@ def open_store(make: Callable[[], Store], disk: Disk, *, node: str = "") -> tupl
     return store, None
 
 
-def _require_newest(store: Store, disk: Disk, node: str) -> None:
-    """Raises Corrupt when the ledger tells of facts that this store must have committed and does not know."""
+def require_newest(store: Store, disk: Disk, node: str) -> None:
+    """Raises Corrupt when the ledger of `node` (site/node) tells of facts that this open store must have committed and
+    does not know. To be asked before anything is added to the store: the next fact would take a number that the ledger
+    has, and hide the loss.
+    """
     if not node:
         return
     epoch, number = rebuild.newest_fact(disk, LEDGER_FOLDER, keys.public_keys(keys.load(disk, "node")), node)

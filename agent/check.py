@@ -221,7 +221,7 @@ def _panel(settings: Config) -> Iterator[Finding]:
     panel = settings.panel
     pins = {
         name: pin
-        for name in ("bell", "tamper", "mains_lost", "siren", "lamp", "led")
+        for name in ("bell", "tamper", "mains_lost", "siren", "lamp", "led", "privacy")
         if (pin := getattr(panel, name)) is not None
     }
     if panel.driver == "none":

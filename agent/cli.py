@@ -221,7 +221,7 @@ def _evidence(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     verify = commands.add_parser("verify", help="check an evidence package, and say what is wrong with it")
     verify.add_argument("package", type=Path, metavar="PACKAGE.zip")
     verify.add_argument(
-        "--trust", action="append", default=[], type=Path, metavar="KEY.pem", help="a public key known from elsewhere"
+        "--trust", action="append", default=[], type=Path, metavar="KEY", help="a public key known from elsewhere"
     )
     verify.add_argument("--json", action="store_true", help="print the result as JSON")
     verify.set_defaults(run=_verify)

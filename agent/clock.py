@@ -174,3 +174,13 @@ def parse_rfc3339(text: str) -> int:
         ) from None
     delta = moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
     return (delta.days * 86_400 + delta.seconds) * NS + delta.microseconds * 1000
+
+
+def parse_asked(text: str) -> int:
+    """As `parse_rfc3339`, for what somebody asks for: raises ValueError also where 64 bits of nanoseconds end, because
+    SQLite refuses such a number.
+    """
+    ns = parse_rfc3339(text)
+    if not -(1 << 63) <= ns < 1 << 63:
+        raise ValueError(f"{text!r} is not a time that is kept here; years go from 1678 to 2261")
+    return ns

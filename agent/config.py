@@ -24,6 +24,9 @@ Unit = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 Pin = Annotated[int, Meta(ge=0, le=27)]
+ENTRIES_MAX = 32  # zones, lines, schedules, rules, masks: of each
+Polygon = Annotated[tuple[tuple[Unit, Unit], ...], Meta(max_length=64)]
+Masks = Annotated[tuple[Polygon, ...], Meta(max_length=ENTRIES_MAX)]
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,7 +55,7 @@ class CameraSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     loop: bool = False  # a file starts again at its end
     paced: bool = True  # a file is played at its own speed
     stall_s: Annotated[float, Meta(ge=1, le=60)] = 4.0  # no frame for so long means that the camera is lost
-    masks: tuple[tuple[tuple[Unit, Unit], ...], ...] = ()  # privacy: polygons, 0..1, blackened before encoding
+    masks: Masks = ()  # privacy: polygons, 0..1, blackened before encoding
 
 
 class DetectorSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,7 +98,7 @@ class VisionSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     update_s: Annotated[float, Meta(ge=1, le=3600)] = 10.0  # at most one `updated` in so long
     alert_on: tuple[Literal["person", "vehicle", "bicycle", "animal", "motion"], ...] = ("person",)  # without [[rules]]
     static_s: Annotated[float, Meta(ge=0, le=86_400)] = 600.0  # what never moves for so long is ignored; 0: never
-    ignore_masks: tuple[tuple[tuple[Unit, Unit], ...], ...] = ()  # polygons, 0..1: recorded, but not looked at
+    ignore_masks: Masks = ()  # polygons, 0..1: recorded, but not looked at
     detector: DetectorSettings = DetectorSettings()
     tamper: TamperSettings = TamperSettings()
 
@@ -234,11 +237,11 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     camera: CameraSettings
     uplink: UplinkSettings
     vision: VisionSettings = VisionSettings()
-    zones: Annotated[tuple[ZoneSettings, ...], Meta(max_length=32)] = ()
-    lines: Annotated[tuple[LineSettings, ...], Meta(max_length=32)] = ()
+    zones: Annotated[tuple[ZoneSettings, ...], Meta(max_length=ENTRIES_MAX)] = ()
+    lines: Annotated[tuple[LineSettings, ...], Meta(max_length=ENTRIES_MAX)] = ()
     calendar: CalendarSettings = CalendarSettings()
-    schedules: Annotated[tuple[ScheduleSettings, ...], Meta(max_length=32)] = ()
-    rules: Annotated[tuple[RuleSettings, ...], Meta(max_length=32)] = ()
+    schedules: Annotated[tuple[ScheduleSettings, ...], Meta(max_length=ENTRIES_MAX)] = ()
+    rules: Annotated[tuple[RuleSettings, ...], Meta(max_length=ENTRIES_MAX)] = ()
     recording: RecordingSettings = RecordingSettings()
     store: StoreSettings = StoreSettings()
     panel: PanelSettings = PanelSettings()
@@ -251,7 +254,10 @@ S = TypeVar("S", bound=Settings)
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file. Raises ConfigError naming file and line."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if text.startswith("\ufeff"):
+            raise ConfigError(f"{path}: begins with a byte order mark; save it as UTF-8 without one (BOM)")
+        return tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; start from deploy/node.example.toml") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -278,7 +284,13 @@ def load(path: Path, kind: type[S]) -> S:
 
 def problems(tables: dict[str, Any], kind: type[Settings]) -> list[str]:
     """Everything in `tables` that `kind` does not take, one line each: path, what is wrong, what would be right."""
-    return list(_problems(tables, kind, ""))
+    found = list(_problems(tables, kind, ""))
+    if not found:  # whoever finds nothing wrong can load it
+        try:
+            msgspec.convert(tables, kind)
+        except msgspec.ValidationError as error:
+            found.append(f"file: {_plain(str(error), tables)}")
+    return found
 
 
 def _problems(value: Any, kind: Any, path: str) -> Iterator[str]:
@@ -305,10 +317,16 @@ def _problems(value: Any, kind: Any, path: str) -> Iterator[str]:
 
 def _field_problems(value: Any, hint: Any, path: str) -> Iterator[str]:
     inner = _settings_of(hint)
-    if inner is not None and isinstance(value, dict):
+    if inner is not None and isinstance(value, dict) and _many(hint):
+        yield f"{path}: is one table, should be a list of them: write [[{path}]]"
+    elif inner is not None and isinstance(value, dict):
         yield from _problems(value, inner, path)
+    elif inner is not None and isinstance(value, list) and not _many(hint):
+        yield f"{path}: is a list, should be one table: write [{path}]"
     elif inner is not None and isinstance(value, list):
-        for index, item in enumerate(value):
+        if len(value) > ENTRIES_MAX:
+            yield f"{path}: has {len(value)} entries; {ENTRIES_MAX} at most"
+        for index, item in enumerate(value[:ENTRIES_MAX]):
             yield from _problems(item, inner, f"{path}[{index}]")
     else:
         try:
@@ -326,6 +344,11 @@ def _settings_of(hint: Any) -> type[Settings] | None:
         if found is not None:
             return found
     return None
+
+
+def _many(hint: Any) -> bool:
+    """Whether a type hint asks for a list of tables, not for one."""
+    return get_origin(hint) is tuple or any(_many(part) for part in get_args(hint))
 
 
 def _plain(text: str, value: Any) -> str:

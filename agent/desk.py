@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.boot import STORE_NAME
-from agent.clock import Clock, SystemClock, parse_rfc3339, rfc3339, uuid7_maker
+from agent.clock import Clock, SystemClock, parse_asked, rfc3339, uuid7_maker
 from agent.config import Config
 from agent.disk import PosixDisk
 from agent.errors import ConfigError
@@ -212,7 +212,7 @@ def _answer_words(verb: str, answer: dict[str, Any]) -> str:
 def moment(command: str, option: str, text: str) -> int:
     """UTC nanoseconds of what a person typed. Raises ConfigError that names the option."""
     try:
-        return parse_rfc3339(text)
+        return parse_asked(text)
     except ValueError as error:
         raise ConfigError(f"{command}: {option}: {error}") from None
 

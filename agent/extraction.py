@@ -14,7 +14,7 @@ from agent.clock import Clock, SystemClock, uuid7_maker
 from agent.config import Config
 from agent.desk import asked_at, check_output, moment
 from agent.disk import Disk, PosixDisk
-from agent.errors import ConfigError, Transient
+from agent.errors import ConfigError, Corrupt, Transient
 from agent.evidence import c2pa, keys, rotation
 from agent.evidence.ledger import Ledger
 from agent.evidence.opening import open_package
@@ -94,6 +94,7 @@ class StoppedNode:
             )
             store.open()
             try:
+                self._require_newest(store)
                 pinned = self._config.uplink.station_key
                 station = keys.public_key("uplink.station_key", pinned) if pinned else None
                 ledger, receipts, _problem = boot.open_ledger(
@@ -103,6 +104,13 @@ class StoppedNode:
                 LedgerWorker(ledger=ledger, receipts=receipts, journal=store).close()
             finally:
                 store.close()
+
+    def _require_newest(self, store: stores.Store) -> None:
+        node = self._config.node
+        try:
+            boot.require_newest(store, self._disk, f"{node.site}/{node.id}")
+        except Corrupt as error:
+            raise Corrupt(f"{error}; start the node once, it rebuilds its index") from None
 
     def wait(self) -> bool:
         """The line is there, or will never be."""

@@ -242,12 +242,14 @@ class _Show:
 
 
 def _refuse(file: Path, outputs: Mapping[str, Path | None]) -> None:
-    """Raises ConfigError for footage that is none, and for an output that would overwrite it."""
+    """Raises ConfigError for footage that is none, and for an output that would overwrite it or has no folder."""
     if not file.is_file():
         raise ConfigError(f"{file}: {'is a folder' if file.is_dir() else 'no such file'}; name a video file")
     for what, output in outputs.items():
         if output is not None and output.exists() and output.samefile(file):
             raise ConfigError(f"{output}: is the footage itself; name another file for the {what}")
+        if output is not None and not output.parent.is_dir():  # not after an hour's work
+            raise ConfigError(f"{output}: cannot be written: no such folder; make it, or write the {what} elsewhere")
 
 
 def _opened(detections: Path | None) -> TextIO | None:
@@ -334,6 +336,7 @@ def _event_line(event: Event) -> dict[str, Any]:
     line: dict[str, Any] = {
         "type": event.kind.value,
         "phase": event.phase.value,
+        "severity": event.priority.name.lower(),
         "id": event.incident,
         "t": round(event.boot_ns / NS, 3),
         "label": None if event.label is None else event.label.value,

@@ -1,8 +1,8 @@
 """What headquarters says of an alert: true, false, and why. Taken by the node, and put on its ledger.
 
 A verdict is a row of the store and a record of kind `verdict`, in one transaction: so it is durable on the node,
-signed, and kept by the station with the other lines. A command that comes again, also after a restart, changes nothing: the
-store knows its id. Nothing is decided by a verdict here; `agent.audit` counts them, the newest of an incident.
+signed, and kept by the station with the other lines. A command that comes again, also after a restart, changes nothing:
+the store knows its id. Nothing is decided by a verdict here; `agent.audit` counts them, the newest of an incident.
 """
 
 from __future__ import annotations

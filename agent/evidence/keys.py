@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -31,6 +32,16 @@ FOLDER = "keys"
 KEYS_MAX = 64
 """Generations that are kept; a node changes its key a few times in its life."""
 _FILE = re.compile(r"(?P<name>[a-z]+)-(?P<number>[0-9]{6})\.pem")
+
+
+PEM_BYTES_MAX = 16 * 1024
+"""Of a file that a person names as a key. It may be any file, or a device without an end."""
+
+
+def read_pem(path: Path) -> bytes:
+    """What a person has named as a key, as far as a key can go. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(PEM_BYTES_MAX)
 
 
 def keyid_of(public: bytes) -> str:
@@ -115,8 +126,8 @@ def public_key(where: str, text: str) -> bytes:
     if re.fullmatch("[0-9a-fA-F]{64}", text):
         return bytes.fromhex(text)
     try:
-        key = load_pem_public_key(Path(text).read_bytes())
-    except (OSError, ValueError) as error:
+        key = load_pem_public_key(read_pem(Path(text)))
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
         raise ConfigError(f"{where}: {text} is neither 64 hex digits nor a readable PEM public key ({error})") from None
     if not isinstance(key, Ed25519PublicKey):
         raise ConfigError(f"{where}: {text} is not an Ed25519 key")
@@ -126,8 +137,8 @@ def public_key(where: str, text: str) -> bytes:
 def private_key(path: Path) -> Key:
     """A private key in PEM that a person names; a station's own lie in keys/ of its data folder. Raises ConfigError."""
     try:
-        private = load_pem_private_key(path.read_bytes()[:4096], password=None)
-    except (OSError, ValueError, TypeError) as error:
+        private = load_pem_private_key(read_pem(path), password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigError(f"{path}: no private key can be read there: {error}") from None
     if not isinstance(private, Ed25519PrivateKey):
         raise ConfigError(f"{path}: not an Ed25519 key")

@@ -213,7 +213,8 @@ class Ledger:
         """The last line behind something damaged that this node has certainly signed and may have handed over.
 
         Asked of a store that has handed over nothing yet: a line of its own epoch was never promised, and stands behind
-        a hole only because the sectors of one batch reach the card in any order. One of the store before it may have been.
+        a hole only because the sectors of one batch reach the card in any order. One of the store before it may have
+        been.
         """
         found: _Line | None = None
         for raw in rest.split(b"\n"):

@@ -99,6 +99,8 @@ def open_package(
     key; ConfigError when there is nothing to open or `output` cannot be written; Transient when a disk refuses.
     """
     folder: Path | None = None
+    if output.exists() and sealed.exists() and output.samefile(sealed):
+        raise ConfigError(f"open: {output} is the package itself, which must stay as the node made it; give another -o")
     try:
         with sealed.open("rb") as source, _work_folder(output) as folder:
             check = _verified(source, sealed)

@@ -26,13 +26,14 @@ import struct
 from base64 import b64decode, b64encode
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from agent.errors import ConfigError, Corrupt
+from agent.evidence.keys import read_pem
 
 INFO = b"wardpost footage, version 1"
 COMMIT = b"wardpost footage key, version 1"
@@ -118,8 +119,8 @@ def identity(session: int, boot_id: str, start_ns: int, source: str) -> bytes:
 def station_key(path: Path) -> X25519PublicKey:
     """The public key of `recording.seal_key`. Raises ConfigError."""
     try:
-        key = load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError) as error:
+        key = load_pem_public_key(read_pem(path))
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
         raise ConfigError(f"recording.seal_key: {path}: no public key can be read there: {error}") from None
     if not isinstance(key, X25519PublicKey):
         raise ConfigError(
@@ -131,8 +132,8 @@ def station_key(path: Path) -> X25519PublicKey:
 def private_key(path: Path) -> Key:
     """The station's private key, given with --key. Raises ConfigError."""
     try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
+        key = load_pem_private_key(read_pem(path), password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigError(f"--key {path}: no private key can be read there: {error}") from None
     if not isinstance(key, X25519PrivateKey):
         raise ConfigError(f"--key {path}: not an X25519 key")

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Checks a Wardpost evidence package. One file; needs Python 3.9 or newer and the program `openssl`, nothing else.
 
-    python3 verify.py PACKAGE.zip [--trust KEY.pem ...] [--json]
+    python3 verify.py PACKAGE.zip [--trust KEY ...] [--json]
 
 Exit code 0: verified. 1: not verified, every finding says what is wrong and where. 2: not a package, or not readable.
-`--trust`: public keys (PEM) known from elsewhere, of the node or of its station; without one the check proves that the
-package is whole and by the holder of *one* key, and prints that key's fingerprint to be compared by other means.
+`--trust`: public keys (a PEM file, or 64 hex digits) known from elsewhere, of the node or of its station; without one
+the check proves that the package is whole and by the holder of *one* key, and prints that key's fingerprint to be
+compared by other means.
 
 Format of a package (agent/evidence/package.py writes it): a zip in which every byte is determined by the names and
 contents of its files, so that nothing can be changed unseen. manifest.json names every file with its SHA-256 and is
@@ -408,6 +409,14 @@ def raw_key(pem: bytes) -> Optional[bytes]:  # noqa: UP045  (Python 3.9)
     except ValueError:
         return None
     return der[len(_SPKI) :] if der.startswith(_SPKI) and len(der) == len(_SPKI) + 32 else None
+
+
+def trusted_key(text: str) -> Optional[bytes]:  # noqa: UP045  (Python 3.9)
+    """A public key as a person gives it: 64 hex digits, or the path of a PEM file, which may have been in a mail."""
+    if re.fullmatch("[0-9a-fA-F]{64}", text):
+        return bytes.fromhex(text)
+    with open(text, "rb") as file:
+        return raw_key(file.read(4096).replace(b"\r\n", b"\n").strip() + b"\n")
 
 
 def pem_of(raw: bytes) -> bytes:
@@ -1864,21 +1873,18 @@ def main() -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Checks a Wardpost evidence package.")
     parser.add_argument("package", metavar="PACKAGE")
-    parser.add_argument(
-        "--trust", action="append", default=[], metavar="KEY.pem", help="a public key known from elsewhere"
-    )
+    parser.add_argument("--trust", action="append", default=[], metavar="KEY", help="a public key known from elsewhere")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     args = parser.parse_args()
     trusted = []
     for path in args.trust:
         try:
-            with open(path, "rb") as file:
-                raw = raw_key(file.read(4096))
-        except OSError as error:
+            raw = trusted_key(path)
+        except OSError:
             raw = None
-            print(f"{path}: {error.strerror}", file=sys.stderr)
         if raw is None:
-            print(f"{path}: no Ed25519 public key in PEM", file=sys.stderr)
+            said = f"--trust {path}: neither 64 hex digits nor a file with an Ed25519 public key in PEM"
+            print(said, file=sys.stderr)
             return 2
         trusted.append(raw)
     result = verify(args.package, trusted)

@@ -188,10 +188,10 @@ def verify(path: Path, trusted: list[bytes]) -> dict[str, Any]:
 
 
 def trusted_key(path: Path) -> bytes:
-    """A public key in PEM that a person names. Raises ConfigError."""
+    """A public key that a person names: a PEM file, or 64 hex digits. Raises ConfigError."""
     raw = None
     with suppress(OSError):
-        raw = standalone.raw_key(path.read_bytes()[:4096])
+        raw = standalone.trusted_key(str(path))
     if raw is None:
-        raise ConfigError(f"verify: --trust {path}: no Ed25519 public key in PEM can be read there")
+        raise ConfigError(f"verify: --trust {path}: neither 64 hex digits nor a file with an Ed25519 public key in PEM")
     return raw

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from agent.clock import Clock, parse_rfc3339, rfc3339
+from agent.clock import Clock, parse_asked, rfc3339
 from agent.config import RecordingSettings
 from agent.errors import ConfigError, Corrupt
 from agent.recording.account import account, hold_dict
@@ -200,9 +200,9 @@ class HoldDesk:
         utc_ns = self._clock.utc().utc_ns
         start_ns, end_ns = _time(args, "from"), _time(args, "to")
         until_ns = _time(args, "until") if args.get("until") is not None else None
-        reason = args.get("reason")
+        reason = _line(args.get("reason"))
         hold_id = args.get("id") or self._new_id()
-        if not isinstance(reason, str) or not reason.strip():
+        if not reason:
             raise Corrupt("hold: reason: say in a few words why this is to be kept")
         if not isinstance(hold_id, str) or not 1 <= len(hold_id) <= 36:
             raise Corrupt("hold: id: at most 36 characters")
@@ -220,7 +220,7 @@ class HoldDesk:
         for problem, holds in problems.items():
             if holds:
                 raise Corrupt(f"hold: {problem}")
-        return Hold(hold_id, start_ns, end_ns, until_ns, reason.strip()[:REASON_CHARS_MAX], asker[:60], utc_ns)
+        return Hold(hold_id, start_ns, end_ns, until_ns, reason[:REASON_CHARS_MAX], asker[:60], utc_ns)
 
     def _price(self, wanted: Hold) -> None:
         """Raises ConfigError when this hold does not fit into the share beside the others."""
@@ -267,11 +267,17 @@ class HoldDesk:
         }
 
 
+def _line(text: object) -> str:
+    """A person's words on one line, without what would move the cursor of the terminal that lists them."""
+    printable = "".join(char if char.isprintable() else " " for char in text) if isinstance(text, str) else ""
+    return " ".join(printable.split())
+
+
 def _time(args: dict[str, Any], name: str) -> int:
     value = args.get(name)
     if not isinstance(value, str):
         raise Corrupt(f"hold: {name}: missing; give a time like 2026-11-21T14:00:00+07:00")
     try:
-        return parse_rfc3339(value)
+        return parse_asked(value)
     except ValueError as error:
         raise Corrupt(f"hold: {name}: {error}") from None

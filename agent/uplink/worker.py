@@ -32,6 +32,8 @@ STORE_RETRY_S = 1.0
 BATCH_EVENTS_MAX = 64
 BATCH_BYTES_MAX = 48 * 1024
 """Of one message of a backlog: 0.4 s at 1 Mbit/s, for that long an alert may have to wait behind it."""
+BATCH_LOSSES_MAX = 2
+"""Connections in a row that break off over batches before one does without them."""
 ACK_DELAY_S = 5.0
 ACK_ROWS_MAX = 500
 """Rows that the station has are deleted with the next transaction of the store, or by one for so long or so many. A cut
@@ -103,6 +105,7 @@ class UplinkWorker:
         self._batch_bytes_max = batch_bytes_max
         self._batched: set[int] = set()  # in flight, as a part of a batch
         self._may_batch = True  # batches are answered, as far as this connection has shown
+        self._batch_losses = 0  # connections in a row that ended with batches out and none answered
         self._acked_s: float | None = None  # since when acknowledged rows wait for their deletion
         self._judge = Judge(site=site, node=node, key=command_key, verbs=verbs or {})
         self._turn = 0  # which broker is next
@@ -188,7 +191,7 @@ class UplinkWorker:
         self.broker, self._connecting, self._connected_at = broker, False, now
         self._window.reset(now)
         self._batched.clear()
-        self._may_batch = True
+        self._may_batch = self._batch_losses < BATCH_LOSSES_MAX
         self._heartbeat_at = now
         self._new_rows = True
         self._send(self._topics.status, wire.encode(self._status("online")), retain=True)
@@ -196,6 +199,7 @@ class UplinkWorker:
     def _on_lost(self, broker: Broker, reason: str) -> None:
         now = self._now()
         self._was_connected = self._was_connected or self.broker is not None
+        self._count_batch_losses()
         if self.broker is not None and now - self._connected_at >= STABLE_S:
             self._failures = self._turn = 0
         else:
@@ -260,6 +264,20 @@ class UplinkWorker:
                 " does without; does the broker's access list allow these topics?"
             )
 
+    def _count_batch_losses(self) -> None:
+        """Some brokers end the connection of whoever publishes what its access list does not know. Then a connection
+        without batches follows; the one after that tries them again.
+        """
+        if not self._may_batch:
+            self._batch_losses = min(self._batch_losses, BATCH_LOSSES_MAX - 1)
+        elif not self._batched.isdisjoint(self._window.in_flight):
+            self._batch_losses += 1
+            if self._batch_losses >= BATCH_LOSSES_MAX:
+                self._complain(
+                    f"batches: the broker ends the connection when they are sent on {self._topics.events} or"
+                    f" {self._topics.records}, so the next one does without; does its access list allow these topics?"
+                )
+
     def _settle_receipts(self, now: float) -> None:
         """Takes in what the station has, and sees to it that the outbox is rid of it soon."""
         if now < self._store_retry_at:
@@ -267,7 +285,10 @@ class UplinkWorker:
         try:
             if self._receipts:
                 self._store.note_acknowledged(self._receipts)
+                batched = self._batched & set(self._window.in_flight)
                 self._window.receipt(self._receipts, now)
+                if not batched <= set(self._window.in_flight):
+                    self._batch_losses = 0
                 self._receipts.clear()
             if not self._store.acknowledged_rows:
                 self._acked_s = None

@@ -111,8 +111,10 @@ def read_tracks(path: Path, *, width: int, height: int) -> dict[int, dict[int, B
             continue
         try:
             frame, who, left, top, wide, high, sure = (float(part) for part in line.split(",")[:7])
-            if not all(math.isfinite(value) for value in (frame, who, left, top, wide, high, sure)) or frame < 1:
+            if not all(math.isfinite(value) for value in (frame, who, left, top, wide, high, sure)):
                 raise ValueError  # noqa: TRY301  (one answer for every line that is none)
+            if frame < 1 or frame % 1 or wide <= 0 or high <= 0:  # frames count from 1
+                raise ValueError  # noqa: TRY301
         except ValueError:
             raise ConfigError(f"{path}:{number}: not a line of MOT15 ground truth: {line[:60]!r}") from None
         if sure:

@@ -134,8 +134,7 @@ def _rule(where: str, rule: RuleSettings, watch: Watch) -> Iterator[Fault]:
                 yield Fault(f"{where}.{key}", f"there is no {what} {name!r}", _near(name, known, what))
     if rule.kind == "crosses" and not rule.line:
         yield Fault(f"{where}.line", "is missing", "a rule that crosses needs the name of a line")
-    if rule.kind != "crosses" and rule.line:
-        yield Fault(f"{where}.line", f"means nothing to a rule of the kind {rule.kind}", "take it out")
+    yield from _meaningless(where, rule)
     if rule.kind in ("enters", "leaves") and not rule.zones:
         yield Fault(f"{where}.zones", "is empty", f"a rule that {rule.kind} needs a zone")
     if rule.kind == "forbidden" and not (rule.during or rule.outside):
@@ -144,6 +143,17 @@ def _rule(where: str, rule: RuleSettings, watch: Watch) -> Iterator[Fault]:
         )
     if rule.kind in _TIMED and rule.for_s == 0 and rule.kind != "crowd":
         yield Fault(f"{where}.for_s", f"is 0 for a rule of the kind {rule.kind}", "write how many seconds it takes")
+
+
+def _meaningless(where: str, rule: RuleSettings) -> Iterator[Fault]:
+    """What a rule says and nobody reads: somebody relies on it."""
+    if rule.kind == "crosses" and rule.zones:
+        yield Fault(f"{where}.zones", "mean nothing to a rule that crosses: all of the line counts", "take them out")
+    for key, said in (("line", rule.line), ("direction", rule.direction != "any")):
+        if said and rule.kind != "crosses":
+            yield Fault(f"{where}.{key}", f"means nothing to a rule of the kind {rule.kind}", "take it out")
+    for name in sorted({*rule.during} & {*rule.outside}):
+        yield Fault(f"{where}.outside", f"names {name!r}, which is in during too: it would never count", "take one out")
 
 
 def _names(table: str, names: Sequence[str]) -> Iterator[Fault]:

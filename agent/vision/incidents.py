@@ -180,17 +180,20 @@ class Incidents:
                 return []
             incident.last_ns = max(boot_ns, incident.last_ns)
             return [self._ended(incident)]
+        known = self._gathered.get(name)
         label = min(labels_of(gathered.rule), key=list(Label).index)
-        incident = _Incident(
+        incident = known or _Incident(
             self._new_id(), Kind(label), gathered.severity, gathered.since_ns, boot_ns, gathered.box, label
         )
         incident.raise_to(gathered)
+        incident.priority = gathered.severity
+        incident.last_ns, incident.box = boot_ns, gathered.box
         incident.count = gathered.count
         incident.zones = list(gathered.rule.zones)
         incident.here = gathered.rule.zones
-        incident.height = gathered.box.clipped().h
+        incident.height = max(incident.height, gathered.box.clipped().h)
         self._gathered[name] = incident
-        return [self._told(incident, Phase.STARTED)]
+        return [self._told(incident, Phase.STARTED if known is None else Phase.UPDATED)]
 
     def _ignored(self, learned: Learned) -> Event:
         """On record, once: what never moves is ignored from now on."""
@@ -381,11 +384,17 @@ class Incidents:
                 Phase.ENDED: f"Nothing moves{at} any more, after {seconds} s{where}",
             }[phase]
         if incident.count:
-            many = f"{incident.count} {name}s"
+            rule, count = f"(rule {incident.rule})", incident.count
+            if count == 1:  # congestion of one: the car that blocks the gate
+                return {
+                    Phase.STARTED: f"{_article(name)} {name}{at}{where} has stood for {seconds} s {rule}",
+                    Phase.UPDATED: f"The {name}{at}{where} still stands there {rule}",
+                    Phase.ENDED: f"The {name}{at} no longer stands there, after {seconds} s{where} {rule}",
+                }[phase]
             return {
-                Phase.STARTED: f"{many} together{at}{where} for {seconds} s (rule {incident.rule})",
-                Phase.UPDATED: f"{many} are still together{at}{where} (rule {incident.rule})",
-                Phase.ENDED: f"The {many} together{at} have dispersed after {seconds} s{where} (rule {incident.rule})",
+                Phase.STARTED: f"{count} {name}s together{at}{where} for {seconds} s {rule}",
+                Phase.UPDATED: f"{count} {name}s are still together{at}{where} {rule}",
+                Phase.ENDED: f"The {count} {name}s together{at} have dispersed after {seconds} s{where} {rule}",
             }[phase]
         return {
             Phase.STARTED: f"{_article(name)} {name}{at}{where}{sure}",

@@ -5,6 +5,9 @@ is crossed when the foot has come clear of it (CLEAR_HEIGHTS) on its other side:
 zone has entered it; somebody who vanishes in one has left it.
 
 A rule that is not active (see schedule.py) goes on following tracks, so that it is right at its first second.
+
+Within a rule's cooldown whoever else does the same is a notice. What goes on (somebody who is or stays where he should
+not, a crowd) and outlasts the cooldown is an alert then: nobody hides behind the one who came before.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ class Fired:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """A rule about many holds, or holds no longer (`count` 0)."""
+    """A rule about many holds, holds still when its cooldown is over, or holds no longer (`count` 0)."""
 
     rule: RuleSettings
     severity: Priority
@@ -68,6 +71,7 @@ class _Stay:
     since_ns: int  # inside or outside for so long
     disagree: int = 0  # looks in a row that say otherwise
     fired: bool = False  # in this stay
+    muted: bool = False  # it fired within the cooldown, and has been no alert yet
     side: int = 0  # of the line, as last clear of it: -1 left, 1 right
     foot: Point = (0.0, 0.0)  # where it was then
 
@@ -83,6 +87,7 @@ class _Crowd:
     since_ns: int | None = None
     enough_ns: int = 0  # when there were enough last
     told: bool = False
+    muted: bool = False  # as of a stay
 
 
 def labels_of(rule: RuleSettings) -> frozenset[Label]:
@@ -133,7 +138,9 @@ class RuleBook:
                 if (track.label in self._labels[index]) != (rule.kind == "allowed-only"):
                     what = self._one(index, rule, track, boot_ns)
                     if what:
-                        fired.append(Fired(rule, self._severity(index, rule, boot_ns), what, track.id))
+                        severity = self._severity(index, rule, boot_ns)
+                        self._stays[index, track.id].muted = _muted(rule, severity)
+                        fired.append(Fired(rule, severity, what, track.id))
         for (index, key), stay in list(self._stays.items()):
             if key not in here:
                 del self._stays[index, key]
@@ -147,11 +154,14 @@ class RuleBook:
         """The rule's own, or NOTICE within its cooldown. Called once for each firing: an alert begins the cooldown."""
         if rule.severity == "notice":
             return Priority.NOTICE
-        last_ns = self._alerted_ns[index]
-        if last_ns is not None and boot_ns - last_ns < rule.cooldown_s * NS:
+        if self._cools(index, rule, boot_ns):
             return Priority.NOTICE
         self._alerted_ns[index] = boot_ns
         return Priority.ALERT
+
+    def _cools(self, index: int, rule: RuleSettings, boot_ns: int) -> bool:
+        last_ns = self._alerted_ns[index]
+        return last_ns is not None and boot_ns - last_ns < rule.cooldown_s * NS
 
     def _inside(self, rule: RuleSettings, track: Track) -> bool:
         return not rule.zones or any(name in rule.zones for name in self._zones.at(track.box.foot))
@@ -169,11 +179,13 @@ class RuleBook:
             stay.disagree = stay.disagree + 1 if inside != stay.inside else 0
             if stay.disagree >= _AGREE_LOOKS:
                 stay.inside, stay.since_ns, stay.disagree, stay.fired = inside, track.last_ns, 0, False
+                stay.muted = False
                 turned = True
         where = _places(rule)
         if rule.kind == "leaves":
             return f"has left {where}" if turned and not stay.inside and self._active(rule) else ""
-        if not stay.inside or stay.fired:
+        again = stay.muted and track.last_ns == boot_ns and not self._cools(index, rule, boot_ns)
+        if not stay.inside or (stay.fired and not again):
             return ""
         if rule.kind == "enters":
             return f"has entered {where}" if turned and self._active(rule) else ""
@@ -226,14 +238,22 @@ class RuleBook:
             since_ns, told = crowd.since_ns, crowd.told
             self._crowds[index] = _Crowd()
             return [Gathered(rule, Priority.NOTICE, 0, None, since_ns)] if told else []
-        if crowd.since_ns is None or crowd.told or len(members) < rule.count:
+        if crowd.since_ns is None or len(members) < rule.count:
+            return []
+        if crowd.told and (not crowd.muted or self._cools(index, rule, boot_ns)):
             return []
         if rule.kind == "crowd" and boot_ns - crowd.since_ns < rule.for_s * NS:
             return []
         if not self._active(rule):
             return []
-        crowd.told = True
-        return [Gathered(rule, self._severity(index, rule, boot_ns), len(members), _around(members), crowd.since_ns)]
+        severity = self._severity(index, rule, boot_ns)
+        crowd.told, crowd.muted = True, _muted(rule, severity)
+        return [Gathered(rule, severity, len(members), _around(members), crowd.since_ns)]
+
+
+def _muted(rule: RuleSettings, severity: Priority) -> bool:
+    """Whether only the cooldown made a notice of it."""
+    return rule.severity == "alert" and severity is Priority.NOTICE
 
 
 def _first_clear(track: Track, a: Point, b: Point, length: float) -> tuple[int, Point]:

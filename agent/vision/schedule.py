@@ -13,8 +13,9 @@ does.
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 from collections.abc import Callable, Sequence
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from agent.config import CalendarSettings, RuleSettings, ScheduleSettings
 from agent.errors import ConfigError
@@ -31,9 +32,10 @@ def zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name or " ")
     except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a name that is a folder, or too long
+        near = difflib.get_close_matches(name, available_timezones(), n=1, cutoff=0.85)  # Hanoi is not near Manila
+        like = f'did you mean "{near[0]}"?' if near else 'write a name like "Asia/Shanghai"'
         raise ConfigError(
-            f'{name!r} is not a time zone that this machine knows; write a name like "Asia/Shanghai"'
-            " (its data is the Debian package tzdata)"
+            f"{name!r} is not a time zone that this machine knows; {like} (its data is the Debian package tzdata)"
         ) from None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from agent import drivers
 from agent.clock import Clock, SystemClock
 from agent.config import Config, load
-from agent.errors import Transient, WardpostError
+from agent.errors import ConfigError, Transient, WardpostError
 from agent.local import picture_of, status_of
 from agent.pictures import WIDTH_PX_MAX, picture_in
 from agent.selftest import one_picture
@@ -36,6 +36,8 @@ def zones(
 
     Raises ConfigError before it serves anything: the file, the snapshot or the address cannot be used.
     """
+    if not idle_s > 0:
+        raise ConfigError(f"--idle-s {idle_s:g}: write a number of seconds above 0")
     host, port = parse_listen(listen)
     settings = load(path, Config)
     clock = SystemClock()

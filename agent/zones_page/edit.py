@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +29,7 @@ def edited(text: str, shapes: Sequence[Shape]) -> str:
     for kind in kinds():
         if listed(tables, kind.path) != listed(goal, kind.path):
             _rewrite(document, kind, [shape for shape in shapes if shape.kind == kind.id])
-    result: str = tomlkit.dumps(document)
+    result = _ends_as(text, tomlkit.dumps(document))
     try:
         meant = tomllib.loads(result) == goal
     except tomllib.TOMLDecodeError:
@@ -50,7 +51,7 @@ def valued(text: str, table: str, key: str, value: float) -> str:
     if table not in document:
         document[table] = tomlkit.table()
     document[table][key] = value
-    result: str = tomlkit.dumps(document)
+    result = _ends_as(text, tomlkit.dumps(document))
     try:
         meant = tomllib.loads(result) == goal
     except tomllib.TOMLDecodeError:
@@ -58,6 +59,12 @@ def valued(text: str, table: str, key: str, value: float) -> str:
     if not meant:
         raise Corrupt("the file is written in a way that cannot be edited safely; nothing was changed: edit it by hand")
     return result
+
+
+def _ends_as(text: str, result: str) -> str:
+    """`result` with the line ends of a file written on Windows, if `text` has no others."""
+    bare = re.compile(r"(?<!\r)\n")
+    return result if "\r\n" not in text or bare.search(text) else bare.sub("\r\n", result)
 
 
 def _rewrite(document: Any, kind: Kind, shapes: Sequence[Shape]) -> None:

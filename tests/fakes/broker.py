@@ -78,6 +78,7 @@ class FakeBroker:
         self._partitioned: set[str] = set()
         self.retained: dict[str, bytes] = {}
         self.deny: set[str] = set()
+        self.throws_out = False  # who publishes what is denied; else it is acknowledged and dropped
         self.refuse = False
         self.hang = False
         self.lose = 0
@@ -149,6 +150,8 @@ class FakeBroker:
     def _take(self, session: _Session, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
         session.heard = self._now()
         if self._denied(topic):
+            if self.throws_out:
+                self.cut(session.hello.client_id)
             return
         if self.lose > 0:
             self.lose -= 1

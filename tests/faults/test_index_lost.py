@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent import boot
-from agent.types import NS, Hold, Priority
+from agent.types import NS, Hold, Priority, Verdict
 from tests.sim import checks
 from tests.sim.power import Death, Killed
 from tests.sim.stories import notice
@@ -23,6 +23,10 @@ SEED = 11
 HOLD = Hold(
     "hold-1", 1_790_000_000 * NS, 1_790_000_600 * NS, None, "an accident at the gate", "desk", 1_790_000_700 * NS
 )
+VERDICTS = [
+    Verdict(f"c-{n}", "0192f000-0000-7000-8000-000000000001", said, "rain", "Minh", "desk", 1_790_000_800 * NS)
+    for n, said in enumerate(("true", "false"))
+]
 
 
 @pytest.fixture
@@ -76,6 +80,8 @@ def dark_life(folder: Path, seed: int = SEED) -> tuple[World, set[str]]:
         world.report([notice(world, n, Priority.ALERT if n % 3 == 0 else Priority.NOTICE)])
     world.press_bell()
     world.node.store.add_hold(HOLD)
+    for verdict in VERDICTS:
+        world.node.store.add_verdict(verdict)
     world.run(26.0)
     told = {f"00000000-0000-7000-8000-{n:012d}" for n in range(30)}
     world.stop()
@@ -112,6 +118,9 @@ def test_whatever_becomes_of_the_database_every_event_arrives_once(folder: Path,
     rows = {row.name: row.sha256 for row in world.node.store.segments()}
     assert sealed.items() <= rows.items(), "sealed footage is in the new index under the same hash"
     assert [hold.id for hold in world.node.store.holds() if not hold.released] == [HOLD.id]
+    known = world.node.store.verdicts()
+    assert [(one.id, one.verdict) for one in known] == [("c-0", "true"), ("c-1", "false")], "the last one counts"
+    assert not world.node.store.add_verdict(VERDICTS[0]), "a command that comes again is still known"
     assert [row.session for row in world.node.store.sessions()][:2] == [1, 2]
     checks.check_4_every_second_is_explained(world)
     checks.check_incidents_end(world)

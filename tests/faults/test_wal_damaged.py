@@ -230,7 +230,7 @@ def test_without_a_look_at_the_ledger_numbers_are_used_twice(folder: Path, monke
     """The control: the same story with the comparison left out loses events, so the tests above can tell."""
     world, told = killed_in_the_dark(folder)
     DAMAGES["page of a frame"](world.node_folder / boot.STORE_NAME, random.Random(SEED))
-    monkeypatch.setattr(boot, "_require_newest", lambda *_: None)
+    monkeypatch.setattr(boot, "require_newest", lambda *_: None)
     comes_back(world)
     assert (told | NEW) - {event.body.data.incident for event in checks.at_station(world.station_folder)}
     world.close()

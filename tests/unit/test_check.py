@@ -184,7 +184,7 @@ SPOILS: dict[str, tuple[Callable[[Site], object], str]] = {
     ),
     "no such time zone": (
         lambda s: s.set("calendar", time_zone="Europe/Berlim"),
-        "problem: calendar.time_zone: 'Europe/Berlim' is not a time zone that this machine knows; write a name",
+        "problem: calendar.time_zone: 'Europe/Berlim' is not a time zone that this machine knows; did you mean",
     ),
     "no hours": (
         lambda s: setattr(s, "extra", '[[schedules]]\nname = "a"\nhours = ["07:00-07:00"]\n'),

@@ -139,6 +139,20 @@ def test_the_smallest_configuration_is_right() -> None:
         (edited(calendar={"timezone": "UTC"}), "calendar.timezone: unknown key; did you mean calendar.time_zone?"),
         (edited(vision={"ignore_masks": [[[0.1, 2.0]]]}), "vision.ignore_masks:"),
         ({**MINIMAL, "zones": [7]}, "zones[0]"),
+        # [zones] where [[zones]] is meant, and the other way round: every value in it may be right
+        (
+            {**MINIMAL, "zones": {"name": "a", "polygon": [[0, 0], [1, 0], [1, 1]]}},
+            "zones: is one table, should be a list of them: write [[zones]]",
+        ),
+        ({**MINIMAL, "rules": {"name": "a", "kind": "crowd"}}, "rules: is one table, should be a list"),
+        ({**MINIMAL, "calendar": [{"time_zone": "UTC"}]}, "calendar: is a list, should be one table: write [calendar]"),
+        (edited(vision={"tamper": [{"enabled": True}]}), "vision.tamper: is a list, should be one table"),
+        (
+            {**MINIMAL, "rules": [{"name": f"r{number}", "kind": "crowd"} for number in range(33)]},
+            "rules: has 33 entries; 32 at most",
+        ),
+        (edited(vision={"ignore_masks": [[[0, 0], [1, 0], [1, 1]]] * 33}), "vision.ignore_masks:"),
+        (edited(camera={"masks": [[[0.5, number / 100] for number in range(65)]]}), "camera.masks:"),
         ({k: v for k, v in MINIMAL.items() if k != "node"}, "node: missing"),
     ],
 )
@@ -200,6 +214,7 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
         (b"[node\n", "not TOML: .*line 1"),
         (b"\xff\xfe\x00", "cannot be read"),
         (b"", "node: missing"),
+        (b"\xef\xbb\xbf[node]\n", "byte order mark"),
     ],
 )
 def test_a_file_that_is_none_says_so(tmp_path: Path, content: bytes | None, expected: str) -> None:
@@ -227,7 +242,9 @@ TOML = st.recursive(
 
 @settings(max_examples=120, deadline=None)
 @given(st.dictionaries(st.sampled_from([*(f.name for f in msgspec.structs.fields(Config)), "x", ""]), TOML))
-def test_no_tables_whatever_make_it_stumble(tables: dict[str, Any]) -> None:
+@pytest.mark.parametrize("rest", [{}, MINIMAL], ids=["alone", "beside what is needed"])
+def test_no_tables_whatever_make_it_stumble(rest: dict[str, Any], tables: dict[str, Any]) -> None:
+    tables = {**rest, **tables}
     found = problems(tables, Config)
     try:
         msgspec.convert(tables, Config)

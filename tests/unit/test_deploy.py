@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli import parser
 from agent.supervisor import Limits
 
 UNIT = Path(__file__).parents[2] / "deploy/wardpost-node.service"
@@ -65,3 +66,21 @@ def test_the_clock_can_still_be_read() -> None:
 
 def test_lgpio_finds_a_working_directory_it_may_write() -> None:
     assert settings("WorkingDirectory") == ["/var/lib/wardpost"] and settings("StateDirectory") == ["wardpost"]
+
+
+def test_the_weekly_audit_is_a_unit_that_systemd_takes_and_gives_way_to_the_node(tmp_path: Path) -> None:
+    service, timer = (
+        UNIT.with_name(f"wardpost-audit.{kind}").read_text(encoding="utf-8") for kind in ("service", "timer")
+    )
+    assert "Nice=19" in service and "IOSchedulingClass=idle" in service and "Persistent=yes" in timer
+    (command,) = re.findall(r"(?m)^ExecStart=/opt/wardpost/bin/wardpost (.*)$", service)
+    assert parser().parse_args(command.split()).report
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze on this machine")
+    program = shutil.which("true") or "/bin/true"
+    (tmp_path / "wardpost-audit.service").write_text(service.replace("/opt/wardpost/bin/wardpost", program))
+    (tmp_path / "wardpost-audit.timer").write_text(timer)
+    for kind in ("service", "timer"):
+        unit = tmp_path / f"wardpost-audit.{kind}"
+        found = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60)
+        assert found.returncode == 0 and unit.name not in found.stderr, found.stderr

@@ -144,5 +144,9 @@ def test_a_line_that_is_no_truth_is_named(line: str, tmp_path: Path) -> None:
     path.write_text(f"1,1,1,2,3,4,1\n{line}\n")
     with pytest.raises(ConfigError, match=r"gt.txt:2: not a line"):
         read_tracks(path, width=10, height=10)
+    for wrong in ("1.5,1,0,0,5,5,1", "1,1,0,0,5,-5,1", "1,1,0,0,0,5,1", "0,1,0,0,5,5,1"):
+        path.write_text(wrong)
+        with pytest.raises(ConfigError, match=r"gt.txt:1: not a line"):
+            read_tracks(path, width=10, height=10)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_tracks(tmp_path, width=10, height=10)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.config import RuleSettings, ScheduleSettings, VisionSettings, ZoneSettings
+from agent.config import LineSettings, RuleSettings, ScheduleSettings, VisionSettings, ZoneSettings
 from agent.errors import ConfigError
 from agent.vision.faults import Watch, faults, polygon_faults, refuse
 from agent.vision.geometry import area, contains, crossing
@@ -58,8 +58,17 @@ def lines(one: Watch) -> list[str]:
         (watch(rules=(rule(outside=["x"]),)), "rules[0].outside: there is no schedule 'x'; known here: night"),
         (watch(rules=(rule(kind="crosses", zones=[]),)), "rules[0].line: is missing; a rule that crosses needs"),
         (
-            watch(rules=(rule(kind="crosses", line="l"),)),
+            watch(rules=(rule(kind="crosses", line="l", zones=[]),)),
             "rules[0].line: there is no line 'l'; there is no line at all",
+        ),
+        (
+            watch(lines=(LineSettings(name="l", points=((0, 0), (1, 1))),), rules=(rule(kind="crosses", line="l"),)),
+            "rules[0].zones: mean nothing to a rule that crosses",
+        ),
+        (watch(rules=(rule(direction="left"),)), "rules[0].direction: means nothing to a rule of the kind enters"),
+        (
+            watch(rules=(rule(during=["night"], outside=["night"]),)),
+            "rules[0].outside: names 'night', which is in during too: it would never count",
         ),
         (watch(rules=(rule(kind="enters", zones=[]),)), "rules[0].zones: is empty; a rule that enters needs a zone"),
         (watch(rules=(rule(name="static"),)), "rules[0].name: 'static' is the post's own rule"),

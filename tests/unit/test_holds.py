@@ -345,3 +345,22 @@ def test_the_post_is_whole_afterwards(at: Desk) -> None:
     at.delete_all()
     at.post.recorder.close()
     whole(at.post)
+
+
+@pytest.mark.parametrize("word", ["from", "to", "until"])
+@pytest.mark.parametrize("year", ["3026", "1600"])
+def test_a_year_that_no_clock_of_ours_can_show_is_refused_whoever_vouches_for_the_time(
+    at: Desk, word: str, year: str
+) -> None:
+    """Mistyped on a post without time: the database cannot hold such a number, and the node's socket broke off."""
+    at.post.clock.set_unc(None)
+    args = {"from": "2026-11-22T02:00:00Z", "to": "2026-11-22T03:00:00Z", "reason": "theft"}
+    with pytest.raises(Corrupt, match=f"hold: {word}: .*{year}.* is not a time that is kept"):
+        at.desk.hold(args | {word: f"{year}-11-22T02:30:00Z"}, "somebody")
+    assert at.desk.listing()["holds"] == []
+
+
+def test_a_reason_is_words_on_one_line_whatever_was_pasted(at: Desk) -> None:
+    """It is printed on terminals by `wardpost hold --list`, at the post and at headquarters."""
+    told = at.ask(-30, -10, reason="theft\n\x1b[31m of a\tbike \u202e")
+    assert told["reason"] == "theft [31m of a bike"

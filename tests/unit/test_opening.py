@@ -445,3 +445,17 @@ def test_the_single_file_checks_it_with_openssl_alone(version: str, made: Made, 
     done = subprocess.run([program, "-I", str(alone), str(path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert "files in opened/ are, byte for byte, what the sealed originals hold" in done.stdout
+
+
+@pytest.mark.parametrize("way", ["the same name", "another name of it"])
+def test_what_the_node_made_is_not_overwritten_by_its_opening(made: Made, tmp_path: Path, way: str) -> None:
+    """The sealed package is the evidence: a name typed twice must not cost it."""
+    package = tmp_path / "sealed.zip"
+    package.write_bytes(made.sealed)
+    output = package
+    if way == "another name of it":
+        output = tmp_path / "link.zip"
+        output.hardlink_to(package)
+    with pytest.raises(ConfigError, match="-o"):
+        open_package(sealed=package, key=seal.Key(STATION), output=output, who="x", clock=FakeClock())
+    assert package.read_bytes() == output.read_bytes() == made.sealed

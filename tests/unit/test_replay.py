@@ -51,6 +51,7 @@ def test_the_same_file_gives_the_same_incidents_twice(
     phases: dict[str, list[str]] = {}
     for event in events:
         phases.setdefault(event["id"], []).append(event["phase"])
+        assert event["severity"] in ("alert", "notice")
         assert event["box"] is None or all(0 <= value <= 1 for value in event["box"])
     assert all(seen[0] == "started" and seen[-1] == "ended" for seen in phases.values()), "every incident ends"
 

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from agent.errors import ConfigError, Corrupt
-from agent.evidence import seal
+from agent.evidence import keys, seal
+from agent.evidence.verify import trusted_key
 from agent.recording.footage import NoFootage, extract
 from agent.recording.fragments import scan
 from agent.recording.recorder import RecorderWorker
@@ -142,6 +143,29 @@ def test_a_header_without_a_seal_is_as_it_was(tmp_path: Path) -> None:
     with disk.open("segments/000001-00000000.mp4") as file:
         found = scan(file)
     assert found.header is not None and found.header.sealed == ""
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/dev/null"])
+def test_a_key_that_is_named_by_mistake_is_not_read_to_its_end(name: str) -> None:
+    """`--key /dev/zero`, or the film instead of the key: the command took all memory that there was."""
+    path, mib = Path(name), 1 << 20
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (_address_space() + 256 * mib, before[1]))
+    try:
+        for read in (seal.private_key, seal.station_key, keys.private_key, trusted_key, _public_key):
+            with pytest.raises(ConfigError):
+                read(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def _public_key(path: Path) -> bytes:
+    return keys.public_key("uplink.station_key", str(path))
+
+
+def _address_space() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * 4096
 
 
 def test_keys_are_read_or_refused_in_one_line(tmp_path: Path) -> None:

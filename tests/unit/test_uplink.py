@@ -708,6 +708,17 @@ def test_a_broker_that_swallows_batches_gets_every_event_alone_and_the_log_says_
     assert any("access list" in r.message for r in caplog.records)
 
 
+def test_a_broker_that_throws_out_whoever_sends_a_batch_gets_the_backlog_all_the_same(scene: Scene) -> None:
+    """Some brokers end the connection of a client that publishes what its access list does not know. The backlog came to
+    its first batch on each connection, and never past it.
+    """
+    scene.broker.deny, scene.broker.throws_out = {NODE.events, NODE.records}, True
+    after_an_outage(scene, 150, alerts=5)
+    scene.run(120)
+    assert scene.store.outbox_rows == 0
+    assert {e.sequence for e in scene.events()} == set(range(1, 156))
+
+
 def test_receipts_are_written_down_together_and_a_cut_before_that_doubles_nothing_in_effect(scene: Scene) -> None:
     written: list[str] = []
     scene.run(1)

@@ -708,6 +708,23 @@ def test_the_commands_answer_alike(made: Made, tmp_path: Path) -> None:
         assert said[0]["findings"] == said[1]["findings"]
 
 
+def test_a_key_may_be_given_as_it_is_shown(made: Made, tmp_path: Path) -> None:
+    """`wardpost key show` prints 64 hex digits, and so does a station: both programs take them."""
+    good, alone = tmp_path / "good.zip", tmp_path / "verify.py"
+    good.write_bytes(made.data)
+    alone.write_bytes(Forger(made.data).files["verify.py"])
+    for program in ([sys.executable, "-m", "agent.cli", "verify"], [sys.executable, "-I", str(alone)]):
+        for text, code, words in (
+            (made.key.public.hex(), 0, "a node's key that you trust"),
+            (made.key.public.hex().upper(), 0, "a node's key that you trust"),
+            ("ab" * 32, 1, "signed by other keys"),
+            (made.key.public.hex()[:-1], (2, 78), "neither 64 hex digits nor"),
+        ):
+            done = subprocess.run([*program, str(good), "--trust", text], capture_output=True, text=True)
+            assert done.returncode in (code if isinstance(code, tuple) else (code,)), done
+            assert words in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("version", ["3.9", "3.10", "3.12", "3.13"])
 def test_the_single_file_runs_on_other_pythons(version: str, made: Made, tmp_path: Path) -> None:
     program = shutil.which(f"python{version}")

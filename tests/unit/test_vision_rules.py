@@ -97,6 +97,44 @@ def test_within_the_cooldown_further_firings_are_notices_and_are_not_lost() -> N
     assert [one.severity for one in (*first, *second, *third)] == [Priority.ALERT, Priority.NOTICE, Priority.ALERT]
 
 
+def test_who_came_within_the_cooldown_and_is_still_there_after_it_is_an_alert_after_all() -> None:
+    """The second burglar comes in ten seconds after the first, and stays."""
+    for kind in ("forbidden", "loiters", "allowed-only"):
+        labels = ["animal"] if kind == "allowed-only" else []
+        scene = Scene(kind=kind, zones=["yard"], labels=labels, cooldown_s=10, for_s=1)
+        told = [(scene.now_ns, one) for _ in range(20) for one in scene.look((0.7, 0.6))[0]]
+        told += [(scene.now_ns, one) for _ in range(200) for one in scene.look((0.7, 0.6), (0.8, 0.6))[0]]
+        of_second = [(at_ns, one.severity) for at_ns, one in told if one.track == 2]
+        assert [severity for _, severity in of_second] == [Priority.NOTICE, Priority.ALERT], kind
+        first_ns = next(at_ns for at_ns, one in told if one.track == 1)
+        assert first_ns + 10 * NS <= of_second[1][0] <= first_ns + 11 * NS, kind
+        assert [one.severity for _, one in told if one.track == 1] == [Priority.ALERT], kind
+
+
+def test_who_has_left_before_the_cooldown_is_over_stays_a_notice() -> None:
+    scene = Scene(kind="forbidden", zones=["yard"], cooldown_s=10)
+    told = [*scene.look((0.7, 0.6))[0]]
+    told += [one for _ in range(20) for one in scene.look((0.7, 0.6), (0.8, 0.6))[0]]
+    told += [one for _ in range(100) for one in scene.look((0.7, 0.6), (0.2, 0.6))[0]]
+    assert [one.severity for one in told] == [Priority.ALERT, Priority.NOTICE]
+
+
+def test_a_rule_of_notices_does_not_repeat_itself() -> None:
+    scene = Scene(kind="forbidden", zones=["yard"], cooldown_s=1, severity="notice")
+    told = [one for _ in range(100) for one in scene.look((0.7, 0.6), (0.8, 0.6))[0]]
+    assert [one.severity for one in told] == [Priority.NOTICE] * 2
+
+
+def test_a_second_crowd_that_outlasts_the_cooldown_is_an_alert() -> None:
+    scene, feet = Scene(kind="crowd", zones=["yard"], count=2, for_s=1, cooldown_s=20), [(0.6, 0.6), (0.8, 0.6)]
+    told = [one for _ in range(20) for one in scene.look(*feet)[1]]
+    told += [one for _ in range(30) for one in scene.look(feet[0])[1]]
+    told += [one for _ in range(200) for one in scene.look(*feet)[1]]
+    assert [(one.count, one.severity) for one in told] == [
+        (2, Priority.ALERT), (0, Priority.NOTICE), (2, Priority.NOTICE), (2, Priority.ALERT),
+    ]  # fmt: skip
+
+
 def test_forbidden_fires_when_its_hour_begins_for_who_is_there_already() -> None:
     scene = Scene(kind="forbidden", zones=["yard"])
     scene.active = False

@@ -242,7 +242,7 @@ def test_any_pace_of_pictures_tells_of_a_visit_once(between_s: float) -> None:
     step = min(0.3 * between_s, 0.02)  # he crosses a third of the picture in a second
     for index in range(round(0.5 / step)):
         post.show(street(0.1 + step * index, noise=index % 7 + 1), after_s=between_s)
-    for index in range(50 if between_s < 1 else 10):
+    for index in range(80 if between_s < 1 else 10):  # longer than who vanishes in the middle is waited for
         post.show(street(noise=index + 1), after_s=max(between_s, 0.1))
     assert post.kinds() == [(Kind.PERSON, Phase.STARTED), (Kind.PERSON, Phase.ENDED)]
 

@@ -82,6 +82,14 @@ def a_desk(file: Path) -> Desk:
 # -- the text ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_file_from_windows_keeps_its_line_ends_in_what_is_added_too(file: Path) -> None:
+    text = file.read_text().replace("\n", "\r\n")
+    after = edited(text, [*drawn(file), Shape(kind="zone", name="road", points=SQUARE)])
+    assert after.count("\n") == after.count("\r\n") > text.count("\n")
+    mixed = text + "# a bare end\n"
+    assert edited(mixed, drawn(file)) == mixed
+
+
 def test_what_is_not_drawn_anew_stays_to_the_byte(file: Path) -> None:
     text = file.read_text()
     shapes = drawn(file)
