@@ -59,5 +59,13 @@ def test_a_node_may_say_what_the_contract_has_and_nothing_in_anothers_name(rules
     for topic in (mine.ack, mine.command("siren")):
         assert any(matches(pattern, topic) for pattern in reads), f"{topic} cannot be heard"
     other = Topics(site[1], "somebody-else")
-    for topic in (other.status, other.event("person"), other.events, other.record, other.records, mine.ack, mine.command("siren")):
+    for topic in (
+        other.status,
+        other.event("person"),
+        other.events,
+        other.record,
+        other.records,
+        mine.ack,
+        mine.command("siren"),
+    ):
         assert not any(matches(pattern, topic) for pattern in writes), f"{topic} can be forged"

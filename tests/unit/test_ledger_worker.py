@@ -440,7 +440,9 @@ def test_days_without_network_leave_no_hole_at_the_station(tmp_path: Path) -> No
     post.end()
 
 
-def test_an_outbox_full_of_alerts_stays_within_its_bound_and_the_lines_follow_when_there_is_room(tmp_path: Path) -> None:
+def test_an_outbox_full_of_alerts_stays_within_its_bound_and_the_lines_follow_when_there_is_room(
+    tmp_path: Path,
+) -> None:
     """Lines came on top of a full outbox once: 125 rows where 100 may be."""
     post = Post(tmp_path, outbox_rows_max=100).boot()
     for _ in range(150):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,7 +42,7 @@ def test_a_flag_in_the_wind_costs_less_and_less_and_a_find_restores_the_attentio
         planner.learn(boot_ns=now_ns, regions=plan, found=[])
         looks.append(len(plan))
     assert sum(looks[:10]) >= 3
-    assert 10 <= sum(looks[50:]) <= 45  # every 3 s, and the whole picture every 4 s
+    assert 10 <= sum(looks[50:]) <= 45  # every 3 s, and the whole picture every 4 s, as far as the purse allows
     now_ns = 300 * STEP_NS + 4 * NS
     plan = planner.plan(boot_ns=now_ns, aspect=ASPECT, motion=[SPOT], tracks=[], changed=False)
     planner.learn(boot_ns=now_ns, regions=plan, found=[Detection(Label.PERSON, 0.6, SPOT)])
@@ -47,16 +50,56 @@ def test_a_flag_in_the_wind_costs_less_and_less_and_a_find_restores_the_attentio
     assert planner.plan(boot_ns=after, aspect=ASPECT, motion=[SPOT], tracks=[], changed=False)
 
 
-def test_a_settled_track_is_looked_at_twice_a_second_and_a_lost_one_at_once() -> None:
+def looks_in_ten_seconds(motion: list[Box], others: list[Track], *, missed: int = 0) -> tuple[int, int]:
+    """How often a confirmed track is looked at when every look finds it (`missed` 0), and when the last look was."""
     planner, looks, last_ns = Planner(), 0, 0
     for index in range(1, 51):
         now_ns = index * STEP_NS
-        plan = planner.plan(boot_ns=now_ns, aspect=ASPECT, motion=[SPOT], tracks=[track(SPOT, last_ns)], changed=False)
+        known = replace(track(SPOT, 0 if missed else last_ns, missed=missed and looks + 1), hits=9)
+        plan = planner.plan(boot_ns=now_ns, aspect=ASPECT, motion=motion, tracks=[known, *others], changed=False)
         if plan:
             looks, last_ns = looks + 1, now_ns
-    assert 12 <= looks <= 22
-    lost = track(SPOT, last_ns, missed=1)
-    assert planner.plan(boot_ns=last_ns + STEP_NS, aspect=ASPECT, motion=[], tracks=[lost], changed=False)
+    return looks, last_ns
+
+
+def test_a_track_that_its_motion_explains_is_looked_at_once_a_second_and_one_beside_another_twice() -> None:
+    beside = replace(track(Box(0.43, 0.4, 0.05, 0.2), 10 * NS), id=2)
+    assert 9 <= looks_in_ten_seconds([SPOT], [])[0] <= 13
+    assert 9 <= looks_in_ten_seconds([], [])[0] <= 13, "nothing moves near it: it stands there"
+    assert 16 <= looks_in_ten_seconds([SPOT], [beside])[0] <= 24
+    assert 16 <= looks_in_ten_seconds([Box(0.46, 0.4, 0.05, 0.2)], [])[0] <= 24, "it is not where it should be"
+
+
+def test_who_is_out_of_sight_is_looked_for_at_once_and_then_ever_less() -> None:
+    planner = Planner()
+    lost = track(SPOT, 0, missed=1)
+    assert planner.plan(boot_ns=STEP_NS, aspect=ASPECT, motion=[], tracks=[lost], changed=False)
+    assert 9 <= looks_in_ten_seconds([], [], missed=1)[0] <= 15
+
+
+def test_rain_moves_in_a_new_place_each_time_and_costs_no_more_than_a_flag() -> None:
+    """And who walks out of it into view is looked at in the picture in which he is first found."""
+    chance, planner, runs = random.Random(5), Planner(), 0
+    for index in range(5 * 60):
+        drops = [Box(chance.random() * 0.9, chance.random() * 0.8, 0.02, 0.1) for _ in range(12)]
+        plan = planner.plan(boot_ns=index * STEP_NS, aspect=ASPECT, motion=drops, tracks=[], changed=False)
+        planner.learn(boot_ns=index * STEP_NS, regions=plan, found=[])
+        runs += len(plan)
+    assert 30 <= runs <= 60 * regions.VAIN_RUNS_PER_S + regions.VAIN_RUNS_MAX
+    found = replace(track(SPOT, 5 * 60 * STEP_NS, confirmed=False), first_ns=5 * 60 * STEP_NS)
+    assert planner.plan(boot_ns=(5 * 60 + 1) * STEP_NS, aspect=ASPECT, motion=[SPOT], tracks=[found], changed=False)
+
+
+def test_inferences_that_take_long_become_fewer() -> None:
+    planner, runs = Planner(), 0
+    crowd = [replace(track(Box(x / 10, 0.4, 0.05, 0.2), 0, missed=1), id=x) for x in range(9)]
+    for index in range(1, 51):
+        runs += len(
+            planner.plan(
+                boot_ns=index * STEP_NS, aspect=ASPECT, motion=[], tracks=crowd, changed=False, runs_per_s_max=1.0
+            )
+        )
+    assert 8 <= runs <= 10 + regions.REGIONS_MAX
 
 
 def test_furniture_that_looks_like_a_person_is_worth_no_look() -> None:

@@ -86,9 +86,7 @@ def test_two_who_meet_and_turn_back_are_told_apart_by_how_they_look() -> None:
             if 14 <= step <= 17:
                 finds = finds[:1]
             known = [RED, BLUE][: len(finds)] if looks else None
-            tracks = one.update(
-                finds, step * STEP_NS, looked=[FULL], motion=[find.box for find in finds], looks=known
-            )
+            tracks = one.update(finds, step * STEP_NS, looked=[FULL], motion=[find.box for find in finds], looks=known)
         ends[looks] = {track.id: track.box.x < 0.5 for track in tracks if track.missed == 0}
     assert ends[True] == {1: True, 2: False}
 
