@@ -439,25 +439,14 @@ def _catalog_of_node(folder: Path) -> Snapshot:
 def _ask(folder: Path, what: str, body: bytes = b"{}") -> tuple[list[tuple[str, Raw]], Raw]:
     """Asks the running node. Returns the parts and the result."""
     where = folder / SOCKET_NAME
-    parts: list[tuple[str, Raw]] = []
-    size = 0
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
             sock.settimeout(CLIENT_WAIT_S_MAX)
             with _short_path(folder) as path:
                 sock.connect(path)
-            sock.sendall(msgspec.json.encode(_Request(what, Raw(body))) + b"\n")
-            with sock.makefile("rb") as reader:
-                while raw := reader.readline(LINE_BYTES_MAX):
-                    size += len(raw)
-                    line = msgspec.json.decode(raw, type=_Line)
-                    if line.error:
-                        raise Transient(f"{where}: the node answers: {line.error}")
-                    if line.end:
-                        return parts, line.result
-                    if size > REPLY_BYTES_MAX:
-                        raise Corrupt(f"{where}: the answer is longer than {REPLY_BYTES_MAX >> 20} MB")
-                    parts.append((line.part, line.items))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused unheard: the answer says why
+                sock.sendall(msgspec.json.encode(_Request(what, Raw(body))) + b"\n")
+            return _answer(sock, where)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         raise Transient(f"{where}: no node answers; is the agent running on this folder?") from None
     except PermissionError:
@@ -466,6 +455,24 @@ def _ask(folder: Path, what: str, body: bytes = b"{}") -> tuple[list[tuple[str, 
         raise Transient(f"{where}: the node did not answer within {CLIENT_WAIT_S_MAX:.0f} s") from None
     except msgspec.DecodeError as error:
         raise Corrupt(f"{where}: not an answer: {error}") from None
+    except ConnectionResetError:
+        raise Transient(f"{where}: the node broke off its answer; try again") from None
     except OSError as error:
         raise Transient(f"{where}: {error}; is the agent running on this folder?") from None
+
+
+def _answer(sock: socket.socket, where: Path) -> tuple[list[tuple[str, Raw]], Raw]:
+    parts: list[tuple[str, Raw]] = []
+    size = 0
+    with sock.makefile("rb") as reader:
+        while raw := reader.readline(LINE_BYTES_MAX):
+            size += len(raw)
+            line = msgspec.json.decode(raw, type=_Line)
+            if line.error:
+                raise Transient(f"{where}: the node answers: {line.error}")
+            if line.end:
+                return parts, line.result
+            if size > REPLY_BYTES_MAX:
+                raise Corrupt(f"{where}: the answer is longer than {REPLY_BYTES_MAX >> 20} MB")
+            parts.append((line.part, line.items))
     raise Transient(f"{where}: the node broke off its answer; try again")

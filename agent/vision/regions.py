@@ -3,13 +3,19 @@
 A model sees a square of some 300 pixels: in the whole picture a person far away is a few of them. A crop around what
 moves shows the same person larger. The plan spends inferences where they can change what is known:
 
-- a track not yet confirmed, or just lost sight of: again after LOOK_S;
+- a track not yet confirmed: after LOOK_S while it is young or not found again, for whoever comes must be known soon and
+  what is nothing dropped; then ever later;
+- a confirmed track out of sight: after LOOK_S for MISSED_QUICK looks; then each vain one doubles the wait, up to
+  RELOOK_S_MAX;
+- a confirmed track in sight: after RELOOK_S; after RELOOK_S_MAX when it is alone and either the motion is where the
+  track should be, or nothing moves near it: then a look could only repeat what is known;
 - motion that no track explains: after LOOK_S, and each look that finds nothing doubles the wait, up to BARREN_S_MAX
   (a flag in the wind must not cost what a visitor costs);
-- a confirmed track in sight: after RELOOK_S;
 - the whole picture: after FULL_S while anything of the above lives; of a changed scene, after CHANGED_S.
 
-So one thing costs at most 1 / LOOK_S inferences per second, all together at most RUNS_PER_S_MAX, an idle scene none.
+Looks that no track asks for are paid from a purse that fills by VAIN_RUNS_PER_S: rain moves in a new place each time,
+so that no place is barren, and must not cost more for that. A find costs nothing. All looks together keep to
+`runs_per_s_max`. An idle scene has none.
 """
 
 from __future__ import annotations
@@ -22,11 +28,17 @@ from agent.vision.tracker import Track
 
 LOOK_S = 0.18
 RELOOK_S = 0.45
+RELOOK_S_MAX = 0.95  # a little less than five pictures, whose times are not exact
+YOUNG_S = 2.0
+MISSED_QUICK = 4
 FULL_S = 4.0
 CHANGED_S = 1.0
 BARREN_S_MAX = 3.0
 RUNS_PER_S_MAX = 15.0
+VAIN_RUNS_PER_S = 1.5  # in the long run, and at once:
+VAIN_RUNS_MAX = 8.0
 REGIONS_MAX = 3  # in one picture
+_NEW_HITS = 4  # before so many looks nobody knows how fast a track is
 _SPOTS_MAX = 32
 _SPOT_S_MAX = 10.0  # a spot where nothing moved for so long is forgotten
 _SIDE_MIN = 0.42  # of the picture's shorter side: smaller crops are blurred enlargements
@@ -53,6 +65,8 @@ class Planner:
         self._track_looks: dict[int, int] = {}
         self._full_ns: int | None = None
         self._tokens = float(REGIONS_MAX)
+        self._purse = VAIN_RUNS_MAX
+        self._paid = 0  # from the purse for the looks of the newest plan
         self._last_ns: int | None = None
 
     def forget(self) -> None:
@@ -60,7 +74,14 @@ class Planner:
         self.__init__()  # type: ignore[misc]
 
     def plan(
-        self, *, boot_ns: int, aspect: float, motion: Sequence[Box], tracks: Sequence[Track], changed: bool
+        self,
+        *,
+        boot_ns: int,
+        aspect: float,
+        motion: Sequence[Box],
+        tracks: Sequence[Track],
+        changed: bool,
+        runs_per_s_max: float = RUNS_PER_S_MAX,
     ) -> list[Box]:
         """Regions of this picture to look at, REGIONS_MAX at most; none when there is nothing to learn.
 
@@ -68,24 +89,38 @@ class Planner:
         """
         passed_s = 0.0 if self._last_ns is None else max(boot_ns - self._last_ns, 0) / NS
         self._last_ns = boot_ns
-        self._tokens = min(self._tokens + passed_s * RUNS_PER_S_MAX, REGIONS_MAX)
+        self._tokens = min(self._tokens + passed_s * min(runs_per_s_max, RUNS_PER_S_MAX), REGIONS_MAX)
+        self._purse = min(self._purse + passed_s * VAIN_RUNS_PER_S, VAIN_RUNS_MAX)
+        self._paid = 0
         if not motion and not tracks and not changed:
             return []
-        subjects = self._due_tracks(boot_ns, tracks) + self._due_spots(boot_ns, motion, tracks)
-        alive = bool(tracks) or bool(subjects)
+        followed, strange = self._due_tracks(boot_ns, motion, tracks), self._due_spots(boot_ns, motion, tracks)
+        alive = bool(tracks) or bool(strange)
         full = (changed and self._since_full_s(boot_ns) >= CHANGED_S) or (
-            alive and self._full_ns is not None and boot_ns - self._full_ns >= FULL_S * NS
+            alive
+            and (bool(tracks) or self._purse >= 1)
+            and self._full_ns is not None
+            and boot_ns - self._full_ns >= FULL_S * NS
         )
         if alive and self._full_ns is None:
             self._full_ns = boot_ns  # the first whole look comes FULL_S after the first cause
         room = min(REGIONS_MAX, int(self._tokens))
         if room <= 0:
             return []
+        regions: list[Box] = []
         if full:
             self._full_ns = boot_ns
-        regions = [FULL] if full else []
-        if subjects and room > len(regions):
-            regions += merged([region_about(box, aspect) for box in subjects], room - len(regions))
+            regions.append(FULL)
+        needed = merged([region_about(box, aspect) for box in followed], max(room - full, 1)) if room > full else []
+        affordable = int(self._purse) - full
+        if strange and affordable > 0 and room > full:  # one region may show who is followed and what is strange
+            about = [region_about(box, aspect) for box in (*followed, *strange)]
+            both = merged(about, min(room - full, len(needed) + affordable))
+            self._paid = max(len(both) - len(needed), 0)
+            needed = both
+        regions += needed
+        self._paid += full
+        self._purse = max(self._purse - self._paid, 0.0)
         self._tokens -= len(regions)
         for track in tracks:
             if any(_covers(region, track.box) for region in regions):
@@ -107,15 +142,14 @@ class Planner:
                 )
                 spot.barren = 0 if hit else min(spot.barren + 1, 8)
 
-    def _due_tracks(self, boot_ns: int, tracks: Sequence[Track]) -> list[Box]:
+    def _due_tracks(self, boot_ns: int, motion: Sequence[Box], tracks: Sequence[Track]) -> list[Box]:
         self._track_looks = {track.id: self._track_looks[track.id] for track in tracks if track.id in self._track_looks}
         due = []
         for track in tracks:
             if not track.confirmed and not track.moved:
                 continue  # furniture that looks like a person is worth no look of its own
-            settled = track.confirmed and not track.missed
-            last_ns = self._track_looks.get(track.id, track.last_ns)
-            if boot_ns - last_ns >= (RELOOK_S if settled else LOOK_S) * NS:
+            last_ns = max(self._track_looks.get(track.id, track.last_ns), track.last_ns)
+            if boot_ns - last_ns >= _wait_s(track, boot_ns, motion, tracks) * NS:
                 due.append(track.box)
         return due
 
@@ -138,6 +172,24 @@ class Planner:
             if boot_ns - spot.looked_ns >= wait_s * NS:
                 due.append(box)
         return due
+
+
+def _wait_s(track: Track, boot_ns: int, motion: Sequence[Box], tracks: Sequence[Track]) -> float:
+    """After how long a track is worth another look."""
+    if not track.confirmed:
+        age_s = (boot_ns - track.first_ns) / NS
+        return LOOK_S if track.missed else min(LOOK_S * max(age_s / YOUNG_S, 1.0), RELOOK_S_MAX)
+    if track.missed:
+        vain = min(max(track.missed - MISSED_QUICK, 0), 8)
+        return float(min(LOOK_S * 2**vain, RELOOK_S_MAX))
+    near = _grown(track.box, 1.4)
+    alike = (other for other in tracks if other.id != track.id and other.label is track.label and other.confirmed)
+    crowded = any(_shared(near, other.box) > 0 for other in alike)  # a rider is not mixed up with his bicycle
+    if track.hits < _NEW_HITS or crowded:
+        return RELOOK_S
+    moving = [box for box in motion if _shared(near, box) > 0]
+    explained = any(overlap(track.box, box) > 0.6 and box.area < 4 * track.box.area for box in moving)
+    return RELOOK_S_MAX if explained or not moving else RELOOK_S
 
 
 def region_about(box: Box, aspect: float) -> Box:

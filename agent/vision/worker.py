@@ -29,6 +29,11 @@ _SILENCE_S = 10.0  # no frame for so long: whoever was in view is no longer watc
 _JUMP_S = 60.0  # frames this far apart do not show the same scene
 _WAKE_S = 1.0
 _ATTEND_S = 1.2  # after the last picture with something in it
+_VAIN_LOOKS = 2  # so often looked for: who is still followed is out of sight, and moves when he comes back
+_UNSHOWN_S = 2.0  # a camera that shows nothing for so long has nothing to show: pictures are not later than this
+_CORE_SHARE_MAX = 0.5  # of one core's time for inferences: hot or loaded, each takes longer and so they become fewer
+_RUNS_PER_S_MIN = 2.0  # fewer would confirm nobody in time
+_RUN_MEMORY = 0.2  # weight of the newest inference in their mean time
 _ATTEND_NEW_S = 3.0  # of a scene that is new: its background must be learned
 
 log = logging.getLogger(__name__)
@@ -86,8 +91,9 @@ class VisionWorker:
 
         `every_frame` measures the detector: the whole picture and its parts are looked at in each frame, whatever
         moves, and `seen` gets every detection from EVERY_FRAME_SCORE_MIN. `stopwatch_ns` only times inferences.
-        `attend` is told until when (CLOCK_BOOTTIME ns) every picture is wanted: something moves, is followed or is on
-        record as going on. A camera that decodes on demand may otherwise leave pictures out.
+        `attend` is told until when (CLOCK_BOOTTIME ns) every picture is wanted: something moves or somebody is in
+        sight. A camera that decodes on demand may otherwise leave pictures out. With it the worker is taken for live:
+        inferences that take long become fewer, and who was out of sight is given up by the clock.
         Raises ConfigError for zones that cannot be.
         """
         self._attend = attend
@@ -113,6 +119,8 @@ class VisionWorker:
         self._guard = GuardedDetector(detector=detector, new_id=new_id, stopwatch_ns=stopwatch_ns)
         self._silence_s = max(_SILENCE_S, 2 * settings.gone_s)
         self._last_ns: int | None = None
+        self._heard_ns: int | None = None  # when the newest picture was taken, unless it was far ahead of its time
+        self._run_s = 0.0  # mean time of the latest inferences
         self._gate_open = False
         self._counts = VisionStats()
 
@@ -140,8 +148,10 @@ class VisionWorker:
         else:
             now_ns = int(now * NS)
             events = self._guard.attend(max(now_ns, self._last_ns or 0))
-            if self._last_ns is not None and now_ns - self._last_ns > self._silence_s * NS:
+            if self._heard_ns is not None and now_ns - self._heard_ns > self._silence_s * NS:
                 events += self._forget()
+            elif self._attend is not None and self._heard_ns is not None:
+                events += self._wait_on(now_ns - round(_UNSHOWN_S * NS))
             self._tell(events)
         return now if len(self._frames) else now + _WAKE_S
 
@@ -153,9 +163,19 @@ class VisionWorker:
         except Exception as error:  # noqa: BLE001  (whoever listened may have gone; closing never raises)
             log.error("vision could not tell the end of its incidents: %s: %s", type(error).__name__, error)  # noqa: TRY400
 
+    def _wait_on(self, boot_ns: int) -> list[Event]:
+        """Nothing was worth a picture up to `boot_ns`: who had gone before is gone."""
+        if boot_ns <= (self._last_ns or 0) or not self._incidents.open_count:
+            return []
+        self._last_ns = boot_ns
+        tracks = self._tracker.update([], boot_ns, looked=[], motion=[])
+        return [
+            self._pictured(event, None) for event in self._incidents.update(tracks=tracks, motion=[], boot_ns=boot_ns)
+        ]
+
     def _look(self, frame: Frame) -> None:
         events = self._mind_time(frame)
-        boot_ns = self._last_ns = max(frame.boot_ns, self._last_ns or 0)
+        boot_ns = self._last_ns = self._heard_ns = max(frame.boot_ns, self._last_ns or 0)
         if self._view is not None:
             events += self._view.look(frame, boot_ns)
         motion = self._gate.look(self._ignore.still(frame.luma), boot_ns)
@@ -192,11 +212,14 @@ class VisionWorker:
         self._tell(events)
 
     def _ask_for_more(self, boot_ns: int, scene: Scene, boxes: Sequence[Box], tracks: Sequence[Track]) -> None:
-        """Tells the camera for how long every picture is wanted. Furniture that looks like a person is no reason."""
+        """Tells the camera for how long every picture is wanted.
+
+        Furniture that looks like a person is no reason, nor is who has gone but is not given up: nothing moves.
+        """
         if self._attend is None:
             return
-        alive = any(track.confirmed or track.moved for track in tracks)
-        if boxes or alive or self._incidents.open_count:
+        alive = any((track.confirmed or track.moved) and track.missed < _VAIN_LOOKS for track in tracks)
+        if boxes or alive:
             self._attend(boot_ns + round(_ATTEND_S * NS))
         elif scene in {Scene.LEARNING, Scene.CHANGED}:
             self._attend(boot_ns + round(_ATTEND_NEW_S * NS))
@@ -213,7 +236,12 @@ class VisionWorker:
             score_min = EVERY_FRAME_SCORE_MIN
         else:
             planned = self._planner.plan(
-                boot_ns=boot_ns, aspect=width / height, motion=motion, tracks=tracks, changed=scene is Scene.CHANGED
+                boot_ns=boot_ns,
+                aspect=width / height,
+                motion=motion,
+                tracks=tracks,
+                changed=scene is Scene.CHANGED,
+                runs_per_s_max=self._affordable(),
             )
             score_min = self._tracker.score_floor
         looked: list[Box] = []
@@ -227,12 +255,20 @@ class VisionWorker:
                 picture = frame.crop(region, px_max=round(side_px * max(shape, 1 / shape)))
             except Transient:
                 continue
+            before_ns = self._guard.run_ns_total
             found += regions.placed(self._guard.detect(picture, score_min), region)
+            self._run_s += ((self._guard.run_ns_total - before_ns) / NS - self._run_s) * _RUN_MEMORY
             looked.append(region)
         united = regions.united(found)
         if planned:
             self._planner.learn(boot_ns=boot_ns, regions=looked, found=united)
         return looked, united, len(planned) - len(looked) if self._guard.input_px else 0
+
+    def _affordable(self) -> float:
+        """Inferences per second. Only a live camera's pictures have to be looked at in time; others are not hurried."""
+        if self._attend is None or not self._run_s:
+            return regions.RUNS_PER_S_MAX
+        return max(_CORE_SHARE_MAX / self._run_s, _RUNS_PER_S_MIN)
 
     def _mind_time(self, frame: Frame) -> list[Event]:
         """A jump in time ends what was in view; a small step back is taken as no time at all."""

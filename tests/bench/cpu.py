@@ -72,7 +72,7 @@ def _node(bench: Bench, scene: footage.Scene, tag: str) -> _Spent:
         with node.start(bench, path) as program:
             node.first_fragment(path, program)
             time.sleep(bench.size.warm_s)
-            looks = node.need_well(path)["vision"]["detectorruns"]
+            looks = node.wait_well(path, program)["vision"]["detectorruns"]
             cpu_ms, seconds = _window(bench, program)
             looks = node.need_well(path)["vision"]["detectorruns"] - looks
             desk.need_alive()

@@ -38,7 +38,7 @@ def measure(bench: Bench) -> list[Row]:
         alone = _alone(bench.folder / "alone.db", port, max(size.alerts, 20))
         with (
             station(bench.folder / "station", broker_port=port),
-            _Arrivals(port, "wardpost/v1/bench/+/event/+") as seen,
+            Arrivals(port, "wardpost/v1/bench/+/event/+") as seen,
         ):
             path = node.config(bench.folder / "node", footage=scene.path, broker_port=port, extra=_VISION)
             with node.start(bench, path) as program:
@@ -58,7 +58,7 @@ def measure(bench: Bench) -> list[Row]:
     ]  # fmt: skip
 
 
-class _Arrivals:
+class Arrivals:
     """A subscriber that stamps what comes in."""
 
     def __init__(self, port: int, topic: str) -> None:
@@ -103,7 +103,7 @@ def _alone(path: Path, port: int, count: int) -> list[float]:
     topic = "bench/latency"
     times = []
     connection = sqlite3.connect(path, isolation_level=None)
-    with closing(connection) as db, _Arrivals(port, topic) as seen, _publisher(port) as client:
+    with closing(connection) as db, Arrivals(port, topic) as seen, _publisher(port) as client:
         db.execute("pragma journal_mode=wal")
         db.execute("pragma synchronous=full")
         db.execute("create table event (n integer primary key, body blob)")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from agent.errors import WardpostError
 from agent.local import status_of
 from agent.recording import fragments
 from tests.bench.figure import Bench
@@ -76,6 +77,22 @@ def need_well(path: Path) -> dict[str, Any]:
     if wrong:
         raise RuntimeError(f"the node is not well: {'; '.join(wrong)}; see {path.with_name('node.log')}")
     return said
+
+
+def wait_well(path: Path, program: Program, *, timeout_s: float = 30.0) -> dict[str, Any]:
+    """What a node that has just started says of itself as soon as it is well: on a busy machine that takes a while.
+
+    Raises RuntimeError as `need_well` when it does not come to that.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        program.need_alive()
+        try:
+            return need_well(path)
+        except (RuntimeError, WardpostError):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
 
 
 def _text(path: Path | str) -> str:

@@ -18,7 +18,7 @@ from agent.vision.detector.none import NoDetector
 from agent.vision.detector.tflite import TfliteDetector
 from tests.fakes.detector import FakeDetector, bright_spots
 
-YOLOX = Path("/work/shared/data/yolox_nano_nhwc_fp16.tflite")
+YOLOX = Path(__file__).resolve().parents[3] / "shared" / "data" / "yolox_nano_nhwc_fp16.tflite"
 
 
 @pytest.fixture(params=["tflite", "none", "fake"])

@@ -16,7 +16,7 @@ from agent.config import DetectorSettings
 from agent.drivers import model_paths
 from agent.errors import ConfigError
 
-DATA = Path("/work/shared/data")
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 @pytest.fixture

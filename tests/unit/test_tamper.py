@@ -27,7 +27,7 @@ from agent.vision.view_shelf import NAME, ViewShelf
 if TYPE_CHECKING:
     from agent.types import Bgr, Luma
 
-DATA = Path("/work/shared/data")
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SHOTS = {"fence": (150, 165), "wall": (228, 242)}  # frames of the sample film between two cuts; the camera stands still
 Change = Callable[["Luma", int], "Luma"]
 

@@ -25,7 +25,7 @@ from agent.worker import Inbox, WhenFull
 if TYPE_CHECKING:
     from agent.types import Bgr
 
-DATA = Path("/work/shared/data")
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="evaluation data is not on this machine")
 
 
