@@ -34,6 +34,8 @@ BATCH_BYTES_MAX = 48 * 1024
 """Of one message of a backlog: 0.4 s at 1 Mbit/s, for that long an alert may have to wait behind it."""
 BATCH_LOSSES_MAX = 2
 """Connections in a row that break off over batches before one does without them."""
+LAST_S = 1.0
+"""A clean stop makes events of its own: so long they may take to arrive. What does not waits for the next start."""
 ACK_DELAY_S = 5.0
 ACK_ROWS_MAX = 500
 """Rows that the station has are deleted with the next transaction of the store, or by one for so long or so many. A cut
@@ -141,9 +143,16 @@ class UplinkWorker:
         self._receipts.clear()
 
     def close(self) -> None:
+        self._finish()
         self._send(self._topics.status, wire.encode(self._status("offline")), retain=True)
         self._transport.disconnect()
         self.broker = None
+
+    def _finish(self) -> None:
+        """Sends what the others told while they closed, and hears that it has arrived. Blocks for LAST_S at most."""
+        until_s = self._now() + LAST_S
+        while self._wait_s_max > 0 and self.broker is not None and self._store.outbox_rows and self._now() < until_s:
+            self.step(self._now())
 
     def step(self, now: float) -> float:
         if self.broker is None and not self._connecting and now >= self._connect_at:

@@ -24,7 +24,7 @@ from agent.types import NS, Event, Kind, Phase, Priority
 from agent.uplink import Broker, parse_broker
 from agent.uplink.commands import Drop, Judge, Refuse, Run, Verb, load_key
 from agent.uplink.window import RESERVE_ROWS, START_ROWS, Window
-from agent.uplink.worker import ACK_DELAY_S, ACK_ROWS_MAX, UplinkWorker, backoff_s
+from agent.uplink.worker import ACK_DELAY_S, ACK_ROWS_MAX, LAST_S, UplinkWorker, backoff_s
 from tests.fakes.broker import FakeBroker, FakeTransport
 from tests.fakes.clock import FakeClock
 
@@ -275,6 +275,31 @@ def test_a_clean_stop_says_offline(scene: Scene) -> None:
     scene.worker.close()
     assert wire.decode(scene.broker.retained[NODE.status], wire.Status).state == "offline"
     assert not scene.broker.connected(CLIENT)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_what_a_clean_stop_adds_is_waited_for_a_second(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, *, answers: bool
+) -> None:
+    """Incidents that were open end when the eyes close: their ends arrive, too, if there is anybody to take them."""
+    scene.run(1)
+    poll = scene.transport.poll
+
+    def waits(timeout_s: float) -> Any:
+        found = poll(0.0)
+        if not found:
+            scene.clock.advance(min(timeout_s, 0.05) + 0.000_1)
+            if answers and scene.events():
+                scene.receipt([(1, len(scene.events()))])
+        return found
+
+    monkeypatch.setattr(scene.transport, "poll", waits)
+    monkeypatch.setattr(scene.worker, "_wait_s_max", 1.0)
+    scene.commit(3)
+    before_ns = scene.clock.boot_ns()
+    scene.worker.close()
+    assert scene.store.outbox_rows == (0 if answers else 3)
+    assert (scene.clock.boot_ns() - before_ns) / NS == pytest.approx(0.1 if answers else LAST_S, abs=0.1)
 
 
 def test_only_the_stations_receipt_empties_the_outbox(scene: Scene) -> None:
