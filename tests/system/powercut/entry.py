@@ -147,9 +147,10 @@ class TellingStore(Store):
             self.tell("commit", epoch=self.epoch, rows=rows)
         return sequences
 
-    def acknowledge(self, stored: Sequence[tuple[int, int]]) -> int:
-        self.tell("ack", epoch=self.epoch, stored=list(stored))
-        return super().acknowledge(stored)
+    def note_acknowledged(self, stored: Sequence[tuple[int, int]]) -> None:
+        if stored:
+            self.tell("ack", epoch=self.epoch, stored=list(stored))
+        super().note_acknowledged(stored)
 
     def add_segment(self, segment: Segment) -> None:
         super().add_segment(segment)
