@@ -282,6 +282,10 @@ def load(path: Path, kind: type[S]) -> S:
     return msgspec.convert(tables, kind)
 
 
+TEXT_CHARS_MAX = 200
+"""Of a wrong value, and of what is said about it: a line is to be read."""
+
+
 def problems(tables: dict[str, Any], kind: type[Settings]) -> list[str]:
     """Everything in `tables` that `kind` does not take, one line each: path, what is wrong, what would be right."""
     found = list(_problems(tables, kind, ""))
@@ -356,7 +360,10 @@ def _plain(text: str, value: Any) -> str:
     text = re.sub(r" - at `\$(.*?)`$", lambda m: f" (at {m[1]})", text)
     text = text.replace("`str` matching regex '^[a-z0-9-]{1,32}$'", "1 to 32 lower-case letters, digits and hyphens")
     text = re.sub(r"`str` matching regex '\^\(\[01\].*?24:00\)\$'", 'hours like "22:00-06:00"', text)
-    return f"{value!r}: {text[0].lower()}{text[1:]}" if not isinstance(value, dict | list) else text
+    text = text if len(text) <= TEXT_CHARS_MAX else f"{text[: TEXT_CHARS_MAX - 1]}…"
+    given = repr(value)
+    given = given if len(given) <= TEXT_CHARS_MAX else f"{given[: TEXT_CHARS_MAX - 1]}…"
+    return f"{given}: {text[0].lower()}{text[1:]}" if not isinstance(value, dict | list) else text
 
 
 def _nearest(text: str, hint: Any) -> str:

@@ -367,7 +367,9 @@ class World:
         A node that lives on has a camera that shows its visitors all the same.
         """
         self._script.clear()
-        if node_lives:
+        if node_lives and not self.running:  # the story had stopped it, and would have started it again
+            self.at(self.now_s + RESTART_S, self.boot)
+        elif node_lives:
             panel = self.panel
             self.at(
                 self.now_s + 0.5, lambda: panel.level(Input.BELL, active=False, boot_ns=self.clock.boot_ns())
