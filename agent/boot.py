@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from agent.clock import Clock
 from agent.disk import Disk
-from agent.errors import Corrupt, Transient
+from agent.errors import ConfigError, Corrupt, Transient
 from agent.evidence import keys
 from agent.evidence.ledger import FOLDER as LEDGER_FOLDER
 from agent.evidence.ledger import Ledger
@@ -26,6 +27,12 @@ QUARANTINE_FILES_MAX = 20
 _SET_ASIDE = re.compile(rf"{re.escape(STORE_NAME)}\.corrupt-[0-9]{{6,}}")
 
 log = logging.getLogger(__name__)
+
+
+def require_store(folder: Path) -> None:
+    """Raises ConfigError for a folder without a node's store, which a command was pointed at."""
+    if not (folder / STORE_NAME).is_file():
+        raise ConfigError(f"{folder}: there is no {STORE_NAME} in it; is this the node.data of the configuration?")
 
 
 def open_store(make: Callable[[], Store], disk: Disk, *, node: str = "") -> tuple[Store, str | None]:

@@ -24,7 +24,7 @@ from agent.config import Config
 from agent.errors import ConfigError, WardpostError
 from agent.logs import error_line, fold
 from agent.types import NS
-from agent.vision.faults import Fault, Watch, faults, polygon_faults
+from agent.vision.faults import Fault, faults, polygon_faults
 
 EXIT_OK = 0
 EXIT_CONFIG = 78
@@ -151,7 +151,7 @@ def _camera(settings: Config) -> Iterator[Finding]:
 
 def _watch(settings: Config) -> Iterator[Finding]:
     """Zones, lines, ignore masks, schedules and rules."""
-    for fault in faults(Watch.of(settings)):
+    for fault in faults(settings):
         yield _of_fault(fault)
     if settings.rules and settings.vision.detector.driver == "none":
         what = "rules speak of persons and vehicles, and nobody tells them apart"

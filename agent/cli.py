@@ -13,9 +13,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent import __version__
 from agent.errors import ConfigError, Corrupt, WardpostError
+
+if TYPE_CHECKING:
+    from agent.replay import ReplaySettings
 
 EX_CONFIG = 78
 NODE_CONFIG = Path("/etc/wardpost/node.toml")
@@ -237,15 +241,20 @@ def _run(args: argparse.Namespace) -> int:
     return run(args.config)
 
 
+def _replay_settings(config: Path | None) -> ReplaySettings:
+    from agent.config import Config, load
+    from agent.replay import ReplaySettings
+
+    return ReplaySettings() if config is None else ReplaySettings.of(load(config, Config))
+
+
 def _replay(args: argparse.Namespace) -> int:
     from agent.clock import Usage
-    from agent.config import Config, load
-    from agent.replay import ReplaySettings, replay
+    from agent.replay import replay
 
-    settings = ReplaySettings() if args.config is None else ReplaySettings.of(load(args.config, Config))
     return replay(
         args.file,
-        settings=settings,
+        settings=_replay_settings(args.config),
         store_dir=args.store,
         detections=args.detections,
         every_frame=args.every_frame,
@@ -449,11 +458,9 @@ def _audit(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from agent.clock import Usage
-    from agent.config import Config, load
     from agent.evaluation import evaluate
-    from agent.replay import ReplaySettings
 
-    settings = ReplaySettings() if args.config is None else ReplaySettings.of(load(args.config, Config))
+    settings = _replay_settings(args.config)
     return evaluate(args.file, args.truth, settings=settings, usage=Usage(), as_json=args.json, out=print)
 
 

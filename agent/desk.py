@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.boot import STORE_NAME
+from agent.boot import STORE_NAME, require_store
 from agent.clock import Clock, SystemClock, parse_asked, rfc3339, uuid7_maker
 from agent.config import Config
 from agent.disk import PosixDisk
@@ -158,8 +158,7 @@ def hold(config: Config, verb: str, args: dict[str, Any], *, as_json: bool, out:
     """
     folder = Path(config.node.data)
     clock = SystemClock()
-    if not (folder / STORE_NAME).is_file():
-        raise ConfigError(f"{folder}: there is no {STORE_NAME} in it; is this the node.data of the configuration?")
+    require_store(folder)
     args = args | {"by": f"{_who()}, at the post"}
     try:
         lock = DataLock(folder).take(clock)

@@ -95,8 +95,7 @@ class StoppedNode:
             store.open()
             try:
                 self._require_newest(store)
-                pinned = self._config.uplink.station_key
-                station = keys.public_key("uplink.station_key", pinned) if pinned else None
+                station = keys.pinned("uplink.station_key", self._config.uplink.station_key)
                 ledger, receipts, _problem = boot.open_ledger(
                     self._disk, store, self._clock, f"{node.site}/{node.id}", station
                 )
@@ -244,8 +243,7 @@ def rotate_key(config: Config, *, reason: str, as_json: bool, out: Callable[[str
 
 def _folder(config: Config) -> Path:
     folder = Path(config.node.data)
-    if not (folder / boot.STORE_NAME).is_file():
-        raise ConfigError(f"{folder}: there is no {boot.STORE_NAME} in it; is this the node.data of the configuration?")
+    boot.require_store(folder)
     return folder
 
 

@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from agent.audit import Alert, gather
-from agent.boot import STORE_NAME
+from agent.boot import STORE_NAME, require_store
 from agent.clock import Clock
 from agent.errors import ConfigError, Corrupt, Transient, WardpostError
 from agent.evidence.records import RecordKind
@@ -361,8 +361,7 @@ def catalog_of(folder: Path, clock: Clock) -> Snapshot:
     Raises ConfigError for a folder that is none, Transient when a node runs but does not answer, Corrupt for a damaged
     database (the node repairs that at its next start).
     """
-    if not (folder / STORE_NAME).is_file():
-        raise ConfigError(f"{folder}: there is no {STORE_NAME} in it; is this the node.data of the configuration?")
+    require_store(folder)
     try:
         lock = DataLock(folder).take(clock)
     except InUse:
@@ -373,8 +372,7 @@ def catalog_of(folder: Path, clock: Clock) -> Snapshot:
 
 def alerts_of(folder: Path, clock: Clock) -> list[Alert]:
     """The newest alerts with what people have said of them, whether a node runs or not. Raises as `catalog_of`."""
-    if not (folder / STORE_NAME).is_file():
-        raise ConfigError(f"{folder}: there is no {STORE_NAME} in it; is this the node.data of the configuration?")
+    require_store(folder)
     try:
         lock = DataLock(folder).take(clock)
     except InUse:

@@ -53,7 +53,7 @@ from agent.uplink.commands import load_key
 from agent.uplink.worker import UplinkWorker
 from agent.verdicts import VerdictDesk
 from agent.vision.detector import Detector
-from agent.vision.faults import Watch, refuse
+from agent.vision.faults import refuse
 from agent.vision.schedule import Calendar
 from agent.vision.snapshot import Snapshots
 from agent.vision.tamper import ViewWatch
@@ -151,7 +151,7 @@ def build(config: Config, world: World) -> Node:
 
     Raises ConfigError, Transient (the disk refuses) or InUse.
     """
-    refuse(Watch.of(config))
+    refuse(config)
     clock, disk = world.clock, world.disk
     new_id: NewId = uuid7_maker(clock, world.rng.getrandbits)
     origin = Origin(config.node.site, config.node.id, config.node.place)
@@ -168,8 +168,7 @@ def build(config: Config, world: World) -> Node:
         )
 
     store, damage = boot.open_store(make_store, disk, node=f"{config.node.site}/{config.node.id}")
-    pinned = config.uplink.station_key
-    hq = keys.public_key("uplink.station_key", pinned) if pinned else None
+    hq = keys.pinned("uplink.station_key", config.uplink.station_key)
     chain, receipts, torn = boot.open_ledger(disk, store, clock, f"{config.node.site}/{config.node.id}", hq)
     torn = f"{torn} {boot.restore_index(disk, store, chain, receipts, origin.source)}".strip()
     found = recover(disk=disk, index=store, clock=clock, source=origin.source)

@@ -39,7 +39,7 @@ from agent.reporter import Reporter
 from agent.store.store import Origin, Store
 from agent.types import NS, Box, Detection, Event, Frame, Packet
 from agent.vision.album import Album, Scenery
-from agent.vision.faults import Watch, refuse
+from agent.vision.faults import refuse
 from agent.vision.schedule import Calendar
 from agent.vision.tamper import ViewWatch
 from agent.vision.tracker import Track
@@ -66,29 +66,7 @@ class ReplaySettings(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, config: Config) -> ReplaySettings:
         """The part of a node's configuration that a replay uses."""
-        return cls(
-            node=config.node,
-            camera=config.camera,
-            vision=config.vision,
-            zones=config.zones,
-            lines=config.lines,
-            calendar=config.calendar,
-            schedules=config.schedules,
-            rules=config.rules,
-            recording=config.recording,
-            store=config.store,
-        )
-
-    def watch(self) -> Watch:
-        """What it looks out for."""
-        return Watch(
-            vision=self.vision,
-            zones=self.zones,
-            lines=self.lines,
-            calendar=self.calendar,
-            schedules=self.schedules,
-            rules=self.rules,
-        )
+        return cls(**{name: getattr(config, name) for name in cls.__struct_fields__})
 
     def scenery(self) -> Scenery:
         """What to draw of it."""
@@ -151,7 +129,7 @@ def replay(
     Raises ConfigError (the file or a setting cannot work), Transient (a disk is full). Returns the exit code.
     """
     _refuse(file, {"detections": detections, "picture": picture, "video": video})
-    refuse(settings.watch())
+    refuse(settings)
     out = out or sys.stdout  # looked up now: tests and shells replace it
     album = Album(picture=picture, video=video, scenery=settings.scenery()) if picture or video else None
     onlookers = [*onlookers, *([] if album is None else [album])]

@@ -134,6 +134,11 @@ def public_key(where: str, text: str) -> bytes:
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
+def pinned(where: str, text: str) -> bytes | None:
+    """As `public_key`; None for a setting that is empty."""
+    return public_key(where, text) if text else None
+
+
 def private_key(path: Path) -> Key:
     """A private key in PEM that a person names; a station's own lie in keys/ of its data folder. Raises ConfigError."""
     try:

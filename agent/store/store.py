@@ -71,6 +71,7 @@ BODY_BYTES_MAX = 16 * 1024
 CLOCK_STEP_NS_MIN = NS // 2
 DELETIONS_PER_RECORD = 32
 _PRIORITY = {int(p): p for p in Priority}
+_PRIORITIES = ", ".join(map(str, _PRIORITY))  # the outbox's key begins with it: all named, a range of it is quick
 _SEVERITY = {p: p.name.lower() for p in Priority}
 
 
@@ -871,7 +872,7 @@ class Store:
             for low, high in stored:
                 self._acknowledged.update(
                     self._query(
-                        "select priority, sequence from outbox where priority in (0, 1, 2, 3, 4)"
+                        f"select priority, sequence from outbox where priority in ({_PRIORITIES})"  # noqa: S608
                         " and sequence between ? and ?",
                         low,
                         high,

@@ -9,12 +9,10 @@ import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-
-from msgspec import Struct
+from typing import Protocol
 
 from agent.config import (
     CalendarSettings,
-    Config,
     LineSettings,
     RuleSettings,
     ScheduleSettings,
@@ -41,27 +39,26 @@ class Fault:
     fatal: bool = True
 
 
-class Watch(Struct, frozen=True, kw_only=True):
-    """Everything in a configuration that says where and when to look out for what."""
+class Watch(Protocol):
+    """Everything in a configuration that says where and when to look out for what: a Config, or a part of one."""
 
-    vision: VisionSettings = VisionSettings()
-    zones: Sequence[ZoneSettings] = ()
-    lines: Sequence[LineSettings] = ()
-    calendar: CalendarSettings = CalendarSettings()
-    schedules: Sequence[ScheduleSettings] = ()
-    rules: Sequence[RuleSettings] = ()
+    @property
+    def vision(self) -> VisionSettings: ...
 
-    @classmethod
-    def of(cls, config: Config) -> Watch:
-        """A node's."""
-        return cls(
-            vision=config.vision,
-            zones=config.zones,
-            lines=config.lines,
-            calendar=config.calendar,
-            schedules=config.schedules,
-            rules=config.rules,
-        )
+    @property
+    def zones(self) -> Sequence[ZoneSettings]: ...
+
+    @property
+    def lines(self) -> Sequence[LineSettings]: ...
+
+    @property
+    def calendar(self) -> CalendarSettings: ...
+
+    @property
+    def schedules(self) -> Sequence[ScheduleSettings]: ...
+
+    @property
+    def rules(self) -> Sequence[RuleSettings]: ...
 
 
 def faults(watch: Watch) -> Iterator[Fault]:

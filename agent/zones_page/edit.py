@@ -17,10 +17,7 @@ def edited(text: str, shapes: Sequence[Shape]) -> str:
     Raises ConfigError without tomlkit, or for a shape without a place; Corrupt should the result mean anything else
     than what was asked for (nothing is to be written then).
     """
-    try:
-        import tomlkit
-    except ImportError:
-        raise ConfigError("tomlkit is missing, which keeps the comments of the file: pip install tomlkit") from None
+    tomlkit = _tomlkit()
     tables = tomllib.loads(text)
     goal = wanted(tables, shapes)
     if goal == tables:
@@ -29,29 +26,33 @@ def edited(text: str, shapes: Sequence[Shape]) -> str:
     for kind in kinds():
         if listed(tables, kind.path) != listed(goal, kind.path):
             _rewrite(document, kind, [shape for shape in shapes if shape.kind == kind.id])
-    result = _ends_as(text, tomlkit.dumps(document))
-    try:
-        meant = tomllib.loads(result) == goal
-    except tomllib.TOMLDecodeError:
-        meant = False
-    if not meant:
-        raise Corrupt("the file is written in a way that cannot be edited safely; nothing was changed: edit it by hand")
-    return result
+    return _written(text, tomlkit.dumps(document), goal)
 
 
 def valued(text: str, table: str, key: str, value: float) -> str:
     """`text` with this number in this table, made when it is missing. Raises as `edited`."""
+    tomlkit = _tomlkit()
+    goal = tomllib.loads(text)
+    goal.setdefault(table, {})[key] = value
+    document = tomlkit.parse(text)
+    if table not in document:
+        document[table] = tomlkit.table()
+    document[table][key] = value
+    return _written(text, tomlkit.dumps(document), goal)
+
+
+def _tomlkit() -> Any:
+    """Its functions know no types for what is in a document."""
     try:
         import tomlkit
     except ImportError:
         raise ConfigError("tomlkit is missing, which keeps the comments of the file: pip install tomlkit") from None
-    goal = tomllib.loads(text)
-    goal.setdefault(table, {})[key] = value
-    document: Any = tomlkit.parse(text)
-    if table not in document:
-        document[table] = tomlkit.table()
-    document[table][key] = value
-    result = _ends_as(text, tomlkit.dumps(document))
+    return tomlkit
+
+
+def _written(text: str, result: str, goal: dict[str, Any]) -> str:
+    """`result` with the line ends of `text`, if it means what was asked for. Raises Corrupt."""
+    result = _ends_as(text, result)
     try:
         meant = tomllib.loads(result) == goal
     except tomllib.TOMLDecodeError:

@@ -5,7 +5,7 @@ One file a figure. A bench never fails for being slow: it reports, and the reade
 
 from __future__ import annotations
 
-from tests.bench import cpu, drain, endurance, event_bytes, fragment_cost, latency, start
+from tests.bench import cpu, drain, endurance, event_bytes, fragment_cost, latency, proof, start
 from tests.bench.figure import Measure
 
 BENCHES: dict[str, Measure] = {
@@ -16,4 +16,5 @@ BENCHES: dict[str, Measure] = {
     "event-bytes": event_bytes.measure,
     "endurance": endurance.measure,
     "fragments": fragment_cost.measure,
+    "verify": proof.measure,
 }

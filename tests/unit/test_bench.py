@@ -26,6 +26,7 @@ KEYS = {
     "event-bytes": {"event-bytes-alone", "event-bytes-alone-size", "event-bytes-10", "event-bytes-10-size"},
     "endurance": {"write-amplification", "card-years", "ledger-hour", "recovery"},
     "fragments": {"fragment-cpu", "fragment-ms-p50", "fragment-ms-p95", "fragment-plain-ms-p50", "scan"},
+    "verify": {"verify", "verify-alone"},
 }
 
 

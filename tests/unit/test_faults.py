@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agent.config import LineSettings, RuleSettings, ScheduleSettings, VisionSettings, ZoneSettings
 from agent.errors import ConfigError
+from agent.replay import ReplaySettings
 from agent.vision.faults import Watch, faults, polygon_faults, refuse
 from agent.vision.geometry import area, contains, crossing
 
@@ -24,7 +25,7 @@ def rule(**values: Any) -> RuleSettings:
 
 
 def watch(**parts: Any) -> Watch:
-    return Watch(
+    return ReplaySettings(
         **{
             "zones": (ZoneSettings(name="yard", polygon=SQUARE),),
             "schedules": (ScheduleSettings(name="night", hours=("22:00-06:00",)),),

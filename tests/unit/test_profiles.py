@@ -13,7 +13,7 @@ import pytest
 
 from agent.config import Config, problems, read_toml
 from agent.types import NS, Box, Event, Label, Phase, Priority, UtcReading
-from agent.vision.faults import Watch, faults
+from agent.vision.faults import faults
 from agent.vision.incidents import Incidents
 from agent.vision.rules import RuleBook
 from agent.vision.schedule import Calendar
@@ -73,7 +73,7 @@ def alerts(told: list[Event]) -> list[tuple[str, Phase]]:
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_a_profile_is_without_fault(path: Path) -> None:
-    assert list(faults(Watch.of(loaded(path.stem)))) == []
+    assert list(faults(loaded(path.stem))) == []
 
 
 def test_both_profiles_ship() -> None:
