@@ -46,20 +46,25 @@ class GuardedDetector:
         """Side of the square it looks at; 0 while there is no use in giving it pictures."""
         return self._detector.input_px if self._opened and not self.fault else 0
 
+    @property
+    def sides_px(self) -> tuple[int, ...]:
+        """The squares it can look at, smallest first; none while there is no use in giving it pictures."""
+        return self._detector.sides_px if self.input_px else ()
+
     def open(self) -> None:
         """Loads the model; an illness is told by the next `attend`."""
         self._try_open(probe=False)
 
-    def detect(self, picture: Bgr, score_min: float) -> list[Detection]:
+    def detect(self, picture: Bgr, score_min: float, side_px: int = 0) -> list[Detection]:
         """What the detector finds; nothing while it is ill."""
         if self.input_px == 0:
             return []
         started_ns = self._stopwatch_ns()
         try:
             try:
-                return self._detector.detect(picture, score_min)
+                return self._detector.detect(picture, score_min, side_px)
             except WardpostError:
-                return self._detector.detect(picture, score_min)
+                return self._detector.detect(picture, score_min, side_px)
         except Exception as error:  # noqa: BLE001  (whatever a model does, the post must go on recording)
             self._fell_ill(error)
             return []

@@ -1,17 +1,21 @@
 """Where to point the detector: which crops of the picture are worth an inference, and when. Pure.
 
 A model sees a square of some 300 pixels: in the whole picture a person far away is a few of them. A crop around what
-moves shows the same person larger. The plan spends inferences where they can change what is known:
+moves shows the same person larger. And a model that can look at smaller squares need not enlarge who is large already:
+`side_px` chooses the smallest in which all that a look is about can be recognised.
+
+The plan spends inferences where they can change what is known:
 
 - a track not yet confirmed: after LOOK_S while it is young or not found again, for whoever comes must be known soon and
-  what is nothing dropped; then ever later;
+  what is nothing dropped; then ever later; one that lies on a confirmed track of its kind when that is looked at;
 - a confirmed track out of sight: after LOOK_S for MISSED_QUICK looks; then each vain one doubles the wait, up to
   RELOOK_S_MAX;
 - a confirmed track in sight: after RELOOK_S; after RELOOK_S_MAX when it is alone and either the motion is where the
   track should be, or nothing moves near it: then a look could only repeat what is known;
 - motion that no track explains: after LOOK_S, and each look that finds nothing doubles the wait, up to BARREN_S_MAX
   (a flag in the wind must not cost what a visitor costs);
-- the whole picture: after FULL_S while anything of the above lives; of a changed scene, after CHANGED_S.
+- the whole picture: after FULL_S while anything of the above lives, after FULL_CALM_S while all that moves is explained
+  by tracks; of a changed scene, after CHANGED_S.
 
 Looks that no track asks for are paid from a purse that fills by VAIN_RUNS_PER_S: rain moves in a new place each time,
 so that no place is barren, and must not cost more for that. A find costs nothing. All looks together keep to
@@ -22,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.types import FULL, NS, Box, Detection
 from agent.vision.tracker import Track
@@ -32,6 +37,7 @@ RELOOK_S_MAX = 0.95  # a little less than five pictures, whose times are not exa
 YOUNG_S = 2.0
 MISSED_QUICK = 4
 FULL_S = 4.0
+FULL_CALM_S = 12.0
 CHANGED_S = 1.0
 BARREN_S_MAX = 3.0
 RUNS_PER_S_MAX = 15.0
@@ -44,7 +50,16 @@ _SPOT_S_MAX = 10.0  # a spot where nothing moved for so long is forgotten
 _SIDE_MIN = 0.42  # of the picture's shorter side: smaller crops are blurred enlargements
 _PAD = 1.7  # a region is so many times as wide as what it is about
 _MERGE_GAIN = 1.25  # two regions become one when that covers at most so many times their area
+_SEEN_PX = 72.0  # the larger side of an object in the model's square; from half of it on people are found as well
+_STRANGE = 0.65  # what moves, or is not confirmed, may be a part of what there is to see, or hard to tell
 _CUT = 0.01  # closer to the edge of its crop, a box is taken as cut off by it (share of the crop)
+
+
+class Look(NamedTuple):
+    """One look of the detector."""
+
+    region: Box
+    smallest: float  # larger side of the smallest thing it is about, as a share of the region; 0: nobody knows
 
 
 @dataclass(slots=True)
@@ -82,7 +97,7 @@ class Planner:
         tracks: Sequence[Track],
         changed: bool,
         runs_per_s_max: float = RUNS_PER_S_MAX,
-    ) -> list[Box]:
+    ) -> list[Look]:
         """Regions of this picture to look at, REGIONS_MAX at most; none when there is nothing to learn.
 
         `aspect` is the picture's width over its height. `changed` asks for the whole picture.
@@ -100,7 +115,7 @@ class Planner:
             alive
             and (bool(tracks) or self._purse >= 1)
             and self._full_ns is not None
-            and boot_ns - self._full_ns >= FULL_S * NS
+            and boot_ns - self._full_ns >= (FULL_S if self._is_strange(boot_ns) else FULL_CALM_S) * NS
         )
         if alive and self._full_ns is None:
             self._full_ns = boot_ns  # the first whole look comes FULL_S after the first cause
@@ -128,7 +143,14 @@ class Planner:
         for spot in self._spots:
             if any(_covers(region, spot.box) for region in regions):
                 spot.looked_ns = boot_ns
-        return regions
+        # Also who is not due is taken for looked at, and for gone when he is not found: he must be large enough, too.
+        shown = [(track.box, 1.0 if track.confirmed else _STRANGE) for track in tracks if not _is_part(track, tracks)]
+        shown += [(spot.box, _STRANGE) for spot in self._spots]
+        return [Look(region, _smallest(region, shown)) for region in regions]
+
+    def _is_strange(self, boot_ns: int) -> bool:
+        """Whether anything moved since the last whole look that no track explained."""
+        return any(spot.moved_ns > (self._full_ns or 0) for spot in self._spots if spot.moved_ns <= boot_ns)
 
     def _since_full_s(self, boot_ns: int) -> float:
         return CHANGED_S if self._full_ns is None else (boot_ns - self._full_ns) / NS
@@ -146,8 +168,8 @@ class Planner:
         self._track_looks = {track.id: self._track_looks[track.id] for track in tracks if track.id in self._track_looks}
         due = []
         for track in tracks:
-            if not track.confirmed and not track.moved:
-                continue  # furniture that looks like a person is worth no look of its own
+            if not track.confirmed and (not track.moved or _is_part(track, tracks)):
+                continue  # furniture that looks like a person is worth no look of its own, nor is the hat of a person
             last_ns = max(self._track_looks.get(track.id, track.last_ns), track.last_ns)
             if boot_ns - last_ns >= _wait_s(track, boot_ns, motion, tracks) * NS:
                 due.append(track.box)
@@ -174,6 +196,12 @@ class Planner:
         return due
 
 
+def _is_part(track: Track, tracks: Sequence[Track]) -> bool:
+    """Whether it lies on its like, who is known: looked at whenever he is, it is confirmed or dropped in time."""
+    alike = (other for other in tracks if other.confirmed and other.label is track.label and other.id != track.id)
+    return any(_shared(other.box, track.box) >= 0.7 * track.box.area for other in alike)
+
+
 def _wait_s(track: Track, boot_ns: int, motion: Sequence[Box], tracks: Sequence[Track]) -> float:
     """After how long a track is worth another look."""
     if not track.confirmed:
@@ -190,6 +218,19 @@ def _wait_s(track: Track, boot_ns: int, motion: Sequence[Box], tracks: Sequence[
     moving = [box for box in motion if _shared(near, box) > 0]
     explained = any(overlap(track.box, box) > 0.6 and box.area < 4 * track.box.area for box in moving)
     return RELOOK_S_MAX if explained or not moving else RELOOK_S
+
+
+def _smallest(region: Box, about: Sequence[tuple[Box, float]]) -> float:
+    """See Look. `about`: what is looked for, each with the part of it that may be all there is."""
+    if region == FULL:
+        return 0.0
+    sizes = [max(box.w / region.w, box.h / region.h) * part for box, part in about if _covers(region, box)]
+    return min(sizes, default=0.0)
+
+
+def side_px(look: Look, sides_px: Sequence[int]) -> int:
+    """Which of a model's squares, smallest first, a look needs."""
+    return next((side for side in sides_px[:-1] if look.smallest * side >= _SEEN_PX), sides_px[-1])
 
 
 def region_about(box: Box, aspect: float) -> Box:
@@ -219,10 +260,11 @@ def merged(regions: Sequence[Box], count_max: int) -> list[Box]:
     return rest
 
 
-def tiles() -> list[Box]:
+def tiles() -> list[Look]:
     """The whole picture and 2x2 overlapping parts of it: everything a detector can find, for measuring it."""
     side = 0.6
-    return [FULL, *(Box(x, y, side, side) for y in (0.0, 1.0 - side) for x in (0.0, 1.0 - side))]
+    parts = [Box(x, y, side, side) for y in (0.0, 1.0 - side) for x in (0.0, 1.0 - side)]
+    return [Look(region, 0.0) for region in (FULL, *parts)]
 
 
 def placed(detections: Sequence[Detection], region: Box) -> list[tuple[Detection, bool]]:

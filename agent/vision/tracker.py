@@ -31,6 +31,8 @@ _EDGE = 0.03  # of the picture: closer to its border than this, things leave it
 _MOVED_SHARE = 0.2  # of a track's box moving now: it may be alive
 _WENT_SIZES = 0.25  # gone so far from where it was first seen, in its own sizes: it is alive
 _FIDGETS = 3  # times as many moving looks confirm what stays in its place; a bollard somebody walks past has fewer
+_ITSELF_IOU = 0.6  # what moves is the thing itself, all of it, and nobody who walks past it: sooner is sure enough ...
+_ITSELF_SCORE = 0.5  # ... if it is seen so well
 _SPEEDS_UP = 0.9  # sizes per second and root second: walkers turn and stop
 _JITTER = 0.12  # of its size: a box lies so far beside the thing
 _SIZE_S = 0.5  # the size follows with this time constant: half a person behind a car has not shrunk
@@ -118,6 +120,7 @@ class _Live:
     missed: int = 0
     confirmed: bool = False
     moving_hits: int = 0
+    itself_hits: int = 0  # of them those in which nothing but it moved there
     went_sizes: float = 0.0
     look: Look | None = None
     votes: dict[Label, float] = field(default_factory=dict)
@@ -230,6 +233,8 @@ class Tracker:
             return False
         if best >= SURE:
             return True
+        if best >= _ITSELF_SCORE and live.itself_hits > self._confirm_frames:
+            return True
         went = live.went_sizes >= _WENT_SIZES
         return live.moving_hits >= self._confirm_frames * (1 if went else _FIDGETS)
 
@@ -282,6 +287,7 @@ class Tracker:
         if look is not None:
             live.look = look if live.look is None else blended(live.look, look)
         live.moving_hits += _moving(new, motion)
+        live.itself_hits += any(new.iou(spot) > _ITSELF_IOU for spot in motion)
         live.went_sizes = max(live.went_sizes, _apart(live.birth, new))
         live.votes[detection.label] = live.votes.get(detection.label, 0.0) * 0.98 + detection.score
         live.bests[detection.label] = max(live.bests.get(detection.label, 0.0), detection.score)

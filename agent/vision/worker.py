@@ -246,17 +246,18 @@ class VisionWorker:
             score_min = self._tracker.score_floor
         looked: list[Box] = []
         found: list[tuple[Detection, bool]] = []
-        for region in planned:
-            side_px = self._guard.input_px
-            if side_px == 0:
+        for look in planned:
+            sides_px, region = self._guard.sides_px, look.region
+            if not sides_px:
                 break  # it fell ill at the region before
+            side_px = regions.side_px(look, sides_px)
             shape = region.w * width / (region.h * height)
             try:
                 picture = frame.crop(region, px_max=round(side_px * max(shape, 1 / shape)))
             except Transient:
                 continue
             before_ns = self._guard.run_ns_total
-            found += regions.placed(self._guard.detect(picture, score_min), region)
+            found += regions.placed(self._guard.detect(picture, score_min, side_px), region)
             self._run_s += ((self._guard.run_ns_total - before_ns) / NS - self._run_s) * _RUN_MEMORY
             looked.append(region)
         united = regions.united(found)

@@ -148,3 +148,33 @@ def test_a_yolox_model_works_with_its_own_labels(assets: Assets, tmp_path: Path)
             for one in driver.detect(np.asarray(frame.to_ndarray(format="bgr24"), np.uint8), 0.4)
         ]
     assert any(one.label is Label.PERSON for one in found)
+
+
+def test_the_squares_it_can_look_at_end_with_the_largest_and_each_shows_the_same_world(detector: Detector) -> None:
+    detector.open()
+    assert list(detector.sides_px) == sorted(set(detector.sides_px))
+    assert detector.sides_px[-1:] == ((detector.input_px,) if detector.input_px else ())
+    picture = np.random.default_rng(5).integers(0, 255, (150, 150, 3), dtype=np.uint8)
+    before = detector.detect(picture, 0.05)
+    for side_px in detector.sides_px:
+        detector.detect(picture, 0.3, side_px)
+    assert detector.detect(picture, 0.05) == before, "what it looked at before leaves no trace"
+
+
+def test_the_default_model_looks_at_smaller_squares_and_one_with_its_boxes_counted_only_at_its_own(
+    assets: Assets, tmp_path: Path
+) -> None:
+    from agent.assets import MODEL
+
+    driver = TfliteDetector(model=assets.model(), labels=assets.labels())
+    driver.open()
+    assert driver.sides_px == (140, 172, 204, 236, 268, 300)
+    assert MODEL.edit is not None
+    data = assets.model().read_bytes()
+    published = tmp_path / "published.tflite"
+    published.write_bytes(data[: MODEL.edit.at] + MODEL.edit.old + data[MODEL.edit.at + len(MODEL.edit.old) :])
+    fixed = TfliteDetector(model=published, labels=assets.labels())
+    fixed.open()
+    assert fixed.sides_px == (300,)
+    picture = np.random.default_rng(6).integers(0, 255, (300, 300, 3), dtype=np.uint8)
+    assert fixed.detect(picture, 0.05) == driver.detect(picture, 0.05), "the edit changes nothing at 300 pixels"

@@ -20,6 +20,7 @@ class FakeDetector:
 
     name = "fake: told what it sees"
     input_px = 300
+    sides_px: tuple[int, ...] = (140, 204, 300)
 
     def __init__(self, find: Callable[[Bgr], list[Detection]] | None = None) -> None:
         self._find = find or (lambda _picture: [])
@@ -33,7 +34,8 @@ class FakeDetector:
         if self.open_fault is not None:
             raise self.open_fault
 
-    def detect(self, picture: Bgr, score_min: float) -> list[Detection]:
+    def detect(self, picture: Bgr, score_min: float, side_px: int = 0) -> list[Detection]:
+        assert side_px in (0, *self.sides_px)
         self.runs += 1
         if self.detect_fault is not None:
             raise self.detect_fault

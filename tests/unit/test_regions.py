@@ -29,7 +29,7 @@ def test_an_idle_scene_costs_nothing_however_long() -> None:
 
 
 def test_motion_is_looked_at_in_the_picture_in_which_it_begins() -> None:
-    (region,) = Planner().plan(boot_ns=0, aspect=ASPECT, motion=[SPOT], tracks=[], changed=False)
+    ((region, _),) = Planner().plan(boot_ns=0, aspect=ASPECT, motion=[SPOT], tracks=[], changed=False)
     assert region.x < SPOT.x and region.y < SPOT.y and region.x2 > SPOT.x2 and region.y2 > SPOT.y2
     assert abs(region.w * ASPECT - region.h) < 1e-9  # square in pixels
 
@@ -39,13 +39,13 @@ def test_a_flag_in_the_wind_costs_less_and_less_and_a_find_restores_the_attentio
     for index in range(300):
         now_ns = index * STEP_NS
         plan = planner.plan(boot_ns=now_ns, aspect=ASPECT, motion=[SPOT], tracks=[], changed=False)
-        planner.learn(boot_ns=now_ns, regions=plan, found=[])
+        planner.learn(boot_ns=now_ns, regions=[look.region for look in plan], found=[])
         looks.append(len(plan))
     assert sum(looks[:10]) >= 3
     assert 10 <= sum(looks[50:]) <= 45  # every 3 s, and the whole picture every 4 s, as far as the purse allows
     now_ns = 300 * STEP_NS + 4 * NS
     plan = planner.plan(boot_ns=now_ns, aspect=ASPECT, motion=[SPOT], tracks=[], changed=False)
-    planner.learn(boot_ns=now_ns, regions=plan, found=[Detection(Label.PERSON, 0.6, SPOT)])
+    planner.learn(boot_ns=now_ns, regions=[look.region for look in plan], found=[Detection(Label.PERSON, 0.6, SPOT)])
     after = now_ns + STEP_NS
     assert planner.plan(boot_ns=after, aspect=ASPECT, motion=[SPOT], tracks=[], changed=False)
 
@@ -83,7 +83,7 @@ def test_rain_moves_in_a_new_place_each_time_and_costs_no_more_than_a_flag() -> 
     for index in range(5 * 60):
         drops = [Box(chance.random() * 0.9, chance.random() * 0.8, 0.02, 0.1) for _ in range(12)]
         plan = planner.plan(boot_ns=index * STEP_NS, aspect=ASPECT, motion=drops, tracks=[], changed=False)
-        planner.learn(boot_ns=index * STEP_NS, regions=plan, found=[])
+        planner.learn(boot_ns=index * STEP_NS, regions=[look.region for look in plan], found=[])
         runs += len(plan)
     assert 30 <= runs <= 60 * regions.VAIN_RUNS_PER_S + regions.VAIN_RUNS_MAX
     found = replace(track(SPOT, 5 * 60 * STEP_NS, confirmed=False), first_ns=5 * 60 * STEP_NS)
@@ -124,7 +124,7 @@ def test_sixty_pictures_a_second_cost_no_more_than_the_stated_bound() -> None:
 
 def test_a_changed_scene_is_looked_at_whole_once() -> None:
     planner = Planner()
-    assert planner.plan(boot_ns=0, aspect=ASPECT, motion=[], tracks=[], changed=True) == [FULL]
+    assert planner.plan(boot_ns=0, aspect=ASPECT, motion=[], tracks=[], changed=True) == [(FULL, 0.0)]
     assert planner.plan(boot_ns=STEP_NS, aspect=ASPECT, motion=[], tracks=[], changed=False) == []
 
 
@@ -174,3 +174,21 @@ def test_half_a_person_at_a_crops_edge_gives_way_to_the_whole_one_even_if_surer(
 def test_a_box_at_the_pictures_own_edge_is_not_cut() -> None:
     ((_, cut),) = placed([Detection(Label.PERSON, 0.9, Box(0.0, 0.3, 0.1, 0.7))], FULL)
     assert not cut
+
+
+def test_who_is_large_in_a_region_is_looked_at_in_a_smaller_square_and_who_is_small_in_the_largest() -> None:
+    sides = (140, 172, 204, 236, 268, 300)
+    person = replace(track(SPOT, 0), hits=9)
+    (look,) = Planner().plan(boot_ns=NS, aspect=ASPECT, motion=[], tracks=[person], changed=False)
+    assert SPOT.h / look.region.h - 1e-9 <= look.smallest <= 1
+    assert regions.side_px(look, sides) == next(side for side in sides if side * look.smallest >= 72)
+    far = replace(track(Box(0.5, 0.45, 0.01, 0.05), 0), id=2, hits=9)
+    (look,) = Planner().plan(boot_ns=NS, aspect=ASPECT, motion=[], tracks=[far], changed=False)
+    assert regions.side_px(look, sides) == 300
+    both = Planner().plan(boot_ns=NS, aspect=ASPECT, motion=[], tracks=[person, far], changed=False)
+    for look in both:  # whoever is in it, due or not, must be large enough
+        shown = [one for one in (person, far) if look.region.x <= one.box.x and one.box.x2 <= look.region.x2]
+        needed = max(72 * look.region.h / one.box.h for one in shown)
+        assert regions.side_px(look, sides) >= min(needed, 300)
+    assert regions.side_px(regions.Look(FULL, 0.0), sides) == 300
+    assert regions.side_px(regions.Look(SPOT, 0.9), (416,)) == 416, "a model with one square"

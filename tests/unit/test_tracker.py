@@ -110,9 +110,20 @@ def test_a_bollard_that_looks_like_a_person_is_never_confirmed_even_when_somebod
         assert not any(track.confirmed for track in tracks)
 
 
+def test_who_moves_all_of_himself_in_his_place_is_confirmed_soon_when_he_is_seen_well() -> None:
+    """The motion is as large as he is: it is his own, and not that of somebody who walks past a bollard."""
+    one = tracker()
+    assert [show(one, [person(0.5)], step * STEP_NS)[0].confirmed for step in range(5)] == [False] * 3 + [True] * 2
+    passed = tracker()
+    for step in range(8):  # the same, but what moves is wider
+        passer = [Box(0.42, 0.35, 0.12, 0.2)]
+        tracks = passed.update([person(0.5)], step * STEP_NS, looked=[FULL], motion=passer)
+    assert not tracks[0].confirmed
+
+
 def test_a_person_who_fidgets_in_his_place_is_confirmed_after_a_while() -> None:
     one = tracker()
-    confirmed = [show(one, [person(0.5)], step * STEP_NS)[0].confirmed for step in range(12)]
+    confirmed = [show(one, [person(0.5, score=0.45)], step * STEP_NS)[0].confirmed for step in range(12)]
     assert not any(confirmed[:8]) and confirmed[8]
 
 

@@ -10,10 +10,11 @@ class NoDetector:
 
     name = "none: motion only"
     input_px = 0
+    sides_px: tuple[int, ...] = ()
 
     def open(self) -> None:
         """Nothing to load."""
 
-    def detect(self, picture: Bgr, score_min: float) -> list[Detection]:  # noqa: ARG002
+    def detect(self, picture: Bgr, score_min: float, side_px: int = 0) -> list[Detection]:  # noqa: ARG002
         """Always nothing."""
         return []

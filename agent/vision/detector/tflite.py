@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from agent.errors import ConfigError, Transient
 from agent.types import Bgr, Box, Detection
-from agent.vision.detector.decode import Decoder, decoder_for
+from agent.vision.detector.decode import Decoder, decoder_for, ssd_sides
 from agent.vision.detector.labels import read_names
 from agent.vision.opencv import cv2
 
@@ -34,10 +34,13 @@ class TfliteDetector:
         self.name = f"tflite: {model.name}" + (f" on {delegate.name}" if delegate is not None else "")
         self._delegate = delegate
         self.input_px = 300  # until `open` knows better
+        self.sides_px: tuple[int, ...] = (300,)
         self.about = ""  # input and family in words, once it is open
         self._model, self._labels, self._threads = model, labels, threads
         self._interpreter: Any = None
-        self._decoder: Decoder | None = None
+        self._decoder: Decoder | None = None  # of the largest square
+        self._decoders: dict[int, Decoder] = {}  # side -> of that square
+        self._side_px = 0  # of the interpreter, as it is now
         self._input: dict[str, Any] = {}
         self._outputs: list[dict[str, Any]] = []
 
@@ -58,13 +61,7 @@ class TfliteDetector:
             raise ConfigError(f"{self._model}: not a TensorFlow Lite model (no TFL3 mark); get the file again")
         names = read_names(self._labels)
         delegates = None if self._delegate is None else [_delegate(load, self._delegate)]
-        try:
-            interpreter = make(model_path=str(self._model), num_threads=self._threads, experimental_delegates=delegates)
-            interpreter.allocate_tensors()
-        except (RuntimeError, ValueError) as error:
-            raise ConfigError(
-                f"{self._model}: the interpreter refuses it ({_line(error)}); damaged, or made for a newer runtime"
-            ) from None
+        interpreter = self._interpret(make, delegates)
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         shape = tuple(int(n) for n in inputs[0]["shape"])
         if len(inputs) != 1 or len(shape) != 4 or shape[0] != 1 or shape[3] != 3 or shape[1] != shape[2]:
@@ -75,23 +72,68 @@ class TfliteDetector:
             raise ConfigError(
                 f"{self._model}: its input is {shape} of {np.dtype(inputs[0]['dtype'])}; no detector looks so"
             )
-        _release_pages(self._model)
         shapes = [tuple(int(n) for n in output["shape"]) for output in outputs]
         self._decoder = decoder_for(shapes, shape[1], names, str(self._model))
         self._interpreter, self._input, self._outputs = interpreter, inputs[0], outputs
-        self.input_px = shape[1]
+        self.input_px = self._side_px = shape[1]
         self._decoder = self._decoder.settled(self._outputs_of(np.full((shape[1], shape[1], 3), _PAD, np.uint8)))
+        self._decoders = {} if self._delegate is not None else self._smaller(self._decoder)
+        self.sides_px = (*sorted(self._decoders), self.input_px)
+        if self._interpreter is None:
+            self._interpreter = self._interpret(make, delegates)
+        _release_pages(self._model)
         kind = np.dtype(inputs[0]["dtype"])
         self.about = f"{shape[1]}x{shape[2]} {kind}, {self._decoder.family}"
 
-    def detect(self, picture: Bgr, score_min: float) -> list[Detection]:
+    def _interpret(self, make: Callable[..., Any], delegates: list[Any] | None) -> Any:
+        """An interpreter with the model in it. Raises ConfigError."""
+        try:
+            interpreter = make(model_path=str(self._model), num_threads=self._threads, experimental_delegates=delegates)
+            interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"{self._model}: the interpreter refuses it ({_line(error)}); damaged, or made for a newer runtime"
+            ) from None
+        return interpreter
+
+    def _smaller(self, decoder: Decoder) -> dict[int, Decoder]:
+        """Decoders of the smaller squares; none for a model that has a number of boxes written into it."""
+        found: dict[int, Decoder] = {}
+        for side in ssd_sides(self.input_px)[:-1]:
+            smaller = decoder.smaller(side) if side in _SIDE_PX else None
+            if smaller is not None:
+                found[side] = smaller
+        if found:
+            try:
+                self._resize(min(found))
+                found[min(found)].decode(self._outputs_of(np.full((min(found), min(found), 3), _PAD, np.uint8)), 0.5)
+                self._resize(self.input_px)
+            except (Transient, IndexError, RuntimeError, ValueError):
+                self._interpreter, self._side_px = None, self.input_px  # what was tried has left it unable to work
+                return {}
+        return found
+
+    def _resize(self, side_px: int) -> None:
+        """Gives the interpreter another square: some milliseconds, and no memory; the weights stay as they are."""
+        if side_px != self._side_px:
+            self._interpreter.resize_tensor_input(self._input["index"], [1, side_px, side_px, 3])
+            self._interpreter.allocate_tensors()
+            self._side_px = side_px
+
+    def detect(self, picture: Bgr, score_min: float, side_px: int = 0) -> list[Detection]:
         """See `Detector.detect`."""
         if self._decoder is None:
             raise Transient(f"{self.name}: not open")
         if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
             raise Transient(f"{self.name}: a picture of shape {picture.shape} has no pixels to look at")
-        square, shown = self._square(picture, self._decoder)
-        found = self._decoder.decode(self._outputs_of(square), score_min)
+        decoder = self._decoders.get(side_px, self._decoder)
+        side_px = side_px if decoder is not self._decoder else self.input_px
+        square, shown = self._square(picture, decoder, side_px)
+        try:
+            self._resize(side_px)
+        except (RuntimeError, ValueError) as error:
+            raise Transient(f"{self.name}: a square of {side_px} px failed: {_line(error)}") from None
+        found = decoder.decode(self._outputs_of(square), score_min)
         if shown == (1.0, 1.0):
             return found
         wide, high = shown
@@ -112,9 +154,8 @@ class TfliteDetector:
         except (RuntimeError, ValueError) as error:
             raise Transient(f"{self.name}: inference failed: {_line(error)}") from None
 
-    def _square(self, picture: Bgr, decoder: Decoder) -> tuple[Bgr, tuple[float, float]]:
-        """The picture in the model's square and the share of the square, wide and high, that it fills."""
-        side = self.input_px
+    def _square(self, picture: Bgr, decoder: Decoder, side: int) -> tuple[Bgr, tuple[float, float]]:
+        """The picture in a square and the share of the square, wide and high, that it fills."""
         height, width = picture.shape[:2]
         if not decoder.letterbox:
             return _resized(picture, side, side), (1.0, 1.0)
