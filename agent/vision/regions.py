@@ -7,9 +7,9 @@ moves shows the same person larger. And a model that can look at smaller squares
 The plan spends inferences where they can change what is known:
 
 - a track not yet confirmed: after LOOK_S while it is young or not found again, for whoever comes must be known soon and
-  what is nothing dropped; then ever later; one that lies on a confirmed track of its kind when that is looked at;
-- a confirmed track out of sight: after LOOK_S for MISSED_QUICK looks; then each vain one doubles the wait, up to
-  RELOOK_S_MAX;
+  what is nothing dropped; then ever later; one that lies on a confirmed track when that is looked at;
+- a confirmed track out of sight: after LOOK_S for MISSED_QUICK looks, or once where nothing moves, for the same picture
+  gives the same answer; then each vain one doubles the wait, up to RELOOK_S_MAX;
 - a confirmed track in sight: after RELOOK_S; after RELOOK_S_MAX when it is alone and either the motion is where the
   track should be, or nothing moves near it: then a look could only repeat what is known;
 - motion that no track explains: after LOOK_S, and each look that finds nothing doubles the wait, up to BARREN_S_MAX
@@ -44,6 +44,7 @@ RUNS_PER_S_MAX = 15.0
 VAIN_RUNS_PER_S = 1.5  # in the long run, and at once:
 VAIN_RUNS_MAX = 8.0
 REGIONS_MAX = 3  # in one picture
+_LOST_MISSED = 2  # looked for so often in vain: what moves where it should be may be somebody else
 _NEW_HITS = 4  # before so many looks nobody knows how fast a track is
 _SPOTS_MAX = 32
 _SPOT_S_MAX = 10.0  # a spot where nothing moved for so long is forgotten
@@ -178,8 +179,9 @@ class Planner:
     def _due_spots(self, boot_ns: int, motion: Sequence[Box], tracks: Sequence[Track]) -> list[Box]:
         self._spots = [spot for spot in self._spots if boot_ns - spot.moved_ns <= _SPOT_S_MAX * NS]
         due = []
+        in_sight = [_grown(track.box, 1.4) for track in tracks if track.missed < _LOST_MISSED]
         for box in motion:
-            if any(_holds(_grown(track.box, 1.4), box) for track in tracks):
+            if any(_holds(near, box) for near in in_sight):
                 continue  # the track's own motion: the track decides when to look
             spot = next((s for s in self._spots if overlap(s.box, box) > 0.2 or _near(s.box, box)), None)
             if spot is None:
@@ -197,9 +199,15 @@ class Planner:
 
 
 def _is_part(track: Track, tracks: Sequence[Track]) -> bool:
-    """Whether it lies on its like, who is known: looked at whenever he is, it is confirmed or dropped in time."""
-    alike = (other for other in tracks if other.confirmed and other.label is track.label and other.id != track.id)
-    return any(_shared(other.box, track.box) >= 0.7 * track.box.area for other in alike)
+    """Whether it lies on its like, or about it, or is the same under another name, and that is known.
+
+    Looked at whenever the known one is, it is confirmed or dropped in time.
+    """
+    known = [other for other in tracks if other.confirmed and other.id != track.id]
+    return any(
+        other.box.iou(track.box) > 0.6 or (other.label is track.label and overlap(other.box, track.box) >= 0.7)
+        for other in known
+    )
 
 
 def _wait_s(track: Track, boot_ns: int, motion: Sequence[Box], tracks: Sequence[Track]) -> float:
@@ -207,10 +215,11 @@ def _wait_s(track: Track, boot_ns: int, motion: Sequence[Box], tracks: Sequence[
     if not track.confirmed:
         age_s = (boot_ns - track.first_ns) / NS
         return LOOK_S if track.missed else min(LOOK_S * max(age_s / YOUNG_S, 1.0), RELOOK_S_MAX)
-    if track.missed:
-        vain = min(max(track.missed - MISSED_QUICK, 0), 8)
-        return float(min(LOOK_S * 2**vain, RELOOK_S_MAX))
     near = _grown(track.box, 1.4)
+    if track.missed:
+        quick = MISSED_QUICK if any(_shared(near, box) > 0 for box in motion) else 1
+        vain = min(max(track.missed - quick, 0), 8)
+        return float(min(LOOK_S * 2**vain, RELOOK_S_MAX))
     alike = (other for other in tracks if other.id != track.id and other.label is track.label and other.confirmed)
     crowded = any(_shared(near, other.box) > 0 for other in alike)  # a rider is not mixed up with his bicycle
     if track.hits < _NEW_HITS or crowded:

@@ -46,7 +46,8 @@ def test_the_same_file_gives_the_same_incidents_twice(
     assert summary.keys() == {"frames", "media_s", "cpu_s", "wall_s", "detector_runs", "events", "rss_mb_max"}
     assert summary["media_s"] == pytest.approx(10, abs=0.2)
     assert summary["events"] == len(events)
-    assert {"person", "bicycle"} <= {event["type"] for event in events}, "the film shows people and bicycles"
+    assert {"person", "vehicle"} <= {event["type"] for event in events}, "the film shows people and cars"
+    assert '"label":"bicycle"' in outputs[0][1], "and bicycles, each for less than a second"
 
     phases: dict[str, list[str]] = {}
     for event in events:

@@ -138,8 +138,9 @@ class RawSsd:
         return self._like(ssd_anchors(side_px, self._side_px), probabilities=self._probabilities)
 
     def _like(self, anchors: Floats, *, probabilities: bool) -> RawSsd:
-        more = {"side_px": self._side_px, "probabilities": probabilities}
-        return RawSsd(anchors, self._boxes, self._scores, self._columns, **more)
+        return RawSsd(
+            anchors, self._boxes, self._scores, self._columns, side_px=self._side_px, probabilities=probabilities
+        )
 
     def decode(self, outputs: Sequence[Floats], score_min: float) -> list[Detection]:
         logits = self._columns.best(outputs[self._scores][0])
