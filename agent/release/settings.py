@@ -1,0 +1,162 @@
+"""Configuration from afar: pure decisions. `settings_desk.py` acts.
+
+The file on the system (/etc/wardpost/node.toml) is the *base*: it is never touched, and whatever goes wrong, the node
+starts with it. What headquarters wants lies beside the data, whole, by revision:
+
+    config/state.json     which revision is in force, which is on trial
+    config/<revision>.toml
+
+    offered --check--> trying --keeps reaching the station--> in force (the one before is kept)
+                         |--starts too often, or no station though there was one--> given up; the one before again
+
+Rules: a revision must be higher than any seen (a replay is an old one). Who the post is (node.site, node.id, node.data)
+and whom it believes (uplink.command_key, release) cannot be changed from afar: a mistake there could not be mended
+from afar either. It must check out on this node without a problem that the settings in force do not have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from agent.config import Config
+from agent.errors import Corrupt
+
+STARTS_MAX = 3
+TEXT_BYTES_MAX = 40 * 1024
+"""Of a configuration in a command; the example with all its comments has 15 KiB."""
+STATE_BYTES_MAX = 16 * 1024
+WHY_CHARS_MAX = 300
+BASE = 0
+"""The revision of the file on the system."""
+
+
+class Trial(Struct, frozen=True, kw_only=True):
+    """A revision that is being tried."""
+
+    revision: Annotated[int, Meta(ge=1)]
+    starts: int = 0
+    station: bool = True  # the station was reached with the settings before
+    frames: bool = True  # there were frames with the settings before
+
+
+class ConfigState(Struct, frozen=True, kw_only=True):
+    """The content of config/state.json."""
+
+    v: Literal[1] = 1
+    force: Annotated[int, Meta(ge=0)] = BASE  # the revision that is gone back to
+    before: Annotated[int, Meta(ge=0)] = BASE  # in force until then
+    seen: Annotated[int, Meta(ge=0)] = 0  # the highest revision ever taken on
+    trial: Trial | None = None
+    why: Annotated[str, Meta(max_length=WHY_CHARS_MAX)] = ""  # the last one was given up
+
+
+class Act(StrEnum):
+    """What is to be done."""
+
+    WAIT = "wait"
+    KEEP = "keep"
+    GIVE_UP = "give up"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the node sees while it runs on a trial."""
+
+    up_s: float
+    station: bool
+    frames: bool
+
+
+def encode(state: ConfigState) -> bytes:
+    """As it is kept."""
+    return msgspec.json.encode(state) + b"\n"
+
+
+def decode(data: bytes) -> ConfigState:
+    """Raises Corrupt in one line."""
+    if len(data) > STATE_BYTES_MAX:
+        raise Corrupt(f"config state: {len(data)} bytes; {STATE_BYTES_MAX} at most")
+    try:
+        return msgspec.json.decode(data, type=ConfigState)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Corrupt(f"config state: {error}") from None
+
+
+def objection(state: ConfigState, revision: int, old: Config, new: Config) -> str:
+    """Why a revision is not to be tried now; empty when it may."""
+    if state.trial is not None:
+        return f"revision {state.trial.revision} is on trial; wait until it is kept or given up"
+    if revision <= state.seen:
+        given_up = f" and was given up: {state.why}" if state.why else ""
+        return f"revision {revision} is not newer than {state.seen}, which was here already{given_up}"
+    fixed = {
+        "node.site": (old.node.site, new.node.site),
+        "node.id": (old.node.id, new.node.id),
+        "node.data": (old.node.data, new.node.data),
+        "uplink.command_key": (old.uplink.command_key, new.uplink.command_key),
+        "release": (old.release, new.release),
+    }
+    for name, (before, after) in fixed.items():
+        if before != after:
+            return f"{name} cannot be changed from afar"
+    return ""
+
+
+def offered(state: ConfigState, revision: int, *, station: bool, frames: bool) -> ConfigState:
+    """It is tried from the next start on. `station`, `frames`: what there is now."""
+    trial = Trial(revision=revision, station=station, frames=frames)
+    return msgspec.structs.replace(state, seen=revision, trial=trial, why="")
+
+
+def started(state: ConfigState) -> ConfigState:
+    """Before each start, before anything of the settings is used: counts it, or gives the trial up."""
+    if state.trial is None:
+        return state
+    if state.trial.starts >= STARTS_MAX:
+        return given_up(state, f"{STARTS_MAX} starts without being kept")
+    trial = msgspec.structs.replace(state.trial, starts=state.trial.starts + 1)
+    return msgspec.structs.replace(state, trial=trial)
+
+
+def in_use(state: ConfigState) -> int:
+    """The revision to start with."""
+    return state.force if state.trial is None else state.trial.revision
+
+
+def judge(state: ConfigState, seen: Seen, *, settle_s: float, station_s: float) -> tuple[Act, str]:
+    """What becomes of the trial, and why. A node that could reach its station must reach it again."""
+    trial = state.trial
+    if trial is None:
+        return Act.WAIT, ""
+    missing = [
+        name
+        for name, lacks in (
+            ("the station is not reached", trial.station and not seen.station),
+            ("no frames", trial.frames and not seen.frames),
+        )
+        if lacks
+    ]
+    if missing:
+        return (
+            (Act.GIVE_UP, f"{' and '.join(missing)} within {station_s:.0f} s")
+            if seen.up_s >= station_s
+            else (Act.WAIT, "")
+        )
+    return (Act.KEEP, "") if seen.up_s >= settle_s else (Act.WAIT, "")
+
+
+def kept(state: ConfigState) -> ConfigState:
+    """The trial is in force."""
+    if state.trial is None:
+        raise Corrupt("config: nothing is on trial")
+    return ConfigState(force=state.trial.revision, before=state.force, seen=state.seen)
+
+
+def given_up(state: ConfigState, why: str) -> ConfigState:
+    """The settings before are in force again."""
+    return msgspec.structs.replace(state, trial=None, why=why[:WHY_CHARS_MAX])
