@@ -89,6 +89,14 @@ def parser() -> argparse.ArgumentParser:
     _account(commands)
     _evidence(commands)
     _eyes(commands)
+    _release_commands(commands)
+    _sites(commands)
+    _provision_command(commands)
+    _card(commands)
+    enrol = commands.add_parser("enrol", help="on the node: get its certificate by the one-time claim of its card")
+    _config(enrol, NODE_CONFIG)
+    enrol.add_argument("--wait-s", type=float, default=0.0, metavar="S", help="give up after so long; default: never")
+    enrol.set_defaults(run=_enrol)
 
     station = commands.add_parser("station", help="run the station: receive, store, acknowledge")
     _config(station, STATION_CONFIG)
@@ -108,6 +116,24 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR", help="where everything is left")
     demo.set_defaults(run=_demo)
     return top
+
+
+def _card(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    flash = commands.add_parser("flash", help="write a node's kit onto a stock card or image, and read it back")
+    flash.add_argument("target", type=Path, metavar="IMAGE|DEVICE", help="image of a card, or a reader: /dev/sdb")
+    flash.add_argument("node", metavar="NODE", help="as it was provisioned")
+    flash.add_argument("--site", required=True, type=Path, metavar="DIR", help="made by `wardpost site init`")
+    flash.add_argument("--bundle", type=Path, metavar="DIR", help="made by `wardpost bundle`: the agent, for offline")
+    flash.add_argument("--image", type=Path, metavar="STOCK.img", help="write this stock image first (.img or .img.xz)")
+    flash.add_argument("--yes", action="store_true", help="overwrite a card without asking")
+    flash.set_defaults(run=_flash)
+
+    bundle = commands.add_parser("bundle", help="collect everything that a post installs at its first boot, offline")
+    bundle.add_argument("-o", dest="output", required=True, type=Path, metavar="DIR")
+    bundle.add_argument("--arch", default="aarch64", metavar="A", help="aarch64 (default) or x86_64")
+    bundle.add_argument("--python", default="3.13", metavar="V", help="3.13 (Trixie, default) or 3.11 (Bookworm)")
+    bundle.add_argument("--source", type=Path, default=Path(), metavar="DIR", help="a checkout; default: this folder")
+    bundle.set_defaults(run=_bundle)
 
 
 def _eyes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -170,6 +196,129 @@ def _eyes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     model.add_argument("--delegate", type=Path, metavar="LIB.so", help="test: an accelerator's library")
     model.add_argument("--json", action="store_true", help="test: print it as JSON")
     model.set_defaults(run=_model)
+
+
+def _sites(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    site = commands.add_parser("site", help="at headquarters: a site's certificates, register and brokers")
+    actions = site.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        one = actions.add_parser(name, help=text)
+        one.add_argument("dir", type=Path, metavar="DIR", help="the site's folder")
+        one.set_defaults(run=_site, action=name)
+        return one
+
+    init = action("init", "make a site; never overwrites one")
+    init.add_argument("--site", required=True, metavar="NAME", help="its name: letters a to z, digits, hyphens")
+    init.add_argument("--broker", action="append", required=True, metavar="HOST[:PORT]", help="as posts reach it")
+    show = action("show", "its posts, what was refused, what expires")
+    show.add_argument("--json", action="store_true", help="print it as JSON")
+    action("brokers", "write the brokers' configuration and the CRL anew")
+    backup = action("backup", "one encrypted file")
+    backup.add_argument("-o", dest="output", required=True, type=Path, metavar="FILE")
+    backup.add_argument("--passphrase-file", type=Path, metavar="F", help="its first line; default: it is asked for")
+    restore = action("restore", "bring a site back from its backup")
+    restore.add_argument("--from", dest="source", required=True, type=Path, metavar="FILE", help="the backup")
+    restore.add_argument("--passphrase-file", type=Path, metavar="F", help="as for backup")
+    revoke = action("revoke", "shut a post or a certificate out")
+    revoke.add_argument("node", nargs="?", metavar="NODE", help="all that this post has")
+    revoke.add_argument("--serial", metavar="N", help="one certificate, by its serial number in hexadecimal")
+    revoke.add_argument("--reason", default="", metavar="TEXT", help="why; it stays in the register")
+
+
+def _provision_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    one = commands.add_parser("provision", help="at headquarters: register a new post and write its kit, for its card")
+    one.add_argument("node", metavar="NODE", help="its name: letters a to z, digits, hyphens; unique in the site")
+    one.add_argument("--site", required=True, type=Path, metavar="DIR", help="made by `wardpost site init`")
+    one.add_argument("--profile", default="", metavar="NAME", help="household, school-gate, roadside, or a file")
+    one.add_argument("--device", default="", metavar="TEXT", help="serial number of the board, or its inventory number")
+    one.add_argument("--place", default="", metavar="TEXT", help="in words, for whoever receives an alert")
+    one.add_argument("--custodian", default="", metavar="TEXT", help="who looks after it; stands on the label")
+    one.add_argument("--consent", default="", metavar="TEXT", help="who agreed, when, where the paper is")
+    one.add_argument("--camera-url", default="", metavar="URL", help="rtsp://... or /dev/video0; else the ribbon cable")
+    one.add_argument("--time-zone", default="", metavar="NAME", help="Asia/Ho_Chi_Minh; default: the profile's")
+    one.add_argument("--wifi", metavar="NAME", help="the network's name, as people see it")
+    one.add_argument(
+        "--psk-file", type=Path, metavar="F", help="its password, in the first line; none: an open network"
+    )
+    one.add_argument("--country", default="", metavar="XX", help="where the radio is: VN")
+    one.add_argument("--ethernet", action="store_true", help="a cable, DHCP")
+    one.add_argument("--lte", metavar="APN", help="a modem; the mobile operator names the APN")
+    one.add_argument("--lte-user", default="", metavar="NAME")
+    one.add_argument("--lte-password-file", type=Path, metavar="F")
+    one.add_argument("--lte-pin", default="", metavar="PIN", help="of the SIM")
+    one.add_argument("--user", default="technician", metavar="NAME", help="the technician's login; default: technician")
+    one.add_argument(
+        "--ssh-key", action="append", default=[], type=Path, metavar="F", help="a public key that may log in"
+    )
+    one.add_argument("--claim-days", type=int, default=14, metavar="N", help="so long the card may first be used: 14")
+    one.add_argument("--again", action="store_true", help="a new card for a post that is there; the old one is revoked")
+    one.set_defaults(run=_provision)
+
+
+def _release_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    release = commands.add_parser("release", help="make, verify and install releases of the agent; go back to the last")
+    actions = release.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    make = actions.add_parser("make", help="at headquarters: one signed bundle of a folder of wheels")
+    make.add_argument("-o", dest="output", required=True, type=Path, metavar="FILE.zip")
+    make.add_argument("--key", required=True, type=Path, metavar="KEY.pem", help="the site's private release key")
+    make.add_argument("--wheels", required=True, type=Path, metavar="DIR", help="wardpost and all that it needs")
+    make.add_argument("--number", required=True, type=int, metavar="N", help="higher than that of any release before")
+    make.add_argument("--architecture", default="", metavar="A", help="aarch64, x86_64; default: this machine's")
+    make.add_argument("--python", default="", metavar="3.N", help="of the nodes; default: this one")
+    make.set_defaults(run=_release_make)
+
+    verify = actions.add_parser("verify", help="what a bundle is, and whether it is what was signed")
+    verify.add_argument("file", type=Path, metavar="FILE.zip")
+    verify.add_argument("--key", required=True, metavar="PUB", help="the public key: a PEM file or 64 hex digits")
+    verify.set_defaults(run=_release_verify)
+
+    install = actions.add_parser("install", help="at the node: verify, unpack beside the running release, and start it")
+    install.add_argument("file", type=Path, metavar="FILE.zip")
+    _config(install, NODE_CONFIG)
+    install.set_defaults(run=_release_install)
+    for name, text in (
+        ("status", "which release runs, which is on trial, what became of the last"),
+        ("confirm", "keep the release on trial, whatever its checks say"),
+        ("rollback", "leave the release on trial, or go back to the one before"),
+    ):
+        one = actions.add_parser(name, help=text)
+        _config(one, NODE_CONFIG)
+        one.add_argument("--json", action="store_true", help="print it as JSON")
+        one.set_defaults(run=_release_act, action=name)
+
+
+def _release_make(args: argparse.Namespace) -> int:
+    from agent.release import desk
+
+    return desk.make(
+        args.output,
+        key=args.key,
+        wheels=args.wheels,
+        number=args.number,
+        architecture=args.architecture,
+        python=args.python,
+        out=print,
+    )
+
+
+def _release_verify(args: argparse.Namespace) -> int:
+    from agent.release import desk
+
+    return desk.verify_file(args.file, key=args.key, out=print)
+
+
+def _release_install(args: argparse.Namespace) -> int:
+    from agent.release import desk
+
+    return desk.install(args.config, args.file, out=print)
+
+
+def _release_act(args: argparse.Namespace) -> int:
+    from agent.release import desk
+
+    return desk.act(args.config, args.action, as_json=args.json, out=print)
 
 
 def _account(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -473,6 +622,58 @@ def _model(args: argparse.Namespace) -> int:
         return modelbench.pinned(fetch=args.action == "fetch", out=print)
     settings = modelbench.chosen(args.config, model=args.model, labels=args.labels, delegate=args.delegate)
     return modelbench.trial(settings, args.picture, as_json=args.json, out=print)
+
+
+def _site(args: argparse.Namespace) -> int:
+    from agent.clock import SystemClock
+    from agent.site import commands
+
+    clock, root = SystemClock(), args.dir
+    match args.action:
+        case "init":
+            return commands.init(root, name=args.site, hosts=args.broker, clock=clock, out=print)
+        case "show":
+            return commands.show(root, as_json=args.json, clock=clock, out=print)
+        case "brokers":
+            return commands.brokers(root, clock=clock, out=print)
+        case "backup":
+            return commands.back_up(root, output=args.output, passphrase_file=args.passphrase_file, out=print)
+        case "restore":
+            return commands.restore(root, source=args.source, passphrase_file=args.passphrase_file, out=print)
+    return commands.revoke(root, node=args.node, serial=args.serial, reason=args.reason, clock=clock, out=print)
+
+
+def _provision(args: argparse.Namespace) -> int:
+    from agent.clock import SystemClock
+    from agent.site.provisioning import Asked, provision
+
+    names = (
+        "node profile device place custodian consent camera_url time_zone user wifi psk_file country ethernet lte"
+        " lte_user lte_password_file lte_pin claim_days again"
+    )
+    asked = Asked(ssh_keys=tuple(args.ssh_key), **{name: getattr(args, name) for name in names.split()})
+    return provision(args.site, asked, clock=SystemClock(), out=print)
+
+
+def _enrol(args: argparse.Namespace) -> int:
+    from agent import logs
+    from agent.clock import SystemClock
+    from agent.enrolling import enrol
+
+    logs.set_up()
+    return enrol(args.config, wait_s=args.wait_s, clock=SystemClock(), stop=_stop_on_signals(), out=print)
+
+
+def _flash(args: argparse.Namespace) -> int:
+    from agent.card.flash import run_flash
+
+    return run_flash(args.target, args.node, site=args.site, bundle=args.bundle, stock=args.image, yes=args.yes)
+
+
+def _bundle(args: argparse.Namespace) -> int:
+    from agent.card.collect import run_bundle
+
+    return run_bundle(args.output, arch=args.arch, python=args.python, source=args.source)
 
 
 def _contract(_args: argparse.Namespace) -> int:

@@ -230,6 +230,16 @@ class HealthSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     heartbeat_s: Annotated[float, Meta(ge=1, le=600)] = 30.0
 
 
+class ReleaseSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[release]: how the agent is replaced by a newer one, and when a new one counts as good."""
+
+    key: str = ""  # the site's release key, Ed25519: 64 hex digits or a PEM file; without one no release is believed
+    root: str = "/opt/wardpost"  # holds releases/ and current
+    gate_s: Annotated[float, Meta(ge=30, le=3600)] = 300.0  # frames and storage within so long, or it is rolled back
+    network_s: Annotated[float, Meta(ge=30, le=86_400)] = 900.0  # a broker within so long
+    download_mb_max: Annotated[int, Meta(ge=1, le=1024)] = 400
+
+
 class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A node's whole configuration file."""
 
@@ -246,6 +256,7 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     store: StoreSettings = StoreSettings()
     panel: PanelSettings = PanelSettings()
     health: HealthSettings = HealthSettings()
+    release: ReleaseSettings = ReleaseSettings()
 
 
 S = TypeVar("S", bound=Settings)

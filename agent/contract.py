@@ -45,10 +45,12 @@ CHANNELS = (
     Channel("ack", "ack", wire.Receipt, False, 1, False, "The station has committed events."),
     Channel("cmd", "cmd/{verb}", wire.Command, False, 1, False, "The station asks for something."),
     Channel("reply", "reply/{id}", wire.Reply, True, 1, False, "What became of a command."),
+    Channel("enrol", "enrol", wire.Enrol, True, 1, False, "A new card asks for its certificate, as its claim."),
+    Channel("enrolled", "enrolled", wire.Enrolled, False, 1, False, "The certificate, or why there is none."),
 )
 _PARAMETERS = {
     "site": "the site, [a-z0-9-]{1,32}",
-    "node": "the node, [a-z0-9-]{1,32}",
+    "node": "the node, [a-z0-9-]{1,32}; of enrol and enrolled the claim, claim-[a-z0-9]{8,24}",
     "kind": "what the event is about: the last part of its CloudEvents type, or `thumbnail`",
     "verb": "what is asked for",
     "id": "the command's id",

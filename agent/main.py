@@ -7,11 +7,13 @@ run     one thread a worker, until a signal, a bug too many or a stuck call
 
 from __future__ import annotations
 
+import logging
 import os
 import random
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,12 @@ from agent.recording.recorder import RecorderWorker
 from agent.recording.recover import recover
 from agent.recording.retention import Limits as RetentionLimits
 from agent.recording.retention import RetentionWorker
+from agent.release import tree
+from agent.release.download import Https, Stick
+from agent.release.plan import Limits as ReleaseLimits
+from agent.release.settings_desk import SettingsDesk, at_start
+from agent.release.slots import Slots
+from agent.release.worker import Eyes, ReleaseWorker, notice, running_slot
 from agent.reporter import Reporter
 from agent.state import NodeState, verbs
 from agent.store.store import Origin, Store, ignore_step
@@ -62,6 +70,9 @@ from agent.vision.worker import VisionWorker
 from agent.worker import Inbox, WhenFull, Worker
 
 GB = 1_000_000_000
+MB = 1_000_000
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,8 @@ class World:
     rng: random.Random
     stopwatch_ns: Callable[[], int]
     crash_point: Callable[[str], None] = ignore_step
+    revision: int = 0  # of the settings, where they came from afar
+    slots: Slots | None = None  # None: this agent was not installed by releases
     attend: Callable[[int], None] | None = None  # asks the camera for every picture until then; None: it gives them all
     wait_s_max: float = 1.0  # how long a worker may block in a step; 0 where the simulator owns the time
 
@@ -100,7 +113,8 @@ def run(config_path: Path) -> int:
     disk = PosixDisk(Path(config.node.data))
     clock = SystemClock()
     with DataLock(Path(config.node.data)).take(clock, patience_s=5.0):
-        node = build(config, real_world(config, disk, clock))
+        config, revision = at_start(config, disk, log.warning)
+        node = build(config, replace(real_world(config, disk, clock), revision=revision))
         machine = Machine()
         supervisor = Supervisor(
             node.workers,
@@ -140,10 +154,19 @@ def real_world(config: Config, disk: Disk, clock: Clock) -> World:
         detector=drivers.make_detector(config.vision.detector),
         panel=drivers.make_panel(config.panel, clock),
         transport=drivers.make_transport(config.uplink, clock),
+        slots=_slots(config, disk),
         machine=Machine(),
         rng=random.Random(),  # noqa: S311  (jitter)
         stopwatch_ns=Usage().cpu_ns,
     )
+
+
+def _slots(config: Config, disk: Disk) -> Slots | None:
+    """The releases of this machine, where this process runs in one of them."""
+    root = Path(config.release.root)
+    if not running_slot(Path(sys.prefix), root):
+        return None
+    return Slots(tree=tree.PosixTree(root), disk=disk, root=root)
 
 
 def build(config: Config, world: World) -> Node:
@@ -286,6 +309,36 @@ def build(config: Config, world: World) -> Node:
     heartbeat = Heartbeats(
         node=config.node.id, session=store.session, clock=clock, machine=world.machine, probes=state.probes()
     )
+    settings_desk = SettingsDesk(
+        disk=disk,
+        clock=clock,
+        running=config,
+        revision=world.revision,
+        station=lambda: uplink.broker is not None and not uplink.station_silent,
+        frames=lambda: camera.stats.up and camera.stats.newest_ns is not None,
+        busy=lambda: release.on_trial,
+        note=partial(store.note, RecordKind.UPDATE, urgent=True),
+        tell=lambda text: report_one(notice(text, incident=new_id(), boot_ns=clock.boot_ns())),
+    )
+    release = ReleaseWorker(
+        slots=world.slots,
+        running=running_slot(Path(sys.prefix), Path(config.release.root)),
+        disk=disk,
+        clock=clock,
+        public=keys.pinned("release.key", config.release.key),
+        limits=ReleaseLimits(gate_s=config.release.gate_s, network_s=config.release.network_s),
+        eyes=Eyes(
+            frames=lambda: camera.stats.up and camera.stats.newest_ns is not None,
+            broker=lambda: uplink.broker is not None,
+            quiet=lambda: vision.stats.incidents_open == 0 and not settings_desk.on_trial,
+        ),
+        sources={"https": Https(), "file": Stick()},
+        bytes_max=config.release.download_mb_max * MB,
+        note=partial(store.note, RecordKind.UPDATE, urgent=True),
+        tell=lambda text: report_one(notice(text, incident=new_id(), boot_ns=clock.boot_ns())),
+        reply=lambda reply: uplink.tell(reply),  # noqa: PLW0108  (made after this)
+        also=lambda seen: settings_desk.watch(seen.up_s),
+    )
     uplink = UplinkWorker(
         store=store,
         transport=world.transport,
@@ -309,6 +362,8 @@ def build(config: Config, world: World) -> Node:
             holds=holds,
             privacy=privacy,
             verdicts=VerdictDesk(keep=store.add_verdict, utc_ns=lambda: clock.utc().utc_ns),
+            update=release.update,
+            configure=settings_desk.take,
         ),
         wait_s_max=world.wait_s_max,
         ledger_key=lambda: chain.key.public.hex(),  # noqa: PLW0108  (of the key in force by then: it may change)
@@ -351,12 +406,13 @@ def build(config: Config, world: World) -> Node:
             "picture": snapshots.ask,
             "alerts": lambda _: {"alerts": audit.gather(store.sightings(), store.verdicts())},
             "report": report_audit,
+            "releases": release.local,
         },
         wait_s=min(0.5, world.wait_s_max),
     )
     return Node(
         store=store,
-        workers=(privacy, panel, health, local, uplink, ledger, retention, recorder, vision, camera),
+        workers=(privacy, panel, health, local, uplink, ledger, retention, release, recorder, vision, camera),
         state=state,
         ledger=ledger,
         wakers={

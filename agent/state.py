@@ -208,6 +208,8 @@ def verbs(
     holds: HoldDesk,
     privacy: PrivacyWorker,
     verdicts: VerdictDesk,
+    update: Callable[[dict[str, Any]], dict[str, Any]],
+    configure: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> dict[str, Verb]:
     """What a station may ask of this node: see `agent.uplink.commands` for who is believed."""
 
@@ -228,5 +230,7 @@ def verbs(
         "hold": Verb(lambda args: holds.hold(args, HEADQUARTERS), acting=True, lasting=True, needs_time=False),
         "release": Verb(lambda args: holds.release(args, HEADQUARTERS), acting=True, lasting=True),
         "verdict": Verb(lambda args: verdicts.take(args, HEADQUARTERS), acting=True, lasting=True, needs_time=False),
+        "config": Verb(configure, acting=True, lasting=True, needs_time=False),  # likewise, its revision
+        "update": Verb(update, acting=True, lasting=True, needs_time=False),  # its number is what replay is judged by
         "privacy": Verb(lambda args: {"seconds": privacy.command(seconds(args, 300.0))}, acting=True),
     }

@@ -24,6 +24,8 @@ BATCH_EVENTS_MAX = 100
 """Events, or ledger lines, in one message of a backlog. Each is acknowledged by its own sequence number."""
 ACK_RANGES_MAX = 1000
 ROOT = "wardpost/v1"
+CLAIM_PREFIX = "claim-"
+"""How the name of a claim begins, and that of no node."""
 
 Id = Annotated[str, Meta(pattern="^[a-z0-9-]{1,32}$", description="lower-case letters, digits and hyphens")]
 Uuid = Annotated[str, Meta(pattern="^[0-9a-f-]{36}$", description="UUIDv7, RFC 9562")]
@@ -233,6 +235,29 @@ class Reply(Message, frozen=True, kw_only=True):
     result: dict[str, Any] = {}
 
 
+class Enrol(Message, frozen=True, kw_only=True):
+    """`enrol`, under the name of a claim: a card asks for its certificate. Sent again until it is answered."""
+
+    csr: Annotated[str, Meta(max_length=4096, description="PKCS 10 in PEM, for a P-256 key; its CN is the node's id")]
+    proof: Annotated[
+        str, Meta(max_length=256, description="ECDSA with SHA-256 by the claim's key over proof_bytes(), DER in base64")
+    ]
+
+    def proof_bytes(self, site: str, claim: str) -> bytes:
+        """What the proof covers: the request, and by which claim, whatever broker was in between."""
+        return b"\n".join([b"wardpost-enrol-v1", f"{site}/{claim}".encode(), self.csr.encode()])
+
+
+class Enrolled(Message, frozen=True, kw_only=True):
+    """`enrolled`, under the name of a claim: the certificate, or why there is none."""
+
+    state: Literal["done", "refused", "failed"]
+    detail: Annotated[str, Meta(max_length=500, description="failed: ask again later")] = ""
+    key: Annotated[str, Meta(max_length=64, description="SHA-256 of the SubjectPublicKeyInfo that asked; hex")] = ""
+    cert: Annotated[str, Meta(max_length=8192, description="the node's certificate, PEM")] = ""
+    ca: Annotated[str, Meta(max_length=8192, description="who signed it, PEM")] = ""
+
+
 M = TypeVar("M", bound=Message)
 _BATCH = msgspec.json.Decoder(Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=BATCH_EVENTS_MAX)])
 
@@ -325,6 +350,16 @@ class Topics:
         """The filter a node subscribes to."""
         return f"{self.base}/cmd/+"
 
+    @property
+    def enrol(self) -> str:
+        """Of a claim, not of a node."""
+        return f"{self.base}/enrol"
+
+    @property
+    def enrolled(self) -> str:
+        """Of a claim, not of a node."""
+        return f"{self.base}/enrolled"
+
     def event(self, kind: str) -> str:
         return f"{self.base}/event/{kind}"
 
@@ -337,7 +372,7 @@ class Topics:
 
 _TOPIC = re.compile(
     rf"{ROOT}/(?P<site>[a-z0-9-]{{1,32}})/(?P<node>[a-z0-9-]{{1,32}})"
-    r"/(?P<channel>status|heartbeat|records?|ack|events?|cmd|reply)(?:/(?P<leaf>[a-z0-9-]{1,36}))?"
+    r"/(?P<channel>status|heartbeat|records?|ack|events?|cmd|reply|enrol|enrolled)(?:/(?P<leaf>[a-z0-9-]{1,36}))?"
 )
 _WITH_LEAF = frozenset({"event", "cmd", "reply"})
 
@@ -348,7 +383,7 @@ class Address:
 
     site: str
     node: str
-    channel: str  # status, heartbeat, event, events, record, records, ack, cmd, reply
+    channel: str  # status, heartbeat, event, events, record, records, ack, cmd, reply, enrol, enrolled
     leaf: str  # the kind of event, the verb, the command's id; empty for the others
 
     @property

@@ -47,6 +47,7 @@ class RecordKind(StrEnum):
     PRIVACY = "privacy"
     EXTRACTION = "extraction"
     VERDICT = "verdict"  # what headquarters says of an alert
+    UPDATE = "update"  # a release or a configuration from afar: refused, staged, switched to, confirmed, rolled back
     OVERFLOW = "overflow"  # facts that are in the node's store, and for which there was no room in the journal
 
 

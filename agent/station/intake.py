@@ -88,6 +88,8 @@ def take_all(topic: str, payload: bytes, *, site: str, retained: bool = False) -
         if address.channel not in _BATCHES:
             return [_one(address, payload, site, retained)], None
         _serves(address, site)
+        if address.node.startswith(wire.CLAIM_PREFIX):
+            return [_one(address, payload, site, retained)], None  # which refuses it
         parts = wire.decode_batch(payload)
     except Corrupt as error:
         return [], Refusal(str(error), payload)
@@ -112,6 +114,8 @@ def take(topic: str, payload: bytes, *, site: str, retained: bool = False) -> In
 
 def _one(address: wire.Address, payload: bytes, site: str, retained: bool) -> Intake:
     _serves(address, site)
+    if address.node.startswith(wire.CLAIM_PREFIX):  # whatever a broker's access list has let through
+        raise Corrupt(f"{address.node} is a claim: it may ask for a certificate, and say nothing else")
     match address.channel:
         case "event":
             return _event(address, payload)

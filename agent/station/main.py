@@ -13,6 +13,7 @@ from msgspec import Meta, field
 from agent.clock import Clock
 from agent.config import Id, Settings, TlsSettings
 from agent.errors import Transient
+from agent.station.enrolment import EnrolmentDesk
 from agent.station.orders import OrderBook
 from agent.station.store import StationStore
 from agent.station.worker import StationWorker
@@ -36,6 +37,7 @@ class DeskSettings(Settings, frozen=True):
     event_rows_max: Annotated[int, Meta(ge=1000, le=100_000_000)] = 2_000_000
     nodes_max: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
     command_key: str = ""  # path of the private key (Ed25519, PEM) that nodes know as uplink.command_key
+    register: str = ""  # folder of the site, made by `wardpost site init`: with it, this station enrols new posts
     order_days: Annotated[float, Meta(gt=0, le=29)] = 14.0  # so long a hold waits for a node that is dark
     node_keys: dict[Id, Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]] = field(default_factory=dict)
     """Public keys of ledgers that a person vouches for, by node."""
@@ -92,6 +94,7 @@ class Station:
             late_s=desk.late_s,
             dark_s=desk.dark_s,
             orders=OrderBook(Path(desk.data)),
+            enrolment=EnrolmentDesk(Path(desk.register), clock=clock, site=desk.site) if desk.register else None,
         )
 
     def run(self, stop: threading.Event) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from agent import wire
 from agent.clock import Clock, rfc3339
 from agent.errors import Corrupt, Transient
+from agent.station.enrolment import EnrolmentDesk
 from agent.station.intake import take_all
 from agent.station.orders import RESEND_S, OrderBook
 from agent.station.states import NodeState, age_s, judge
@@ -52,10 +53,11 @@ class StationWorker:
         dark_s: float = 180.0,
         wait_s_max: float = 1.0,
         orders: OrderBook | None = None,
+        enrolment: EnrolmentDesk | None = None,
     ) -> None:
         """`wait_s_max`: how long a step may wait for the socket; 0 for a simulator that owns the time.
 
-        `orders`: commands that are sent until their node has answered.
+        `orders`: commands that are sent until their node has answered. `enrolment`: gives new posts their certificate.
         """
         self._store = store
         self._transport = transport
@@ -69,6 +71,7 @@ class StationWorker:
         self._dark_s = dark_s
         self._wait_s_max = wait_s_max
         self._orders = orders
+        self._enrolment = enrolment
         self._sent_s: dict[str, float] = {}  # when an order last went out; of those that wait
         self._turn = 0
         self._failures = 0
@@ -83,6 +86,8 @@ class StationWorker:
         self._store.open()
         if self._orders is not None:
             self._orders.open()
+        if self._enrolment is not None:
+            self._enrolment.open()
         self._connecting, self._connect_at = False, 0.0
 
     def close(self) -> None:
@@ -90,6 +95,8 @@ class StationWorker:
         self.broker = None
         if self._orders is not None:
             self._orders.close()
+        if self._enrolment is not None:
+            self._enrolment.close()
         self._store.close()
 
     def step(self, now: float) -> float:
@@ -136,6 +143,7 @@ class StationWorker:
                 (f"{base}/status", 1),
                 (f"{base}/heartbeat", 0),
                 (f"{base}/reply/+", 1),
+                *(((f"{base}/enrol", 1),) if self._enrolment is not None else ()),
             ),
         )
 
@@ -154,7 +162,7 @@ class StationWorker:
         """One transaction: decode, commit, acknowledge. In this order. False when nothing can be stored."""
         batch = Batch()
         for message in messages:
-            if self._is_reply(message):
+            if self._is_reply(message) or self._is_enrolment(message, batch):
                 continue
             taken, refusal = take_all(message.topic, message.payload, site=self._site, retained=message.retained)
             batch.taken += taken
@@ -191,6 +199,35 @@ class StationWorker:
             except Transient as error:
                 self._complain(str(error))  # it is asked again, and answered again
         return True
+
+    def _is_enrolment(self, message: Received, batch: Batch) -> bool:
+        """Answers a card that asks for its certificate. A refusal is kept like any message that was refused."""
+        if self._enrolment is None or not message.topic.endswith("/enrol") or message.retained:
+            return False
+        try:
+            address = wire.parse_topic(message.topic)
+        except Corrupt:
+            return False  # it becomes a reject
+        if address.site != self._site or not address.node.startswith(wire.CLAIM_PREFIX):
+            batch.rejects.append(Reject(message.topic, f"{address.node} is no claim: it cannot enrol", b""))
+            return True
+        try:
+            answer = self._enrolment.answer(address.node, message.payload)
+        except (Transient, Corrupt) as error:
+            self._complain(f"enrolment: {error}")
+            self._tell(address, wire.Enrolled(state="failed", detail=str(error)[:500]))
+            return True
+        if answer is not None:
+            self._tell(address, answer.message)
+            if answer.refused is not None:
+                batch.rejects.append(Reject(message.topic, f"enrolment {answer.message.detail}", b""))
+        return True
+
+    def _tell(self, address: wire.Address, answer: wire.Enrolled) -> None:
+        try:
+            self._transport.publish(address.topics.enrolled, wire.encode(answer), qos=1)
+        except Transient as error:
+            log.debug("%s", error)  # the card asks again, and is given the same
 
     def _send_orders(self) -> None:
         """Sends what waits to nodes that are heard, each again every RESEND_S until it is answered."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -41,6 +42,8 @@ ACK_ROWS_MAX = 500
 """Rows that the station has are deleted with the next transaction of the store, or by one for so long or so many. A cut
 before it costs that they are sent again, which the station knows how to take."""
 COMPLAIN_S = 60.0
+LATER_MAX = 32
+"""Answers that come after the command; the oldest gives way. The station asks again for one that it never got."""
 RANGES_MAX = 2000
 
 log = logging.getLogger(__name__)
@@ -119,6 +122,7 @@ class UplinkWorker:
         self._heartbeat_at = 0.0
         self._store_retry_at = 0.0
         self._complained: dict[str, float] = {}
+        self._later: deque[wire.Reply] = deque(maxlen=LATER_MAX)
         self._receipts: list[tuple[int, int]] = []
         self._new_rows = True
         self._started_boot_ns = 0
@@ -129,6 +133,11 @@ class UplinkWorker:
     def station_silent(self) -> bool:
         """Connected to a broker, and yet no station acknowledges."""
         return self._window.silent
+
+    def tell(self, reply: wire.Reply) -> None:
+        """Answers a command later. From any thread; lost with the connection, as every answer."""
+        self._later.append(reply)
+        self._transport.wake()
 
     def notify(self) -> None:
         """There is something new in the outbox. From any thread."""
@@ -170,6 +179,8 @@ class UplinkWorker:
         now = self._now()
         self._settle_receipts(now)
         if self.broker is not None:
+            while self._later:
+                self._reply(self._later.popleft())
             self._fill(now)
         if self.broker is not None and now >= self._heartbeat_at:
             self._heartbeat_at = now + self._heartbeat_s
@@ -357,7 +368,8 @@ class UplinkWorker:
         command = decision.command
         try:
             result = decision.verb.handler({"id": command.id} | command.args)  # args may name another id
-            reply = wire.Reply(id=command.id, state="done", result=result)
+            pending = bool(result.get("pending"))  # the answer proper comes by `tell`
+            reply = wire.Reply(id=command.id, state="accepted" if pending else "done", result=result)
             wire.encode(reply)
         except WardpostError as error:
             return wire.Reply(id=command.id, state="failed", detail=str(error)[:500])

@@ -27,7 +27,7 @@ class PostSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     shell: Annotated[tuple[str, ...], Meta(min_length=1)]  # ["ssh", "-o", "BatchMode=yes", "pi@post"]
     data: str = "/var/lib/wardpost"
-    python: str = "sudo -u wardpost /opt/wardpost/bin/python"
+    python: str = "sudo -u wardpost /opt/wardpost/current/bin/python"
     status: str = "sudo -u wardpost /opt/wardpost/bin/wardpost status --config /etc/wardpost/node.toml"
     stop: str = "sudo systemctl stop wardpost-node"
     start: str = "sudo systemctl start wardpost-node"

@@ -27,7 +27,7 @@ def analysable(tmp_path: Path) -> Path:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze on this machine")
     unit = tmp_path / UNIT.name
-    unit.write_text(TEXT.replace("/opt/wardpost/bin/wardpost", shutil.which("true") or "/bin/true"))
+    unit.write_text(TEXT.replace("/opt/wardpost/current/bin/wardpost", shutil.which("true") or "/bin/true"))
     return unit
 
 
@@ -73,12 +73,12 @@ def test_the_weekly_audit_is_a_unit_that_systemd_takes_and_gives_way_to_the_node
         UNIT.with_name(f"wardpost-audit.{kind}").read_text(encoding="utf-8") for kind in ("service", "timer")
     )
     assert "Nice=19" in service and "IOSchedulingClass=idle" in service and "Persistent=yes" in timer
-    (command,) = re.findall(r"(?m)^ExecStart=/opt/wardpost/bin/wardpost (.*)$", service)
+    (command,) = re.findall(r"(?m)^ExecStart=/opt/wardpost/current/bin/wardpost (.*)$", service)
     assert parser().parse_args(command.split()).report
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze on this machine")
     program = shutil.which("true") or "/bin/true"
-    (tmp_path / "wardpost-audit.service").write_text(service.replace("/opt/wardpost/bin/wardpost", program))
+    (tmp_path / "wardpost-audit.service").write_text(service.replace("/opt/wardpost/current/bin/wardpost", program))
     (tmp_path / "wardpost-audit.timer").write_text(timer)
     for kind in ("service", "timer"):
         unit = tmp_path / f"wardpost-audit.{kind}"

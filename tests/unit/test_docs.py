@@ -40,6 +40,15 @@ def _commands() -> dict[str, argparse.ArgumentParser]:
     raise AssertionError("the command line has no commands")
 
 
+def _parser_of(command: argparse.ArgumentParser, words: list[str]) -> argparse.ArgumentParser:
+    """The parser of `wardpost site init`, of which `site` is the command; else the command's own."""
+    for action in command._actions:
+        if isinstance(action, argparse._SubParsersAction) and words and words[0] in action.choices:
+            found: argparse.ArgumentParser = action.choices[words[0]]
+            return found
+    return command
+
+
 def _code(text: str) -> Iterator[str]:
     """Everything that a document shows as something to type: fenced blocks and `code`."""
     for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
@@ -84,7 +93,7 @@ def test_commands_in_the_documents_exist(document: Path) -> None:
             if words[1] not in commands:
                 wrong.append(code)
                 continue
-            known = set(commands[words[1]]._option_string_actions)
+            known = set(_parser_of(commands[words[1]], words[2:])._option_string_actions)
             wrong += [f"{code}: {word}" for word in words[2:] if word.startswith("-") and word not in known]
     assert wrong == []
 

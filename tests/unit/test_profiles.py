@@ -76,8 +76,8 @@ def test_a_profile_is_without_fault(path: Path) -> None:
     assert list(faults(loaded(path.stem))) == []
 
 
-def test_both_profiles_ship() -> None:
-    assert [path.stem for path in PROFILES] == ["household", "school-gate"]
+def test_all_profiles_ship() -> None:
+    assert [path.stem for path in PROFILES] == ["household", "roadside", "school-gate"]
 
 
 def walk(y: float) -> Callable[[float], Iterator[tuple[int, Label, float, float]]]:
@@ -161,3 +161,21 @@ def test_a_child_that_walks_out_in_lessons_is_told_and_one_that_walks_in_is_not(
         15, lambda s: iter([(1, Label.PERSON, 0.5, 0.7 - 0.03 * s)] if s < 12 else [])
     )
     assert alerts(inward) == []
+
+
+def test_a_pole_at_the_road_tells_who_tampers_with_it_and_what_is_dumped_and_not_the_traffic() -> None:
+    def traffic(s: float) -> Iterator[tuple[int, Label, float, float]]:
+        for number in range(20):
+            x = 0.1 * (s - 5 * number)
+            if 0 <= x <= 1:
+                yield number, Label.VEHICLE, x, 0.7
+
+    assert alerts(Place("roadside", "2026-03-10T23:00").live(100, traffic)) == []
+    thief = Place("roadside", "2026-03-10T14:00").live(
+        25, lambda s: iter([(1, Label.PERSON, 0.5, 0.95)] if s < 20 else [])
+    )
+    assert ("at-the-pole", Phase.UPDATED) in alerts(thief)
+    lorry = Place("roadside", "2026-03-10T23:00").live(150, lambda _: iter([(1, Label.VEHICLE, 0.5, 0.5)]))
+    assert ("dumping", Phase.UPDATED) in alerts(lorry)
+    by_day = Place("roadside", "2026-03-10T12:00").live(150, lambda _: iter([(1, Label.VEHICLE, 0.5, 0.5)]))
+    assert alerts(by_day) == []
