@@ -155,7 +155,7 @@ def _noisy(picture: Picture, noise: list[NDArray[np.int16]], index: int) -> Pict
 
 def _encode(pictures: Iterator[Picture], path: Path, scene: Scene) -> None:
     kbps = 2500 if scene.height >= 720 else 1000
-    with av.open(str(path), "w", format="mp4") as container:
+    with av.open(str(path), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
         stream: Any = container.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
         stream.options = {

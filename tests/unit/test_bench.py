@@ -89,7 +89,7 @@ def test_percentiles_are_by_nearest_rank() -> None:
 
 
 def test_the_same_footage_every_time(tmp_path: Path, assets: Assets) -> None:
-    """Two runs on two days must compare the same pictures."""
+    """Two runs on two days must compare the same pictures, so that no file may hold the time of its making."""
     first, second = (
         footage.make(assets.footage(), tmp_path / name, name="visits", height=180, seconds=3)
         for name in _made(tmp_path)
