@@ -57,6 +57,8 @@ class Finding:
 class Probe:
     """One look at the world. `run` returns what it found in words, or raises WardpostError with the reason.
 
+    Nothing is said where `run` returns nothing: these settings do not ask for it.
+
     It must bound its own waiting (10 s). `level`: how bad a failure is.
     """
 
@@ -88,9 +90,7 @@ def check(path: Path, *, probes: Sequence[Probe], clock: Clock, out: Callable[[s
         for probe in probes:
             if any(_under(where, probe.where.partition(".")[0]) for where in wrong):
                 continue  # what would be tried is not what is meant
-            line, failed = _ask(probe, settings)
-            out(line)
-            findings += failed
+            findings += _asked(probe, settings, out)
     problems = sum(finding.level is Level.PROBLEM for finding in findings)
     warnings = len(findings) - problems
     if settings is None:
@@ -403,15 +403,20 @@ def _command_key(path: Path) -> Iterator[Finding]:
 # -- texts -----------------------------------------------------------------------------------------------------------
 
 
-def _ask(probe: Probe, settings: Config) -> tuple[str, list[Finding]]:
-    """One line for the probe, and a finding when it failed."""
+def _asked(probe: Probe, settings: Config, out: Callable[[str], None]) -> list[Finding]:
+    """A line for the probe, and a finding when it failed."""
     try:
-        return fold(f"ok: {probe.where}: {probe.run(settings)}"), []
+        found = probe.run(settings)
     except WardpostError as error:
         finding = _of_error(probe.level, probe.where, error)
     except Exception as error:  # noqa: BLE001  (the other checks still matter)
         finding = Finding(Level.PROBLEM, probe.where, f"the check itself failed: {error_line(error)}", "report this")
-    return finding.line(), [finding]
+    else:
+        if found:
+            out(fold(f"ok: {probe.where}: {found}"))
+        return []
+    out(finding.line())
+    return [finding]
 
 
 def _of_error(level: Level, where: str, error: WardpostError) -> Finding:

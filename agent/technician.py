@@ -17,7 +17,7 @@ from agent.check import Level, Probe, check
 from agent.clock import Clock, SystemClock, uuid7_maker
 from agent.config import Config
 from agent.disk import PosixDisk
-from agent.errors import Transient, WardpostError
+from agent.errors import ConfigError, Transient, WardpostError
 from agent.folder import DataLock
 from agent.local import status_of
 from agent.selftest import Part, Skipped
@@ -28,6 +28,7 @@ from agent.uplink import Connected, Disconnected, Hello, Received, Refused, Tran
 CONNECT_S_MAX = 10.0
 ECHO_S_MAX = 5.0
 DISK_BYTES = 4 << 20
+SUB_WIDTH_MAX = 1024
 
 
 def run_check(path: Path, out: Callable[[str], None]) -> int:
@@ -36,6 +37,7 @@ def run_check(path: Path, out: Callable[[str], None]) -> int:
     probes = [
         Probe("vision.detector", _detector),
         Probe("camera", lambda settings: _camera(settings, clock)),
+        Probe("camera.sub_url", lambda settings: sub_stream(settings, clock), level=Level.WARNING),
         Probe("uplink.brokers", lambda settings: _brokers(settings, clock), level=Level.WARNING),
     ]
     return check(path, probes=probes, clock=clock, out=out)
@@ -92,6 +94,28 @@ def _camera(settings: Config, clock: Clock) -> str:
         fps = "" if found.fps is None else f", {found.fps:g} pictures a second"
         return f"{found.name}: {found.codec} {found.width}x{found.height}{fps}{cost if found.transcodes else ''}"
     return selftest.prove_camera(_make_camera(settings, clock), clock)
+
+
+def sub_stream(settings: Config, clock: Clock) -> str:
+    """What `camera.sub_url` is, in words; empty where there is none, or the node runs and has it.
+
+    Raises ConfigError or Transient for one that saves nothing; without it the main stream is looked at.
+    """
+    camera = settings.camera
+    if not camera.sub_url or camera.driver != "stream" or _running(settings) is not None:
+        return ""
+    from agent.camera.stream import probe
+
+    found = probe(url=camera.sub_url, clock=clock)
+    if camera.masks:
+        raise ConfigError("every picture of camera.url is encoded again for camera.masks and looked at: leave it empty")
+    if found.codec != "h264":
+        raise ConfigError(f"{found.name}: is {found.codec}, all of which is decoded; set H.264 in the camera")
+    if found.width > SUB_WIDTH_MAX:
+        raise ConfigError(
+            f"{found.name}: {found.width}x{found.height} is hardly a small stream; set 640 pixels of width in it"
+        )
+    return f"{found.name}: {found.codec} {found.width}x{found.height}, looked at in place of camera.url"
 
 
 def _brokers(settings: Config, clock: Clock) -> str:
