@@ -5,6 +5,7 @@ What each attack meets (every row is a test in tests/unit/test_ledger.py):
     a byte of a line changed                signature                                 altered
     a line changed and signed anew
       with a key nobody introduced          key id                                    foreign-key
+      with a key that was replaced before   the line that replaced it                 retired-key
       with the node's own key               `prev` of the next line; receipts         chain-break, rewritten
     a line left out                         sequence numbers                          dropped
     lines exchanged                         order of sequence numbers                 out-of-order
@@ -39,6 +40,7 @@ class What(StrEnum):
 
     ALTERED = "altered"
     FOREIGN_KEY = "foreign-key"
+    RETIRED_KEY = "retired-key"
     OTHER_NODE = "other-node"
     DROPPED = "dropped"
     OUT_OF_ORDER = "out-of-order"
@@ -134,8 +136,15 @@ def check(
         _introduce(lines, verdict)
     placed = _place(lines, node, verdict)
     _follow(placed, whole, verdict)
+    _retired(verdict)
     _receipts(receipts, station_keys, placed, verdict)
     return verdict
+
+
+def replaces(line: Line) -> bool:
+    """Whether this line's key has signed its last: it introduces another one."""
+    introduced = accept_key(line) if line.payload.kind == RecordKind.KEY else None
+    return introduced is not None and introduced[0] != line.keyid
 
 
 def accept_key(line: Line | Payload) -> tuple[str, bytes] | None:
@@ -250,6 +259,17 @@ def _follow(placed: Mapping[int, str], whole: bool, verdict: Verdict) -> None:
         # Beside a line that is not believed, the broken link is no news.
         elif seq - 1 in believed and line.payload.prev != placed[seq - 1]:
             verdict.add(What.CHAIN_BREAK, seq, f"record {seq} does not follow this record {seq - 1}: one was replaced")
+
+
+def _retired(verdict: Verdict) -> None:
+    """A key that was replaced signs nothing behind the line that says so, which is its last."""
+    retired: dict[str, int] = {}
+    for line in verdict.lines:
+        if line.keyid in retired:
+            words = f"is signed with key {line.keyid[:16]}, which record {retired[line.keyid]} has replaced"
+            verdict.add(What.RETIRED_KEY, line.payload.seq, f"record {line.payload.seq} {words}")
+        elif replaces(line):
+            retired[line.keyid] = line.payload.seq
 
 
 def _receipts(

@@ -1088,6 +1088,7 @@ def sound_manifest(manifest: Any) -> bool:
 
 
 _HEX = re.compile("[0-9a-f]{64}")
+_RETIRED = "it is signed with key %s, which record %d has replaced: somebody uses a key of the past"
 
 
 def sound_opening(opening: Any) -> bool:
@@ -1452,7 +1453,11 @@ class Check:
             self.introductions.append(line)
         known = {self.records[0].key if self.records else self.signer}
         known |= {key_id(raw) for raw in self.trusted}
+        retired: dict[str, int] = {}  # by which record
         for line in sorted([*self.records, *self.introductions], key=lambda line: int(line.payload["seq"])):
+            if line.key in retired:
+                self._add("retired-key", line.where, _RETIRED % (line.key[:16], retired[line.key]))
+                continue
             public = line.payload["body"].get("public")
             if (
                 line.payload["kind"] == "key"
@@ -1460,7 +1465,12 @@ class Check:
                 and isinstance(public, str)
                 and _HEX.fullmatch(public)
             ):
-                known.add(key_id(bytes.fromhex(public)))
+                new = key_id(bytes.fromhex(public))
+                known.add(new)
+                if new != line.key:
+                    retired[line.key] = line.payload["seq"]
+        if self.signer in retired:
+            self._add("retired-key", MANIFEST, _RETIRED % (self.signer[:16], retired[self.signer]))
         for name in sorted(set(self.node_keys) - known):
             self._add("foreign-key", f"keys/node-{name}.pem", "no key of the node before it has introduced this one")
 

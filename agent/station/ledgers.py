@@ -28,6 +28,7 @@ ALARM_EVERY_S = 600.0
 """An alarm of one kind about one node is told so often at most, with its count."""
 ALARM = "EVIDENCE ALARM"
 KEYS_PER_NODE_MAX = 100
+KEYS_REPLACED_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,19 @@ class Ledgers:
         self._station = station
         self._rows_max = rows_max
         self._issued_ns: dict[tuple[str, str], int] = {}  # boot time of the last receipt of this life
+        self._replaced: dict[tuple[str, str, str], int] = {}  # (node, root, key) -> its last record
         self._waiting: set[tuple[str, str]] = set()  # (node, root) with lines newer than their receipt
 
     def open(self, db: sqlite3.Connection) -> None:
         """Remembers whose newest lines have no receipt yet."""
         self._issued_ns.clear()
         self._waiting = set(db.execute("select node, root from ledger where seq > receipt_seq"))
+        self._replaced.clear()
+        for node, root, body in db.execute(
+            "select node, root, body from line where kind = ? order by seq limit ?", (RecordKind.KEY, KEYS_REPLACED_MAX)
+        ):
+            envelope = dsse.parse(bytes(body))
+            self._replaces(node, root, records.read(envelope), envelope.keyid)
 
     # -- keys ---------------------------------------------------------------------------------------------------------
 
@@ -121,6 +129,8 @@ class Ledgers:
         if row is not None:
             return int(row[0]), []
         alarms = self._neighbours(db, record.node, root, payload, sha256)
+        alarms += self._retired(record.node, root, payload, envelope.keyid)
+        self._replaces(record.node, root, payload, envelope.keyid)
         cursor = db.execute(
             "insert into line (node, root, seq, sha256, prev, kind, received_utc_ns, body)"
             " values (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -178,6 +188,20 @@ class Ledgers:
             text = f"record {payload.seq + 1} does not follow record {payload.seq}"
             found.append(Alarm(node, What.CHAIN_BREAK, text))
         return found
+
+    def _retired(self, node: str, root: str, payload: Payload, keyid: str) -> list[Alarm]:
+        """A key signs nothing behind the record by which it introduced another."""
+        seq = self._replaced.get((node, root, keyid), payload.seq)
+        if seq >= payload.seq:
+            return []
+        text = f"record {payload.seq} is signed with key {keyid[:16]}, which record {seq} has replaced"
+        return [Alarm(node, What.RETIRED_KEY, f"{text}: somebody may have that key")]
+
+    def _replaces(self, node: str, root: str, payload: Payload, keyid: str) -> None:
+        """Remembers the last record of a key, which introduces another."""
+        introduced = accept_key(payload) if payload.kind == RecordKind.KEY else None
+        if introduced is not None and introduced[0] != keyid and len(self._replaced) < KEYS_REPLACED_MAX:
+            self._replaced.setdefault((node, root, keyid), payload.seq)
 
     def raise_alarm(self, db: sqlite3.Connection, alarm: Alarm, now_utc_ns: int) -> str:
         """Counts an alarm; returns what is to be told, empty when the same was told a while ago."""

@@ -189,6 +189,21 @@ def test_a_key_is_introduced_by_the_key_before_and_by_nobody_else() -> None:
     assert again.key.keyid == new.keyid, "and it goes on with the new one after a restart"
 
 
+def test_a_key_that_was_replaced_signs_nothing_any_more() -> None:
+    """Else who has stolen it could go on with the ledger as if it had never been replaced."""
+    new = keys.generate()
+    lines = chain(2)
+    told = records.body(keyid=new.keyid, public=new.public.hex(), algorithm="Ed25519")
+    change = records.payload_of(
+        fact(3, RecordKind.KEY, told), node=NODE, epoch="e", seq=3, prev=digest(lines[-1]), receipt=None
+    )
+    lines.append(dsse.sign(records.PAYLOAD_TYPE, change, KEY))
+    honest = [*lines, *chain(2, first=4, prev=digest(lines[-1]), key=new)]
+    assert judged(honest).ok
+    stolen = [*lines, *chain(2, first=4, prev=digest(lines[-1]), key=KEY)]
+    assert whats(judged(stolen)) == [(What.RETIRED_KEY, 4), (What.RETIRED_KEY, 5)]
+
+
 def test_without_a_key_the_first_line_is_believed_and_that_is_said() -> None:
     disk = FakeDisk()
     ledger, _ = boot(disk, FakeClock(), LedgerMark(0, ""))

@@ -15,10 +15,11 @@ import pytest
 from agent import wire
 from agent.clock import rfc3339
 from agent.errors import Corrupt, Transient
-from agent.evidence import keys, receipts
+from agent.evidence import dsse, keys, receipts
 from agent.evidence.chain import check
 from agent.evidence.receipts import FILE, ReceiptBook
 from agent.evidence.records import GENESIS, LedgerMark, RecordKind, body, digest
+from agent.evidence.records import read as read_record
 from agent.station.intake import RecordIn, StatusIn, take
 from agent.station.ledgers import ALARM_EVERY_S, RECEIPT_EVERY_S
 from agent.station.store import Batch, Reader, StationStore, Stored
@@ -297,6 +298,30 @@ def test_a_key_that_the_old_key_introduces_is_believed(desk: Desk) -> None:
     assert len(desk.send(*lines)) == 4
     assert desk.alarms() == []
     assert new.keyid in desk.reader.keys("cam-7")
+
+
+def test_a_key_that_was_replaced_is_an_alarm_also_after_a_restart_of_the_station(desk: Desk) -> None:
+    """The line is kept: it is the evidence that somebody has the old key."""
+    disk = FakeDisk()
+    ledger, _ = boot(disk, desk.clock, LedgerMark(0, ""))
+    (old,) = keys.load(disk, "node")
+    new = keys.make(disk, "node")
+    ledger.add_key(new)
+    told = body(keyid=new.keyid, public=new.public.hex(), algorithm="Ed25519")
+    lines = [line.line for line in ledger.append([fact(1), fact(2, RecordKind.KEY, told), fact(3)])]
+    change = read_record(dsse.parse(lines[2])).seq
+    stolen = make_line(change + 1, digest(lines[2]), key=old)
+    assert len(desk.send(*lines[:3])) == 3
+    assert len(desk.send(stolen)) == 1
+    assert desk.alarms() == ["retired-key"]
+    assert f"which record {change} has replaced" in desk.told()[-1]
+    desk.store.close()
+    again = Desk(desk.folder, desk.clock)
+    again.sequence = 10
+    assert len(again.send(make_line(change + 2, digest(stolen), key=old))) == 1
+    assert again.alarms() == ["retired-key"]
+    again.reader.close()
+    again.store.close()
 
 
 def test_who_is_believed_and_why_is_a_line_of_watch(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -228,7 +229,7 @@ def test_a_forged_ledger_that_carries_the_trusted_key_along(post: EvidencePost, 
     forger.files[f"keys/node-{node.keyid}.pem"] = keys.public_pem(node.public)
     forger.restate(other.key)
     assert both(forger.data(), tmp_path, [node.public])["verdict"] == "not verified"
-    # His own key introduces the node's, as a node would: it is still not the node that answers for the rest.
+    # His own key introduces the node's, as a node would: then it is the node's that should have signed the package.
     line = edit_line(
         forger.lines()[-1],
         other.key,
@@ -236,7 +237,7 @@ def test_a_forged_ledger_that_carries_the_trusted_key_along(post: EvidencePost, 
     )
     forger.set_lines([line], KEYS)
     forger.restate(other.key)
-    assert both(forger.data(), tmp_path)["verdict"] == "verified", "else this test shows nothing"
+    assert {code for code, _ in codes(both(forger.data(), tmp_path))} == {"retired-key"}
     assert both(forger.data(), tmp_path, [node.public])["verdict"] == "not verified"
     # And the station's receipts for other records than these prove nothing about these.
     station = f"keys/station-{post.station.key.keyid}.pem"
@@ -245,6 +246,24 @@ def test_a_forged_ledger_that_carries_the_trusted_key_along(post: EvidencePost, 
     forger.set_lines([late], "receipts.jsonl")
     forger.restate(other.key)
     assert both(forger.data(), tmp_path, [post.station.key.public])["verdict"] == "not verified"
+
+
+def test_what_a_stolen_key_signs_after_it_was_replaced(post: EvidencePost, tmp_path: Path) -> None:
+    """The thief has the first key. He goes on from the record that replaced it, and signs the package with it."""
+    first = keys.load(post.disk, "node")[0]
+    forger = Forger(package(post, tmp_path / "p.zip", 0, 7))
+    lines = forger.lines()
+    at = next(n for n, line in enumerate(lines) if records.read(dsse.parse(line)).kind == "key")
+    forged = lines[: at + 1]
+    for line in lines[at + 1 :]:
+        prev = hashlib.sha256(forged[-1]).hexdigest()
+        forged.append(edit_line(line, first, lambda p, prev=prev: p.update(prev=prev)))  # type: ignore[misc]
+    forger.set_lines(forged)
+    forger.files.pop(KEYS, None)
+    forger.restate(first)
+    result = both(forger.data(), tmp_path, [first.public])
+    assert result["verdict"] == "not verified"
+    assert "retired-key" in {code for code, _ in codes(result)}, result["findings"]
 
 
 def test_an_introduction_that_was_altered_or_left_out(post: EvidencePost, tmp_path: Path) -> None:
