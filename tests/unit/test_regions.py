@@ -192,3 +192,32 @@ def test_who_is_large_in_a_region_is_looked_at_in_a_smaller_square_and_who_is_sm
         assert regions.side_px(look, sides) >= min(needed, 300)
     assert regions.side_px(regions.Look(FULL, 0.0), sides) == 300
     assert regions.side_px(regions.Look(SPOT, 0.9), (416,)) == 416, "a model with one square"
+
+
+def test_what_moves_where_somebody_was_lost_may_be_somebody_else_and_is_looked_at_soon() -> None:
+    """A car passed and is looked for in vain; the next one comes where that one should be by now."""
+    lost = replace(track(SPOT, 0, missed=8), hits=9)
+    assert Planner().plan(boot_ns=STEP_NS, aspect=ASPECT, motion=[SPOT], tracks=[lost], changed=False)
+    assert not Planner().plan(boot_ns=STEP_NS, aspect=ASPECT, motion=[], tracks=[lost], changed=False)
+
+
+def test_where_nothing_moves_who_is_lost_is_looked_for_once_and_then_seldom() -> None:
+    planner, looks = Planner(), 0
+    for index in range(1, 11):  # two seconds
+        lost = replace(track(SPOT, 0, missed=1 + looks), hits=9)
+        looks += bool(planner.plan(boot_ns=index * STEP_NS, aspect=ASPECT, motion=[], tracks=[lost], changed=False))
+    assert 3 <= looks <= 5
+
+
+def test_the_whole_picture_is_looked_at_seldom_while_tracks_explain_all_that_moves() -> None:
+    def whole_looks(stray: list[Box]) -> int:
+        planner, whole = Planner(), 0
+        for index in range(1, 12 * 5):
+            now_ns = index * STEP_NS
+            known = replace(track(SPOT, now_ns - STEP_NS), hits=9)
+            plan = planner.plan(boot_ns=now_ns, aspect=ASPECT, motion=[SPOT, *stray], tracks=[known], changed=False)
+            whole += any(look.region == FULL for look in plan)
+        return whole
+
+    assert whole_looks([]) == 0
+    assert whole_looks([Box(0.05, 0.05, 0.05, 0.1)]) >= 2

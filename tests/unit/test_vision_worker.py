@@ -69,7 +69,10 @@ class Post:
         settings: VisionSettings | None = None,
         rules: Sequence[RuleSettings] = (),
         lines: Sequence[LineSettings] = (),
+        live: bool = False,
     ) -> None:
+        """`live`: the camera decodes on demand; `asked` is until when every picture is wanted, one entry a request."""
+        self.asked: list[int] = []
         self.frames: Inbox[Frame] = Inbox(1, WhenFull.LATEST)
         self.told: list[Event] = []
         self.seen: list[tuple[int, int, int, int]] = []  # frame, motion, detections, tracks
@@ -87,6 +90,7 @@ class Post:
             stopwatch_ns=lambda: 0,
             seen=self._see,
             every_frame=every_frame,
+            attend=self.asked.append if live else None,
         )
         self.worker.open()
         self._seq = itertools.count(1)
@@ -342,3 +346,35 @@ def test_the_same_frames_tell_the_same_story() -> None:
         post.idle(5)
         stories.append((post.told, post.seen, post.worker.stats))
     assert stories[0] == stories[1]
+
+
+def test_a_camera_that_decodes_on_demand_is_asked_for_more_while_there_is_something_to_see_and_no_longer() -> None:
+    post = Post(FakeDetector(bright_spots(score=0.7)), live=True)
+    post.idle(4)
+    assert post.asked and post.asked[-1] <= post.now_ns, "a new scene is learned, and then let alone"
+    calm = len(post.asked)
+    post.idle(4)
+    assert len(post.asked) == calm
+    begun_ns = post.now_ns
+    post.visit()
+    assert len(post.asked) > calm + 15
+    assert all(NS < until_ns - begun_ns for until_ns in post.asked[calm:])
+    assert 0 < post.asked[-1] - post.now_ns <= 2 * NS
+    post.idle(8)
+    assert post.asked[-1] < post.now_ns - 3 * NS, "who has gone keeps nobody awake"
+
+
+def test_who_has_gone_is_given_up_by_the_clock_when_nothing_is_worth_a_picture() -> None:
+    post = Post(FakeDetector(bright_spots(score=0.7)), live=True)
+    post.idle(4)
+    post.visit()
+    for _ in range(3):
+        post.show(street())  # he is out of sight, and the camera sees no reason for another picture
+    assert (Kind.PERSON, Phase.ENDED) not in post.kinds()
+    for seconds in range(1, 9):
+        post.worker.step(post.now_ns / NS + seconds)
+    assert (Kind.PERSON, Phase.ENDED) in post.kinds()
+    told = len(post.told)
+    post.now_ns += 20 * NS
+    post.visit()
+    assert (Kind.PERSON, Phase.STARTED) in [(event.kind, event.phase) for event in post.told[told:]]
