@@ -21,6 +21,7 @@ import msgspec
 from agent import config
 from agent.clock import Clock
 from agent.config import Config
+from agent.enrolment import CLAIM_FILE
 from agent.errors import ConfigError, WardpostError
 from agent.logs import error_line, fold
 from agent.types import NS
@@ -280,9 +281,17 @@ def _keys(settings: Config, clock: Clock) -> Iterator[Finding]:
             yield Finding(
                 Level.PROBLEM, f"uplink.tls.{missing}", f"is missing although uplink.tls.{there} is set", "set both"
             )
-        if tls.cert:
+        if tls.cert and _not_enrolled(Path(tls.cert)):
+            yield Finding(
+                Level.WARNING,
+                "uplink.tls.cert",
+                f"{tls.cert} is not there: the post is not enrolled yet; it records meanwhile, and asks headquarters"
+                " for its certificate by itself",
+                "let it reach the network; `wardpost doctor` tells how far it is",
+            )
+        elif tls.cert:
             yield from _certificates("uplink.tls.cert", Path(tls.cert), clock)
-        if tls.key:
+        if tls.key and not (_not_enrolled(Path(tls.cert)) and not Path(tls.key).exists()):
             yield from _private_key(Path(tls.key), Path(tls.cert) if tls.cert else None)
     if settings.uplink.command_key:
         yield from _command_key(Path(settings.uplink.command_key))
@@ -290,6 +299,11 @@ def _keys(settings: Config, clock: Clock) -> Iterator[Finding]:
         what = "is empty: commands that act (siren, restart, configuration) are refused"
         yield Finding(Level.WARNING, "uplink.command_key", what, "give the path of the station's public key")
     yield from _station_key(settings.uplink.station_key)
+
+
+def _not_enrolled(cert: Path) -> bool:
+    """A card with its claim still to use: `wardpost enrol` makes the key and gets the certificate."""
+    return not cert.exists() and (cert.parent / CLAIM_FILE).is_file()
 
 
 def _readable(where: str, path: Path, todo: str) -> Iterator[Finding]:

@@ -19,7 +19,9 @@ from agent import __version__
 from agent.errors import ConfigError, Corrupt, WardpostError
 
 if TYPE_CHECKING:
+    from agent.remote import Announced
     from agent.replay import ReplaySettings
+    from agent.station.main import StationSettings
 
 EX_CONFIG = 78
 NODE_CONFIG = Path("/etc/wardpost/node.toml")
@@ -73,10 +75,7 @@ def parser() -> argparse.ArgumentParser:
     _config(selftest, NODE_CONFIG)
     selftest.set_defaults(run=_selftest)
 
-    status = commands.add_parser("status", help="what the running node says of itself, as JSON")
-    _config(status, NODE_CONFIG)
-    status.set_defaults(run=_status)
-
+    _state(commands)
     footage = commands.add_parser("footage", help="extract a playable MP4 by time range, without re-encoding")
     _config(footage, NODE_CONFIG)
     footage.add_argument("--from", dest="start", required=True, metavar="TIME", help="2026-11-21T14:00, or with +07:00")
@@ -102,6 +101,8 @@ def parser() -> argparse.ArgumentParser:
     _config(station, STATION_CONFIG)
     station.set_defaults(run=_station)
 
+    _remote(commands)
+    _rollout_command(commands)
     watch = commands.add_parser("watch", help="print alerts as the station stores them")
     _config(watch, STATION_CONFIG)
     watch.add_argument("--json", action="store_true", help="one JSON object per event")
@@ -116,6 +117,17 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR", help="where everything is left")
     demo.set_defaults(run=_demo)
     return top
+
+
+def _state(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    doctor = commands.add_parser("doctor", help="what is wrong with this post now, and what to do about it")
+    _config(doctor, NODE_CONFIG)
+    doctor.add_argument("--json", action="store_true", help="print it as JSON")
+    doctor.set_defaults(run=_doctor)
+
+    status = commands.add_parser("status", help="what the running node says of itself, as JSON")
+    _config(status, NODE_CONFIG)
+    status.set_defaults(run=_status)
 
 
 def _card(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -134,6 +146,131 @@ def _card(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     bundle.add_argument("--python", default="3.13", metavar="V", help="3.13 (Trixie, default) or 3.11 (Bookworm)")
     bundle.add_argument("--source", type=Path, default=Path(), metavar="DIR", help="a checkout; default: this folder")
     bundle.set_defaults(run=_bundle)
+
+
+def _remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    update = commands.add_parser("update", help="at a station: have nodes install a release, and tell what they answer")
+    update.add_argument("nodes", nargs="+", metavar="NODE")
+    _config(update, STATION_CONFIG)
+    _bundle_options(update)
+    _answer_options(update)
+    update.set_defaults(run=_update)
+
+    one = commands.add_parser("configure", help="at a station: give a node other settings, and tell what it answers")
+    one.add_argument("node", metavar="NODE")
+    _config(one, STATION_CONFIG)
+    one.add_argument("--file", type=Path, metavar="node.toml", help="the whole file; default: what the node has")
+    one.add_argument(
+        "--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="one value in it: vision.score_min=0.5"
+    )
+    one.add_argument("--revision", type=int, metavar="N", help="default: one more than any before")
+    _answer_options(one)
+    one.set_defaults(run=_configure)
+
+
+def _rollout_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    rollout = commands.add_parser("rollout", help="at a station: a release over the fleet, ring by ring")
+    actions = rollout.add_subparsers(title="actions", metavar="ACTION", required=True)
+    start = actions.add_parser("start", help="begin: the first ring is told at once")
+    _bundle_options(start)
+    start.add_argument("--rings", required=True, type=Path, metavar="rings.toml", help="who comes when, and the limits")
+    for one, name in ((start, "start"), *((actions.add_parser(n, help=h), n) for n, h in _ROLLOUT_ACTS.items())):
+        _config(one, STATION_CONFIG)
+        one.add_argument("--json", action="store_true", help="print it as JSON")
+        one.set_defaults(run=_rollout, action=name)
+
+
+_ROLLOUT_ACTS = {
+    "status": "how far it has come, post by post, and its last steps",
+    "pause": "tell nobody until it is resumed",
+    "resume": "go on, after a stop too; failures until now are excused",
+    "stop": "end it; posts that have the release keep it",
+}
+
+
+def _rollout(args: argparse.Namespace) -> int:
+    from agent import fleet
+    from agent.clock import SystemClock
+    from agent.config import load
+    from agent.station.main import StationSettings
+
+    settings = load(args.config, StationSettings)
+    if args.action == "status":
+        return fleet.status(settings, as_json=args.json, out=print)
+    clock = SystemClock()
+    if args.action == "start":
+        bundle = _announced(settings, args)
+        return fleet.start(settings, bundle, rings_file=args.rings, clock=clock, as_json=args.json, out=_line)
+    return fleet.act(settings, args.action, clock=clock, as_json=args.json, out=_line)
+
+
+def _bundle_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--bundle", type=Path, metavar="FILE.zip", help="the release; its figures are read from it")
+    command.add_argument(
+        "--url", required=True, metavar="URL", help="where nodes get that file: https://..., or a path on a stick"
+    )
+    command.add_argument("--key", default="", metavar="PUB", help="public release key; default: of station.register")
+    command.add_argument("--number", type=int, metavar="N", help="without --bundle: as `wardpost release make` told")
+    command.add_argument("--bytes", type=int, metavar="B", help="likewise")
+    command.add_argument("--sha256", default="", metavar="HEX", help="likewise")
+
+
+def _answer_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--wait-s", type=float, default=60.0, metavar="S", help="follow the answers for so long: 60; 0: queue and end"
+    )
+    command.add_argument("--json", action="store_true", help="print the answers as JSON")
+
+
+def _update(args: argparse.Namespace) -> int:
+    from agent import remote
+    from agent.clock import SystemClock
+    from agent.config import load
+    from agent.station.main import StationSettings
+
+    settings = load(args.config, StationSettings)
+    bundle = _announced(settings, args)
+    return remote.update(
+        settings, args.nodes, bundle, wait_s=args.wait_s, as_json=args.json, clock=SystemClock(), out=_line
+    )
+
+
+def _announced(settings: StationSettings, args: argparse.Namespace) -> Announced:
+    from agent import remote
+
+    return remote.announced(
+        settings,
+        bundle=args.bundle,
+        url=args.url,
+        number=args.number,
+        size=args.bytes,
+        sha256=args.sha256,
+        key=args.key,
+    )
+
+
+def _configure(args: argparse.Namespace) -> int:
+    from agent import remote
+    from agent.clock import SystemClock
+    from agent.config import load
+    from agent.station.main import StationSettings
+
+    return remote.configure(
+        load(args.config, StationSettings),
+        args.node,
+        file=args.file,
+        values=args.set,
+        revision=args.revision,
+        wait_s=args.wait_s,
+        as_json=args.json,
+        clock=SystemClock(),
+        out=_line,
+    )
+
+
+def _line(text: str) -> None:
+    """At once, also into a pipe: somebody waits for it."""
+    print(text, flush=True)
 
 
 def _eyes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -436,6 +573,12 @@ def _zones(args: argparse.Namespace) -> int:
         out=lambda line: print(line, flush=True),
         stop=_stop_on_signals(),
     )
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from agent.doctor.desk import doctor
+
+    return doctor(args.config, as_json=args.json, out=print)
 
 
 def _status(args: argparse.Namespace) -> int:

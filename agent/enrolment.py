@@ -14,6 +14,7 @@ import hashlib
 import logging
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -31,6 +32,8 @@ from agent.uplink import Broker, Connected, Disconnected, Hello, Received, Refus
 
 KEY, CERT, CA = "node.key", "node.pem", "ca.pem"
 CLAIM_KEY, CLAIM_CERT, CLAIM_FILE = "claim.key", "claim.pem", "claim.toml"
+REFUSED_FILE = "refused.txt"
+"""What headquarters last said of the claim, where it would not have it: for `wardpost doctor`."""
 ANSWER_S_MAX = (2.0, 5.0, 10.0)
 """So long for an answer; then the question is asked again. On one connection as often as there are numbers."""
 BACKOFF_S_MAX = 60.0
@@ -147,7 +150,7 @@ class Enrolment:
 
     def _forget(self) -> None:
         """Removes the claim: its key first, for that is what a thief could use."""
-        for name in (CLAIM_KEY, CLAIM_CERT, CLAIM_FILE):
+        for name in (CLAIM_KEY, CLAIM_CERT, CLAIM_FILE, REFUSED_FILE):
             self._disk.unlink(name)
         self.done = True
 
@@ -215,6 +218,8 @@ class Enrolment:
             return
         if answer.state == "refused":
             self.refused = answer.detail or "refused"
+            with suppress(Transient):  # it is said anyway; this is for who asks the post later
+                self._disk.replace(REFUSED_FILE, f"{self.refused}\n".encode())
             return
         if answer.state == "failed":
             log.warning("the station could not: %s; asked again in a while", answer.detail)

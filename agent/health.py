@@ -40,6 +40,8 @@ class Probes:
     recording: Callable[[], wire.RecordingState]
     queue: Callable[[], wire.QueueState]
     disk_free_bytes: Callable[[], int]
+    release: Callable[[], wire.ReleaseState | None] = lambda: None
+    settings: Callable[[], wire.SettingsState | None] = lambda: None
 
 
 class Heartbeats:
@@ -79,6 +81,8 @@ class Heartbeats:
                 rssbytes=self._ask("resident memory", machine.rss_bytes),
                 load1=self._ask("load", machine.load1),
             ),
+            release=self._ask("release", probes.release),
+            settings=self._ask("settings", probes.settings),
         )
 
     def _ask(self, name: str, probe: Callable[[], T]) -> T | None:

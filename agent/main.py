@@ -25,6 +25,8 @@ from agent.camera.worker import CameraWorker
 from agent.clock import Clock, SystemClock, Usage, uuid7_maker
 from agent.config import Config, fingerprint, load
 from agent.disk import Disk, PosixDisk
+from agent.doctor.desk import DoctorDesk
+from agent.doctor.gather import RunningPost
 from agent.errors import Transient
 from agent.evidence import keys
 from agent.evidence.records import RecordKind
@@ -339,6 +341,18 @@ def build(config: Config, world: World) -> Node:
         reply=lambda reply: uplink.tell(reply),  # noqa: PLW0108  (made after this)
         also=lambda seen: settings_desk.watch(seen.up_s),
     )
+    state.release, state.settings = release.reported, settings_desk.told
+    doctor = DoctorDesk(
+        RunningPost(
+            config=config,
+            clock=clock,
+            disk=disk,
+            store=store,
+            machine=world.machine,
+            status=state.status,
+            writing=lambda: recorder.state.writing,
+        )
+    )
     uplink = UplinkWorker(
         store=store,
         transport=world.transport,
@@ -364,6 +378,7 @@ def build(config: Config, world: World) -> Node:
             verdicts=VerdictDesk(keep=store.add_verdict, utc_ns=lambda: clock.utc().utc_ns),
             update=release.update,
             configure=settings_desk.take,
+            doctor=doctor.examine,
         ),
         wait_s_max=world.wait_s_max,
         ledger_key=lambda: chain.key.public.hex(),  # noqa: PLW0108  (of the key in force by then: it may change)
@@ -407,6 +422,7 @@ def build(config: Config, world: World) -> Node:
             "alerts": lambda _: {"alerts": audit.gather(store.sightings(), store.verdicts())},
             "report": report_audit,
             "releases": release.local,
+            "doctor": doctor.examine,
         },
         wait_s=min(0.5, world.wait_s_max),
     )

@@ -63,6 +63,8 @@ class NodeState:
         self._station = station
         self.retention: RetentionWorker | None = None  # made after this
         self.uplink: UplinkWorker | None = None  # made after this: its heartbeat comes from here
+        self.release: Callable[[], wire.ReleaseState | None] = lambda: None  # made after this
+        self.settings: Callable[[], wire.SettingsState | None] = lambda: None  # made after this
         self._supervisor: Supervisor | None = None
 
     def watch(self, supervisor: Supervisor) -> None:
@@ -79,6 +81,8 @@ class NodeState:
             recording=self.recording,
             queue=self.queue,
             disk_free_bytes=self._disk.free_bytes,
+            release=lambda: self.release(),  # noqa: PLW0108  (made after this)
+            settings=lambda: self.settings(),  # noqa: PLW0108  (made after this)
         )
 
     def camera(self) -> wire.CameraState:
@@ -191,12 +195,19 @@ class NodeState:
             "post": self.post().value,
             "broker": broker,
             "station": dict(self._station()),
+            "link": {
+                "away_s": 0.0 if self.uplink is None else round(self.uplink.away_s, 1),
+                "trouble": "" if self.uplink is None else self.uplink.trouble,
+            },
             "station_silent": self.uplink is not None and self.uplink.station_silent,
             "camera": msgspec.to_builtins(self.camera()),
-            "vision": msgspec.to_builtins(self.vision()),
+            "vision": msgspec.to_builtins(self.vision()) | {"fault": self._vision.stats.detector_fault},
             "recording": msgspec.to_builtins(self.recording()) | {"fault": self._recorder.state.fault},
             "queue": msgspec.to_builtins(self.queue()),
-            "workers": {name: {"restarts": life.restarts, "trouble": life.trouble} for name, life in lives.items()},
+            "workers": {
+                name: {"restarts": life.restarts, "trouble": life.trouble, "up_s": round(life.up_s, 1)}
+                for name, life in lives.items()
+            },
         }
 
 
@@ -210,6 +221,7 @@ def verbs(
     verdicts: VerdictDesk,
     update: Callable[[dict[str, Any]], dict[str, Any]],
     configure: Callable[[dict[str, Any]], dict[str, Any]],
+    doctor: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> dict[str, Verb]:
     """What a station may ask of this node: see `agent.uplink.commands` for who is believed."""
 
@@ -222,6 +234,7 @@ def verbs(
     return {
         "heartbeat": Verb(lambda _: msgspec.to_builtins(heartbeat()), acting=False),
         "status": Verb(lambda _: state.status(), acting=False),
+        "doctor": Verb(doctor, acting=False),
         "identify": Verb(lambda args: {"seconds": panel.identify(seconds(args, 30.0))}, acting=True),
         "siren": Verb(lambda args: {"seconds": panel.siren(seconds(args, 10.0))}, acting=True),
         "lamp": Verb(lambda args: {"seconds": panel.lamp(seconds(args, 60.0))}, acting=True),

@@ -130,6 +130,11 @@ class Life:
             self.opened = False
             self._close()
 
+    @property
+    def up_s(self) -> float:
+        """For how long the worker has been open; 0 while it is down. Any thread may read."""
+        return self._now() - self._born_s if self.opened else 0.0
+
     def exhausted(self, now: float) -> bool:
         """Whether the bugs within the window are as many as are tolerated."""
         limits = self._limits

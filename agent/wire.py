@@ -120,6 +120,28 @@ class MachineState(Message, frozen=True, kw_only=True):
     load1: float | None
 
 
+class ReleaseState(Message, frozen=True, kw_only=True):
+    """Which release of the agent this node stands by, and the one beside it."""
+
+    number: Annotated[int, Meta(ge=0, description="the confirmed one; 0: installed without a bundle")]
+    tried: Annotated[int, Meta(ge=0, description="number of the one beside it; 0: none")] = 0
+    phase: Annotated[
+        str, Meta(max_length=32, description="of the one beside it: staged, trying, rolled-back, failed")
+    ] = ""
+    doubt: Annotated[bool, Meta(description="rolled back for want of a broker only: it may get another try")] = False
+    why: Annotated[str, Meta(max_length=300, description="it was rolled back")] = ""
+
+
+class SettingsState(Message, frozen=True, kw_only=True):
+    """Which settings from afar are in force: what `config` desired, as the node reports it."""
+
+    revision: Annotated[int, Meta(ge=0, description="in force; 0: the file on the card")]
+    trial: Annotated[int, Meta(ge=0, description="revision on trial; 0: none")] = 0
+    seen: Annotated[int, Meta(ge=0, description="the highest revision ever taken on")] = 0
+    why: Annotated[str, Meta(max_length=300, description="the last one was given up")] = ""
+    sha256: Annotated[str, Meta(max_length=64, description="of the settings that run")] = ""
+
+
 class Heartbeat(Message, frozen=True, kw_only=True):
     """QoS 0, every 30 s. Its absence is the truth about a node: a broker that dies publishes no last will.
 
@@ -138,6 +160,8 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     recording: RecordingState | None
     queue: QueueState | None
     machine: MachineState
+    release: ReleaseState | None = None
+    settings: SettingsState | None = None
 
 
 class EventData(Message, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from agent import config
+from agent import config, wire
 from agent.check import Level, judge
 from agent.clock import Clock
 from agent.config import Config
@@ -168,6 +168,17 @@ class SettingsDesk:
             "why": state.why,
             "sha256": config.fingerprint(self._running),
         }
+
+    def told(self) -> wire.SettingsState:
+        """The same for the heartbeat. Raises Transient."""
+        state = read_state(self._disk)
+        return wire.SettingsState(
+            revision=state.force,
+            trial=0 if state.trial is None else state.trial.revision,
+            seen=state.seen,
+            why=state.why,
+            sha256=config.fingerprint(self._running),
+        )
 
     @property
     def on_trial(self) -> bool:

@@ -150,6 +150,22 @@ class ReleaseWorker:
             return False
         return tried is not None and tried.phase is Phase.TRYING
 
+    def reported(self) -> wire.ReleaseState | None:
+        """For the heartbeat: what is confirmed and what lies beside it. None without releases. Raises WardpostError."""
+        if self._slots is None:
+            return None
+        state = self._slots.state()
+        tried = state.candidate
+        if tried is None:
+            return wire.ReleaseState(number=state.good.number)
+        return wire.ReleaseState(
+            number=state.good.number,
+            tried=tried.release.number,
+            phase=tried.phase.value,
+            doubt=tried.alone and tried.phase is Phase.ROLLED_BACK,
+            why=tried.why,
+        )
+
     def local(self, args: dict[str, Any]) -> dict[str, Any]:
         """What a person at the node asks: status, install, confirm, rollback. Raises WardpostError."""
         slots = self._ready()

@@ -10,11 +10,13 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
-from agent.clock import Clock
+from agent.clock import Clock, uuid7_maker
 from agent.config import Id, Settings, TlsSettings
 from agent.errors import Transient
 from agent.station.enrolment import EnrolmentDesk
 from agent.station.orders import OrderBook
+from agent.station.rollout_desk import RolloutDesk
+from agent.station.signing import Signer
 from agent.station.store import StationStore
 from agent.station.worker import StationWorker
 from agent.types import NS
@@ -82,6 +84,7 @@ class Station:
             credentials=Credentials(broker.username, broker.password_file, broker.tls),
             keepalive_s=broker.keepalive_s,
         )
+        orders = OrderBook(Path(desk.data))
         self.worker = StationWorker(
             store=self.store,
             transport=self.transport,
@@ -93,7 +96,14 @@ class Station:
             backoff_s_max=broker.backoff_s_max,
             late_s=desk.late_s,
             dark_s=desk.dark_s,
-            orders=OrderBook(Path(desk.data)),
+            orders=orders,
+            rollouts=RolloutDesk(
+                store=self.store,
+                orders=orders,
+                clock=clock,
+                signer=Signer(site=desk.site, key=desk.command_key, days=desk.order_days),
+                new_id=uuid7_maker(clock),
+            ),
             enrolment=EnrolmentDesk(Path(desk.register), clock=clock, site=desk.site) if desk.register else None,
         )
 

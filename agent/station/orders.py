@@ -2,8 +2,12 @@
 
 The commands are signed when they are asked for, and kept in `orders.db` in the station's folder. They go out while the
 node is heard, again and again until it has answered or they have expired; per node in the order of asking, one at a
-time, so that a release never overtakes its hold. Only commands that are safe to repeat belong here
+time, so that the end of a hold never overtakes the hold. `update` and `config` have a row of their own each: an update
+that is downloaded for days must not keep a hold waiting. Only commands that are safe to repeat belong here
 (`agent.uplink.commands`: the lasting ones).
+
+`request` is what people ask of the station itself (`wardpost rollout`): the station, which alone writes to its
+database, takes them from here.
 
 Any process may open the file beside the station (`wardpost hold --node`): SQLite serialises them.
 """
@@ -15,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from agent import wire
 from agent.errors import ConfigError, Transient
@@ -36,9 +41,22 @@ create table if not exists command (
   expires_utc_ns integer not null,
   state text not null default 'waiting' check (state in ('waiting', 'done', 'refused', 'failed', 'expired')),
   sent integer not null default 0,   -- how often
-  answer text not null default ''    -- wire.Reply
+  answer text not null default ''    -- wire.Reply; while it waits, the newest that told of progress
 )
 """
+_REQUESTS = """
+create table if not exists request (
+  n integer primary key,
+  id text not null unique,
+  verb text not null,
+  body text not null,                -- JSON
+  answer text                        -- JSON: what became of it; null: the station has not looked yet
+)
+"""
+_ROW = "node, case when verb in ('update', 'config') then verb else '' end"
+"""Commands of one such row wait for each other."""
+REQUESTS_WAITING_MAX = 20
+REQUESTS_KEPT_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +73,16 @@ class Order:
     state: str
     sent: int
     answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something that is asked of the station itself. `answer` None: it has not looked yet."""
+
+    id: str
+    verb: str
+    body: str
+    answer: str | None
 
 
 class OrderBook:
@@ -76,6 +104,7 @@ class OrderBook:
                 db.execute("pragma journal_mode=wal")
                 db.execute("pragma synchronous=full")
                 db.execute(_SCHEMA)
+                db.execute(_REQUESTS)
             except BaseException:
                 db.close()
                 raise
@@ -106,12 +135,14 @@ class OrderBook:
             )
 
     def due(self, now_utc_ns: int) -> list[Order]:
-        """The oldest command that waits, of each node; what has expired is noted first."""
+        """The oldest command that waits, of each node and row; what has expired is noted first."""
         with self._transaction("expire commands") as db:
             db.execute(
                 "update command set state = 'expired' where state = 'waiting' and expires_utc_ns <= ?", (now_utc_ns,)
             )
-        return self._orders("where n in (select min(n) from command where state = 'waiting' group by node) order by n")
+        return self._orders(
+            f"where n in (select min(n) from command where state = 'waiting' group by {_ROW}) order by n"  # noqa: S608
+        )
 
     def sent(self, n: int) -> None:
         """It has been sent once more."""
@@ -119,8 +150,14 @@ class OrderBook:
             db.execute("update command set sent = sent + 1 where n = ?", (n,))
 
     def answered(self, node: str, reply: wire.Reply) -> bool:
-        """Notes what became of it; False when it is not one of ours, or was answered before."""
+        """Notes what became of it, or how far it has come; False when it is not over by this, or was before."""
         if reply.state == "accepted":
+            told = wire.encode(reply).decode()
+            with self._transaction("note progress") as db:
+                db.execute(
+                    "update command set answer = ? where id = ? and node = ? and state = 'waiting' and answer <> ?",
+                    (told, reply.id, node, told),
+                )
             return False
         with self._transaction("note an answer") as db:
             changed = db.execute(
@@ -134,16 +171,58 @@ class OrderBook:
         """What was asked of a node, the newest first."""
         return self._orders("where node = ? order by n desc limit ?", node, limit)
 
+    def find(self, command_id: str) -> Order | None:
+        """One command by its id."""
+        return next(iter(self._orders("where id = ?", command_id)), None)
+
+    def withdraw(self, command_id: str, why: str) -> bool:
+        """Gives up a command that its node has not answered yet, not even with progress. What was sent may still be
+        carried out: its answer is then noted all the same.
+        """
+        reply = wire.Reply(id=command_id, state="failed", detail=f"withdrawn: {why}"[:500])
+        with self._transaction("withdraw a command") as db:
+            changed = db.execute(
+                "update command set state = 'expired', answer = ? where id = ? and state = 'waiting' and answer = ''",
+                (wire.encode(reply).decode(), command_id),
+            ).rowcount
+        return bool(changed)
+
+    # -- what is asked of the station itself --------------------------------------------------------------------------
+
+    def ask(self, request_id: str, verb: str, body: str) -> None:
+        """Puts a request. Durable when it returns. Raises ConfigError when too many wait."""
+        with self._transaction("ask the station") as db:
+            (waiting,) = db.execute("select count(*) from request where answer is null").fetchone()
+            if waiting >= REQUESTS_WAITING_MAX:
+                raise ConfigError(f"{waiting} requests wait for the station already; is `wardpost station` running?")
+            db.execute("insert into request (id, verb, body) values (?, ?, ?)", (request_id, verb, body))
+            db.execute("delete from request where n <= (select max(n) from request) - ?", (REQUESTS_KEPT_MAX,))
+
+    def request(self, request_id: str) -> Request | None:
+        """One request by its id."""
+        return next(iter(self._requests("where id = ?", request_id)), None)
+
+    def requests(self) -> list[Request]:
+        """What nobody has looked at yet, oldest first."""
+        return self._requests("where answer is null order by n")
+
+    def settle(self, request_id: str, answer: str) -> None:
+        """Notes what became of a request."""
+        with self._transaction("answer a request") as db:
+            db.execute("update request set answer = ? where id = ?", (answer, request_id))
+
+    def _requests(self, where: str, *args: object) -> list[Request]:
+        return [Request(*row) for row in self._rows(f"select id, verb, body, answer from request {where}", args)]  # noqa: S608
+
     def _orders(self, where: str, *args: object) -> list[Order]:
+        columns = "n, id, node, verb, payload, asked_utc_ns, expires_utc_ns, state, sent, answer"
+        return [Order(*row) for row in self._rows(f"select {columns} from command {where}", args)]  # noqa: S608
+
+    def _rows(self, sql: str, args: tuple[object, ...]) -> list[Any]:
         with self._plain("read"):
             if self._db is None:
                 raise Transient(f"{self._path}: not open")
-            rows = self._db.execute(
-                f"select n, id, node, verb, payload, asked_utc_ns, expires_utc_ns, state, sent, answer"  # noqa: S608
-                f" from command {where}",  # a text of ours
-                args,
-            ).fetchall()
-        return [Order(*row) for row in rows]
+            return self._db.execute(sql, args).fetchall()
 
     @contextmanager
     def _transaction(self, what: str) -> Iterator[sqlite3.Connection]:

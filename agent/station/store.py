@@ -21,16 +21,19 @@ from agent.disk import PosixDisk
 from agent.errors import ConfigError, Corrupt, Transient
 from agent.evidence import keys
 from agent.evidence.chain import What
+from agent.station import rollouts
 from agent.station.intake import EventIn, HeartbeatIn, Intake, RecordIn, StatusIn
 from agent.station.ledgers import Alarm, Ledgers, Refused, Signed
+from agent.station.rollout import Post, Rollout
 from agent.station.states import NodeSeen
 
-SCHEMA = "2"
-UPGRADES = {"1": "upgrade_1_to_2.sql"}
+SCHEMA = "3"
+UPGRADES = {"1": "upgrade_1_to_2.sql", "2": "upgrade_2_to_3.sql"}
 FILE = "station.db"
 FREE_BYTES_MIN = 32 * 1024 * 1024
 """Less than this, and nothing is taken in: a full disk makes SQLite's shared memory a SIGBUS (field notes)."""
 REJECTS_MAX = 1000
+_HEARTBEATS = "select node, heartbeat from node where heartbeat is not null"
 CHANGES_MAX = 10_000
 
 
@@ -381,6 +384,32 @@ class StationStore:
                 )
             db.execute("delete from change where n <= (select max(n) from change) - ?", (CHANGES_MAX,))
 
+    def heartbeats(self) -> dict[str, bytes]:
+        """The newest heartbeat of every node, as it came."""
+        if self._db is None:
+            return {}
+        with _plain(self._folder / FILE, "read"):
+            return dict(self._db.execute(_HEARTBEATS))
+
+    # -- rollouts -----------------------------------------------------------------------------------------------------
+
+    def rollout(self) -> Rollout | None:
+        """The newest one, whatever has become of it. Raises Corrupt, Transient."""
+        with self._transaction("read a rollout") as db:
+            found = rollouts.newest(db)
+        return None if found is None else found[1]
+
+    def save_rollout(self, rollout: Rollout | None, posts: Sequence[Post], notes: Sequence[rollouts.Note]) -> None:
+        """A step, in one transaction: durable when it returns."""
+        self._need_room()
+        with self._transaction("save a rollout") as db:
+            rollouts.save(db, rollout, posts, notes, self._clock.utc().utc_ns)
+
+    def settled(self, request: str) -> str | None:
+        """What is on record of a request about rollouts; None when it was not done yet."""
+        with self._transaction("read a rollout") as db:
+            return rollouts.settled(db, request)
+
 
 class Reader:
     """Reads a station's file while the station writes it. One thread; `open` may be called again after Transient."""
@@ -442,6 +471,18 @@ class Reader:
             raise Transient(f"{self._path}: not open")
         with _plain(self._path, "read"):
             return _nodes(self._db)
+
+    def heartbeats(self) -> dict[str, bytes]:
+        """The newest heartbeat of every node, as it came."""
+        return dict(self._query(_HEARTBEATS))
+
+    def rollout(self, lines_max: int = 20) -> tuple[int, Rollout, list[tuple[int, str]]] | None:
+        """When the newest one began, how far it has come, and (utc_ns, text) of its last steps. Raises Corrupt."""
+        if self._db is None:
+            raise Transient(f"{self._path}: not open")
+        with _plain(self._path, "read"):
+            found = rollouts.newest(self._db)
+            return None if found is None else (*found, rollouts.record(self._db, found[1].id, lines_max))
 
     def sequences(self) -> dict[tuple[str, str], list[int]]:
         """Sequence numbers by (node, epoch): what an audit compares with the node's own."""

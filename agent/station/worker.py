@@ -17,6 +17,7 @@ from agent.errors import Corrupt, Transient
 from agent.station.enrolment import EnrolmentDesk
 from agent.station.intake import take_all
 from agent.station.orders import RESEND_S, OrderBook
+from agent.station.rollout_desk import RolloutDesk
 from agent.station.states import NodeState, age_s, judge
 from agent.station.store import Batch, Reject, StationStore, Stored
 from agent.types import NS
@@ -54,10 +55,12 @@ class StationWorker:
         wait_s_max: float = 1.0,
         orders: OrderBook | None = None,
         enrolment: EnrolmentDesk | None = None,
+        rollouts: RolloutDesk | None = None,
     ) -> None:
         """`wait_s_max`: how long a step may wait for the socket; 0 for a simulator that owns the time.
 
         `orders`: commands that are sent until their node has answered. `enrolment`: gives new posts their certificate.
+        `rollouts`: brings a release to the fleet; it works on this `store` and a book of orders that is open with it.
         """
         self._store = store
         self._transport = transport
@@ -72,6 +75,7 @@ class StationWorker:
         self._wait_s_max = wait_s_max
         self._orders = orders
         self._enrolment = enrolment
+        self._rollouts = rollouts
         self._sent_s: dict[str, float] = {}  # when an order last went out; of those that wait
         self._turn = 0
         self._failures = 0
@@ -86,6 +90,8 @@ class StationWorker:
         self._store.open()
         if self._orders is not None:
             self._orders.open()
+        if self._rollouts is not None:
+            self._rollouts.forget()
         if self._enrolment is not None:
             self._enrolment.open()
         self._connecting, self._connect_at = False, 0.0
@@ -121,6 +127,7 @@ class StationWorker:
         if self._now() >= self._states_at:
             self._states_at = self._now() + STATES_EVERY_S
             self._watch_nodes()
+            self._roll_out()
             if self.broker is not None:
                 self._sign()
                 self._send_orders()
@@ -247,6 +254,14 @@ class StationWorker:
                 self._orders.sent(one.n)
         except Transient as error:
             self._complain(str(error))
+
+    def _roll_out(self) -> None:
+        if self._rollouts is None:
+            return
+        try:
+            self._rollouts.step(connected=self.broker is not None)
+        except (Transient, Corrupt) as error:
+            self._complain(f"rollout: {error}")
 
     def _receipt(self, stored: Sequence[Stored]) -> None:
         time = rfc3339(self._clock.utc().utc_ns)

@@ -933,6 +933,18 @@ class Store:
         )
         return [wire.decode(bytes(row[0]), wire.CloudEvent) for row in rows]
 
+    def open_now(self, kinds: Sequence[Kind]) -> list[wire.CloudEvent]:
+        """The last message of every incident of these kinds that this session began and that has not ended."""
+        marks = ", ".join("?" * len(kinds))
+        rows = self._query(
+            "select body from event where sequence in"  # noqa: S608  (marks)
+            f" (select max(sequence) from event where session = ? and kind in ({marks}) group by incident"
+            " having sum(phase = 'ended') = 0) order by sequence",
+            self.session,
+            *kinds,
+        )
+        return [wire.decode(bytes(row[0]), wire.CloudEvent) for row in rows]
+
     def events(self, limit: int) -> list[wire.CloudEvent]:
         """The newest events, newest first, thumbnails left out."""
         rows = self._query(

@@ -127,12 +127,20 @@ class UplinkWorker:
         self._new_rows = True
         self._started_boot_ns = 0
         self.broker: Broker | None = None  # where we are connected; for the heartbeat, the panel and `status`
+        self.trouble = ""  # why the last connection failed or ended; empty while one stands
+        self._away_ns: int | None = None  # since when there is none
         self.dropped_commands = 0
 
     @property
     def station_silent(self) -> bool:
         """Connected to a broker, and yet no station acknowledges."""
         return self._window.silent
+
+    @property
+    def away_s(self) -> float:
+        """For how long there has been no connection, in this life; 0 while one stands."""
+        since_ns = self._away_ns
+        return 0.0 if self.broker is not None or since_ns is None else (self._clock.boot_ns() - since_ns) / NS
 
     def tell(self, reply: wire.Reply) -> None:
         """Answers a command later. From any thread; lost with the connection, as every answer."""
@@ -149,6 +157,7 @@ class UplinkWorker:
     def open(self) -> None:
         self._started_boot_ns = self._started_boot_ns or self._clock.boot_ns()
         self._connecting, self._connect_at = False, 0.0
+        self._away_ns = self._clock.boot_ns() if self._away_ns is None else self._away_ns
         self._receipts.clear()
 
     def close(self) -> None:
@@ -209,6 +218,7 @@ class UplinkWorker:
         now = self._now()
         log.info("connected to %s; %d rows wait", broker, self._store.outbox_rows)
         self.broker, self._connecting, self._connected_at = broker, False, now
+        self.trouble, self._away_ns = "", None
         self._window.reset(now)
         self._batched.clear()
         self._may_batch = self._batch_losses < BATCH_LOSSES_MAX
@@ -229,6 +239,8 @@ class UplinkWorker:
         rows = self._store.outbox_rows
         log.warning("broker %s: %s; next attempt in %.1f s, %d rows wait", broker, reason, wait_s, rows)
         self.broker, self._connecting, self._connect_at = None, False, now + wait_s
+        self.trouble = reason
+        self._away_ns = self._clock.boot_ns() if self._away_ns is None else self._away_ns
 
     def _status(self, state: str) -> wire.Status:
         return wire.Status(

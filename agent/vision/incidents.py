@@ -434,7 +434,12 @@ def _where(zones: Sequence[str]) -> str:
 
 
 def _explains(track: Track, motion: Box) -> bool:
-    """Whether `motion` is the track's own, its shadow or its wake. An unconfirmed track may yet explain it."""
+    """Whether `motion` is the track's own, its shadow or its wake. An unconfirmed track may yet explain it.
+
+    But none that has never moved: detectors see an animal in the pavement, and whoever walks there is not explained by it.
+    """
+    if not (track.confirmed or track.moved):
+        return False
     box = track.box
     around = Box(box.x - box.w * 0.5, box.y - box.h * 0.3, box.w * 2, box.h * 1.6)
     return overlap(around, motion) > 0.4

@@ -179,7 +179,8 @@ class Planner:
     def _due_spots(self, boot_ns: int, motion: Sequence[Box], tracks: Sequence[Track]) -> list[Box]:
         self._spots = [spot for spot in self._spots if boot_ns - spot.moved_ns <= _SPOT_S_MAX * NS]
         due = []
-        in_sight = [_grown(track.box, 1.4) for track in tracks if track.missed < _LOST_MISSED]
+        alive = [track for track in tracks if (track.confirmed or track.moved) and track.missed < _LOST_MISSED]
+        in_sight = [_grown(track.box, 1.4) for track in alive]
         for box in motion:
             if any(_holds(near, box) for near in in_sight):
                 continue  # the track's own motion: the track decides when to look

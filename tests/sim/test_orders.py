@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from agent import wire
 from agent.clock import rfc3339
-from agent.station.order import signed
 from agent.station.orders import OrderBook
+from agent.station.signing import signed
 from agent.types import NS
 from tests.sim.explore import Cut, Outcome
 from tests.sim.test_cuts import JOBS, SEED

@@ -389,7 +389,11 @@ class World:
         if self._open_kinds() - self.going_on:
             return False
         store = self.node.store
-        delivered = store.outbox_rows == 0 and store.ledger_waiting() is None and not checks.open_orders(self)
+        on_ledger = store.record_rows == 0 and store._ledger_sent in (
+            None,
+            store._ledger_seq,
+        )  # or there is no room yet
+        delivered = store.outbox_rows == 0 and on_ledger and not checks.open_orders(self)
         return delivered and self.recorder_state().recording and not self._script
 
     def _open_kinds(self) -> set[str]:

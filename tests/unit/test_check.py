@@ -132,6 +132,24 @@ def test_a_post_with_nothing_wrong(site: Site) -> None:
     assert site.check() == (EXIT_OK, ["0 problems, 0 warnings"])
 
 
+def test_a_post_that_is_not_enrolled_yet_is_no_problem(site: Site) -> None:
+    """A new card: its claim is there, key and certificate are not. It records, and gets them by itself."""
+    site.tls()
+    (site.folder / "cert.pem").unlink()
+    code, lines = site.check()
+    assert code == EXIT_CONFIG and any("uplink.tls.cert" in line and line.startswith("problem") for line in lines)
+    site.write("claim.toml", b"")
+    for key_too in (False, True):
+        if key_too:
+            (site.folder / "key.pem").unlink()
+        code, lines = site.check()
+        assert code == EXIT_OK
+        (said,) = [line for line in lines if "uplink.tls" in line]
+        assert said.startswith("warning: uplink.tls.cert: ") and "not enrolled yet" in said and "by itself" in said
+    site.write("cert.pem", b"rubbish")  # a claim beside it excuses nothing that is there
+    assert site.check()[0] == EXIT_CONFIG
+
+
 def test_a_post_with_certificates_and_nothing_wrong(site: Site) -> None:
     site.tls()
     assert site.check() == (EXIT_OK, ["0 problems, 0 warnings"])

@@ -201,6 +201,7 @@ def test_a_copy_of_the_card_is_refused_with_an_alarm_that_stays(world: World, ca
     thief = world.enrol(copy)
     assert not thief.done and thief.refused.startswith("claim-used:") and "copy of the card of gate-2" in thief.refused
     assert "node.pem" not in copy.list("")
+    assert copy.content("refused.txt").decode() == f"{thief.refused}\n", "`wardpost doctor` tells it to who comes later"
     assert any(record.levelname == "ERROR" and "claim-used" in record.message for record in caplog.records)
     register = founding.open_register(open_site(world.root))
     (refusal,) = register.refusals()
@@ -215,6 +216,7 @@ def test_a_claim_that_has_run_out_or_was_revoked_is_refused(world: World) -> Non
     world.clock.advance(15 * 86_400)
     assert world.enrol(late).refused.startswith("claim-expired:")
     old = world.card()
+    old.put("refused.txt", b"claim-expired: before it was provisioned again\n")
     before = world.enrolment(old)
     world.provision(again=True)
     before.open()
@@ -233,11 +235,13 @@ def test_a_post_that_was_given_up_is_not_given_its_certificate_again(world: Worl
 
 def test_an_enrolled_card_asks_nobody(world: World) -> None:
     disk = world.card()
+    disk.put("refused.txt", b"revoked: until headquarters thought again\n")
     assert world.enrol(disk).done
     said = len(world.broker.routed)
     again = world.enrolment(disk)
     again.open()
     assert again.done and len(world.broker.routed) == said
+    is_post(disk)
 
 
 def test_without_a_station_the_card_keeps_asking_and_says_what_is_missing(

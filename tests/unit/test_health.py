@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,17 @@ def test_a_heartbeat_carries_everything_and_passes_over_the_wire(tmp_path: Path)
     assert beat.machine.rssbytes is not None and beat.machine.rssbytes > 1e6
     assert beat.machine.uptime_s == 1000.0
     assert beat.clock.errms == 5 and beat.clock.source == "ntp"
+
+
+def test_a_heartbeat_tells_release_and_settings_and_one_of_an_older_agent_is_understood(tmp_path: Path) -> None:
+    release = wire.ReleaseState(number=41, tried=42, phase="trying")
+    settings = wire.SettingsState(revision=6, seen=7, why="no frames")
+    beat = heartbeats(tmp_path, release=lambda: release, settings=lambda: settings)()
+    assert (beat.release, beat.settings) == (release, settings)
+    told = json.loads(wire.encode(beat))
+    del told["release"], told["settings"]
+    older = wire.decode(json.dumps(told).encode(), wire.Heartbeat)
+    assert (older.release, older.settings) == (None, None) and older.session == beat.session
 
 
 @pytest.mark.parametrize("part", ["camera", "vision", "recording", "queue"])

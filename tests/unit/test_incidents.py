@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,6 +103,15 @@ def test_motion_is_an_alert_where_the_settings_say_so() -> None:
     one = rules(alert_on=("motion",))
     told = [event for step in range(20) for event in one.update(tracks=[], motion=[LEAF], boot_ns=step * STEP_NS)]
     assert [event.priority for event in told] == [Priority.ALERT]
+
+
+def test_who_walks_over_furniture_that_looks_like_an_animal_is_motion() -> None:
+    one, told = rules(motion_s=2), []
+    for step in range(20):
+        now_ns = step * STEP_NS
+        stone = replace(track(1, now_ns, label=Label.ANIMAL, confirmed=False), moved=False)
+        told += one.update(tracks=[stone], motion=[stone.box], boot_ns=now_ns)
+    assert [(event.kind, event.phase) for event in told] == [(Kind.MOTION, Phase.STARTED)]
 
 
 def test_a_passing_flicker_and_a_tracks_own_motion_are_no_motion_incident() -> None:

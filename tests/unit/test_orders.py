@@ -15,8 +15,9 @@ from agent import wire
 from agent.clock import rfc3339
 from agent.errors import ConfigError, Transient
 from agent.station.main import BrokerSettings, DeskSettings, StationSettings
-from agent.station.order import order, signed
+from agent.station.order import order
 from agent.station.orders import RESEND_S, WAITING_PER_NODE_MAX, OrderBook
+from agent.station.signing import signed
 from agent.station.store import StationStore
 from agent.station.worker import StationWorker
 from agent.types import NS, UtcReading

@@ -221,3 +221,13 @@ def test_the_whole_picture_is_looked_at_seldom_while_tracks_explain_all_that_mov
 
     assert whole_looks([]) == 0
     assert whole_looks([Box(0.05, 0.05, 0.05, 0.1)]) >= 2
+
+
+def test_furniture_explains_no_motion() -> None:
+    """The model sees an animal in the pavement; whoever walks there is looked at all the same."""
+    animal = track(Box(0.3, 0.3, 0.3, 0.6), 0, confirmed=False, moved=False)
+    looks = sum(
+        len(Planner().plan(boot_ns=index * NS, aspect=ASPECT, motion=[SPOT], tracks=[animal], changed=False))
+        for index in range(1, 4)
+    )
+    assert looks == 3

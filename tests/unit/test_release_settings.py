@@ -90,6 +90,7 @@ def test_good_settings_are_tried_kept_and_survive_a_restart(post: Post) -> None:
     assert post.watch(60) == ""
     assert (post.state.force, post.state.trial) == (5, None)
     assert post.start().node.place == "yard"
+    assert (post.desk.told().revision, post.desk.told().trial, post.desk.told().seen) == (5, 0, 5)
     assert [note["outcome"] for note in post.notes] == ["taken on", "kept"]
     assert post.told == ["revision 5 of the configuration is in force"]
     assert post.send(5, text(post.data, place="yard"))["revision"] == 5, "asked again: it is so"

@@ -278,6 +278,7 @@ def test_an_update_is_fetched_verified_tried_and_confirmed(server: Server, bundl
     post.quiet = False
     assert post.run(30) == ""
     assert post.state.candidate is not None and post.state.candidate.phase is Phase.STAGED
+    assert post.worker.reported() == wire.ReleaseState(number=0, tried=2, phase="staged")
     assert [reply.state for reply in post.replies][-1] == "done"
     assert [reply.state for reply in post.replies[:-1]].count("accepted") >= 1
     assert post.card.disk.list("release") == ["release/state.json"], "the bundle itself is gone"
@@ -288,6 +289,7 @@ def test_an_update_is_fetched_verified_tried_and_confirmed(server: Server, bundl
     assert post.run(60) == ""
     done = post.state
     assert done.good.number == 2 and done.candidate is None
+    assert post.worker.reported() == wire.ReleaseState(number=2)
     assert post.outcomes() == ["staged", "switched", "confirmed"]
     assert post.told == ["release 2 (1.2) runs and is confirmed"]
     assert post.worker.update(asked) == {"summary": "release 2 runs and is confirmed"}
@@ -306,6 +308,8 @@ def test_a_release_without_frames_goes_back_by_itself_and_is_not_taken_again(
     post.life()
     assert post.card.slots.running() == "base"
     assert post.told == ["release 2 (1.2) was rolled back: no frames within 300 s"]
+    why = "no frames within 300 s"
+    assert post.worker.reported() == wire.ReleaseState(number=0, tried=2, phase="rolled-back", why=why)
     post.life()
     assert len(post.told) == 1, "told once"
     with pytest.raises(Corrupt, match=r"update: release 2 was given up \(no frames"):

@@ -420,6 +420,24 @@ def test_the_next_broker_is_tried_and_attempts_are_spread_and_capped(scene: Scen
     assert max(late) - min(late) > 6  # jitter: a thousand nodes do not come back together
 
 
+def test_it_knows_why_and_for_how_long_nobody_is_reached(scene: Scene) -> None:
+    """For `wardpost doctor`: over all brokers and attempts, and forgotten with the connection that stands."""
+    scene.run(1)
+    assert (scene.worker.trouble, scene.worker.away_s) == ("", 0.0)
+    for broker in (scene.broker, scene.spare):
+        broker.refuse = True
+        broker.restart()
+    scene.run(300)
+    assert "connection refused" in scene.worker.trouble
+    assert 290 <= scene.worker.away_s <= 300
+    scene.worker.close()
+    scene.worker.open()  # a part of the agent that is started again is no new outage
+    assert scene.worker.away_s >= 290
+    scene.broker.refuse = scene.spare.refuse = False
+    scene.run(30)
+    assert scene.worker.broker is not None and (scene.worker.trouble, scene.worker.away_s) == ("", 0.0)
+
+
 def test_a_full_disk_under_the_outbox_loses_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.commit(3)
 
