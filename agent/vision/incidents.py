@@ -436,7 +436,7 @@ def _where(zones: Sequence[str]) -> str:
 def _explains(track: Track, motion: Box) -> bool:
     """Whether `motion` is the track's own, its shadow or its wake. An unconfirmed track may yet explain it.
 
-    But none that has never moved: detectors see an animal in the pavement, and whoever walks there is not explained by it.
+    But none that has never moved: detectors see an animal in the pavement, which explains nobody who walks there.
     """
     if not (track.confirmed or track.moved):
         return False
