@@ -16,6 +16,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,9 @@ from tests.system.powercut.judge import (
     verdict,
 )
 from tests.system.powercut.rebuild import BlockLog, Cut, Rebuilder
+
+MOUNT_TRIES_MAX = 20
+MOUNT_PAUSE_S = 0.1
 
 
 class Cutter:
@@ -58,9 +62,7 @@ class Cutter:
             self._noted += 1
         lost_bytes = self._rebuilder.image(cut, self._image)
         broken: list[str] = []
-        subprocess.run(
-            ["mount", "-t", "ext4", "-o", "loop,noatime", self._image, self._mount], check=True, capture_output=True
-        )
+        _mount(self._image, self._mount)
         try:
             broken += disk_promises(self._mount, self._promises, names=True)
             found = self._boot()
@@ -115,6 +117,20 @@ def run_all(cuts: list[Cut], cutter: Cutter) -> Iterator[dict[str, object]]:
             "waiting_s": found.waiting_s,
             "lost_bytes": lost_bytes,
         }
+
+
+def _mount(image: Path, folder: Path) -> None:
+    """Mounts it through a loop device. Another judge may take the device that was free a moment ago: tried again.
+
+    An image that cannot be mounted at all fails as often; then its last words are the verdict's.
+    """
+    command = ["mount", "-t", "ext4", "-o", "loop,noatime", str(image), str(folder)]
+    for _ in range(MOUNT_TRIES_MAX):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode == 0:
+            return
+        time.sleep(MOUNT_PAUSE_S)
+    raise RuntimeError(f"{image} cannot be mounted ({done.returncode}): {done.stderr.strip()}")
 
 
 def main() -> None:
