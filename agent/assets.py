@@ -253,7 +253,7 @@ class Assets:
             )
         temporary = work / asset.name
         with temporary.open("wb") as file:
-            file.write(data if asset.edit is None else _edited(data, asset))
+            file.write(_edited(data, asset))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.path(asset))
@@ -364,7 +364,7 @@ def _member(package: Path, name: str) -> bytes:
 
 
 def _edited(data: bytes, asset: Asset) -> bytes:
-    """`data` with the asset's edit. Raises Corrupt when that does not give what is pinned."""
+    """`data` with the asset's edit, if it has one. Raises Corrupt when that does not give what is pinned."""
     edit = asset.edit
     if edit is None:
         return data

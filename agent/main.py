@@ -339,7 +339,7 @@ def build(config: Config, world: World) -> Node:
         note=partial(store.note, RecordKind.UPDATE, urgent=True),
         tell=lambda text: report_one(notice(text, incident=new_id(), boot_ns=clock.boot_ns())),
         reply=lambda reply: uplink.tell(reply),  # noqa: PLW0108  (made after this)
-        also=lambda seen: settings_desk.watch(seen.up_s),
+        also=settings_desk.watch,
     )
     state.release, state.settings = release.reported, settings_desk.told
     doctor = DoctorDesk(

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent import wire
 from agent.clock import Clock, rfc3339, uuid7_maker
@@ -35,6 +35,7 @@ CONFIG_ORDERS_MAX = 1000
 """So many of a node's orders are searched for the settings it reports."""
 
 Out = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,21 +309,19 @@ def _row(node: str, one: Order, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _states(settings: StationSettings) -> dict[str, str]:
-    reader = Reader(Path(settings.station.data))
-    try:
-        reader.open()
-        return {seen.node: seen.state for seen in reader.nodes()}
-    except WardpostError:
-        return {}
-    finally:
-        reader.close()
+    return _read(settings, lambda reader: {seen.node: seen.state for seen in reader.nodes()})
 
 
 def _heartbeats(settings: StationSettings) -> dict[str, bytes]:
+    return _read(settings, Reader.heartbeats)
+
+
+def _read(settings: StationSettings, ask: Callable[[Reader], dict[str, T]]) -> dict[str, T]:
+    """What the station's file says of its nodes; nothing while it cannot be read."""
     reader = Reader(Path(settings.station.data))
     try:
         reader.open()
-        return reader.heartbeats()
+        return ask(reader)
     except WardpostError:
         return {}
     finally:

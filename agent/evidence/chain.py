@@ -141,10 +141,10 @@ def check(
     return verdict
 
 
-def replaces(line: Line) -> bool:
-    """Whether this line's key has signed its last: it introduces another one."""
-    introduced = accept_key(line) if line.payload.kind == RecordKind.KEY else None
-    return introduced is not None and introduced[0] != line.keyid
+def replaces(payload: Payload, keyid: str) -> bool:
+    """Whether the key that signed this has signed its last: it introduces another one."""
+    introduced = accept_key(payload) if payload.kind == RecordKind.KEY else None
+    return introduced is not None and introduced[0] != keyid
 
 
 def accept_key(line: Line | Payload) -> tuple[str, bytes] | None:
@@ -268,7 +268,7 @@ def _retired(verdict: Verdict) -> None:
         if line.keyid in retired:
             words = f"is signed with key {line.keyid[:16]}, which record {retired[line.keyid]} has replaced"
             verdict.add(What.RETIRED_KEY, line.payload.seq, f"record {line.payload.seq} {words}")
-        elif replaces(line):
+        elif replaces(line.payload, line.keyid):
             retired[line.keyid] = line.payload.seq
 
 

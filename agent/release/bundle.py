@@ -28,6 +28,7 @@ from msgspec import Meta, Struct
 
 from agent.errors import Corrupt
 from agent.evidence import dsse
+from agent.release.wheel import ZIP_ERRORS
 
 PAYLOAD_TYPE = "application/vnd.wardpost.release+json;v=1"
 FILES_MAX = 64
@@ -251,7 +252,7 @@ def _directory(file: BinaryIO) -> tuple[list[zipfile.ZipInfo], int]:
         raise Corrupt(f"bundle: its directory ({entries} files, {length} bytes) is not that of a release bundle")
     try:
         infos = zipfile.ZipFile(file).infolist()  # its directory is small now; the content is not looked at
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error) as error:
+    except ZIP_ERRORS as error:
         raise Corrupt(f"bundle: is no zip: {error}") from None
     return infos, start
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -29,6 +30,10 @@ UNPACKED_BYTES_MAX = 2 << 30
 """Of one wheel."""
 NAME_CHARS_MAX = 400
 CHUNK_BYTES = 1 << 20
+ZIP_ERRORS = (
+    zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error, zlib.error,
+)  # fmt: skip
+"""What `zipfile` raises for a file that is none, or a damaged or hostile one."""
 _NAME = re.compile(
     r"(?P<dist>[A-Za-z0-9._]{1,80})-(?P<version>[A-Za-z0-9._+!]{1,64})(-\d[A-Za-z0-9_.]{0,20})?"
     r"-(?P<python>[a-z0-9_.]{1,80})-(?P<abi>[a-z0-9_.]{1,80})-(?P<platform>[a-z0-9_.]{1,200})\.whl"
@@ -97,7 +102,7 @@ class Wheel:
         try:
             self._zip = zipfile.ZipFile(file)
             infos = self._zip.infolist()
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        except ZIP_ERRORS as error:
             raise Corrupt(f"{name}: is no wheel: {error}") from None
         if len(infos) > FILES_MAX:
             raise Corrupt(f"{name}: holds {len(infos)} files; {FILES_MAX} at most")
@@ -124,7 +129,7 @@ class Wheel:
                     if left < 0:
                         raise Corrupt(f"{self._name}: {entry.path!r} is longer than it says")
                     yield chunk
-        except (zipfile.BadZipFile, OSError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+        except ZIP_ERRORS as error:
             raise Corrupt(f"{self._name}: {entry.path!r} is damaged: {error}") from None
         if left:
             raise Corrupt(f"{self._name}: {entry.path!r} is shorter than it says")

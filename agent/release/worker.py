@@ -25,8 +25,8 @@ from agent.evidence import records
 from agent.release import plan
 from agent.release.bundle import BUNDLE_BYTES_MAX, NUMBER_MAX, open_bundle, this_architecture, this_python
 from agent.release.download import Source, fetch
-from agent.release.plan import Act, Limits, Phase, Seen, State
-from agent.release.slots import FOLDER, Slots
+from agent.release.plan import Act, Candidate, Limits, Phase, Seen, State
+from agent.release.slots import FOLDER, RELEASES, Slots
 from agent.types import NS, Event, Kind, Priority
 from agent.types import Phase as PhaseOfEvent
 
@@ -80,12 +80,12 @@ class ReleaseWorker:
         note: Callable[[bytes], None],
         tell: Callable[[str], None],
         reply: Callable[[wire.Reply], None],
-        also: Callable[[Seen], None] = lambda _seen: None,
+        also: Callable[[float], None] = lambda _up_s: None,
     ) -> None:
         """`slots` None: this node was not installed by releases. `running`: the release of this process.
 
         `note` puts a JSON object on the ledger, `tell` tells headquarters a sentence, `reply` answers a command later.
-        `also` is called each second with what is seen; it may raise NeedsRestart.
+        `also` is called each second with how long this process is up; it may raise NeedsRestart.
         """
         self._slots, self._running, self._disk, self._clock = slots, running, disk, clock
         self._public, self._limits, self._eyes, self._sources = public, limits, eyes, sources
@@ -125,15 +125,8 @@ class ReleaseWorker:
             if asked.number == state.good.number:
                 return {"summary": f"release {asked.number} runs and is confirmed"}
             tried = state.candidate
-            if (
-                tried is not None
-                and tried.release.number == asked.number
-                and tried.phase
-                in (
-                    Phase.STAGED,
-                    Phase.TRYING,
-                )
-            ):
+            on_its_way = tried is not None and tried.phase in (Phase.STAGED, Phase.TRYING)
+            if tried is not None and on_its_way and tried.release.number == asked.number:
                 return {"summary": f"release {asked.number} is {tried.phase.value}"}
             objection = plan.objection(state, asked.number, by_hand=local)
             if objection:
@@ -203,11 +196,10 @@ class ReleaseWorker:
         wait_s = self._work() if self._job is not None else POLL_S
         if now - self._looked_s >= POLL_S:
             self._looked_s = now
-            seen = self._seen()
-            self._also(seen)
+            self._also(self._up_s())
             if self._slots is not None:
                 with self._lock:
-                    self._judge(self._slots, seen, now)
+                    self._judge(self._slots, now)
         return now + wait_s
 
     def _work(self) -> float:
@@ -268,7 +260,8 @@ class ReleaseWorker:
 
     # -- what becomes of it -------------------------------------------------------------------------------------------
 
-    def _judge(self, slots: Slots, seen: Seen, now: float) -> None:
+    def _judge(self, slots: Slots, now: float) -> None:
+        """Once a second: one read of the state, and no more on a node that tries nothing."""
         try:
             state = slots.state()
         except Corrupt:
@@ -276,6 +269,7 @@ class ReleaseWorker:
         tried = state.candidate
         if tried is None:
             return
+        seen = self._seen(tried)
         if tried.phase is Phase.STAGED and self._job is None:
             self._staged_s = now if self._staged_s is None else self._staged_s
             if self._eyes.quiet() or now - self._staged_s > QUIET_S_MAX:
@@ -340,16 +334,17 @@ class ReleaseWorker:
         self._tell(f"release {tried.release.number} ({tried.release.version}) was rolled back: {tried.why}")
         self._disk.replace(f"{FOLDER}/told", mark.encode())
 
-    def _seen(self) -> Seen:
-        up_s = (self._clock.boot_ns() - self._started_ns) / NS
-        return Seen(up_s=up_s, frames=self._eyes.frames(), storage=self._writable(), broker=self._eyes.broker())
+    def _up_s(self) -> float:
+        return (self._clock.boot_ns() - self._started_ns) / NS
+
+    def _seen(self, tried: Candidate) -> Seen:
+        # The disk is asked only while it matters: each answer costs two syncs.
+        storage = tried.phase is not Phase.TRYING or self._writable()
+        return Seen(up_s=self._up_s(), frames=self._eyes.frames(), storage=storage, broker=self._eyes.broker())
 
     def _writable(self) -> bool:
-        """Asked only while it matters: each answer costs two syncs."""
         try:
-            state = None if self._slots is None else self._slots.state()
-            if state is not None and state.candidate is not None and state.candidate.phase is Phase.TRYING:
-                self._disk.replace(f"{FOLDER}/probe", b"x")
+            self._disk.replace(f"{FOLDER}/probe", b"x")
         except WardpostError:
             return False
         return True
@@ -390,4 +385,4 @@ def _id(asked: Update | None) -> str:
 
 def running_slot(prefix: Path, root: Path) -> str:
     """The release that an interpreter with this `sys.prefix` belongs to; empty for one from elsewhere."""
-    return prefix.name if prefix.parent == root / "releases" else ""
+    return prefix.name if prefix.parent == root / RELEASES else ""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from agent.clock import Clock
 from agent.errors import Corrupt
 from agent.evidence import dsse, receipts, records
-from agent.evidence.chain import What, accept_key
+from agent.evidence.chain import What, accept_key, replaces
 from agent.evidence.keys import Key, keyid_of, public_of
 from agent.evidence.records import GENESIS, Payload, RecordKind, digest
 from agent.station.intake import RecordIn
@@ -199,8 +199,7 @@ class Ledgers:
 
     def _replaces(self, node: str, root: str, payload: Payload, keyid: str) -> None:
         """Remembers the last record of a key, which introduces another."""
-        introduced = accept_key(payload) if payload.kind == RecordKind.KEY else None
-        if introduced is not None and introduced[0] != keyid and len(self._replaced) < KEYS_REPLACED_MAX:
+        if replaces(payload, keyid) and len(self._replaced) < KEYS_REPLACED_MAX:
             self._replaced.setdefault((node, root, keyid), payload.seq)
 
     def raise_alarm(self, db: sqlite3.Connection, alarm: Alarm, now_utc_ns: int) -> str:

@@ -438,7 +438,7 @@ def _explains(track: Track, motion: Box) -> bool:
 
     But none that has never moved: detectors see an animal in the pavement, which explains nobody who walks there.
     """
-    if not (track.confirmed or track.moved):
+    if track.furniture:
         return False
     box = track.box
     around = Box(box.x - box.w * 0.5, box.y - box.h * 0.3, box.w * 2, box.h * 1.6)

@@ -169,7 +169,7 @@ class Planner:
         self._track_looks = {track.id: self._track_looks[track.id] for track in tracks if track.id in self._track_looks}
         due = []
         for track in tracks:
-            if not track.confirmed and (not track.moved or _is_part(track, tracks)):
+            if track.furniture or (not track.confirmed and _is_part(track, tracks)):
                 continue  # furniture that looks like a person is worth no look of its own, nor is the hat of a person
             last_ns = max(self._track_looks.get(track.id, track.last_ns), track.last_ns)
             if boot_ns - last_ns >= _wait_s(track, boot_ns, motion, tracks) * NS:
@@ -179,7 +179,7 @@ class Planner:
     def _due_spots(self, boot_ns: int, motion: Sequence[Box], tracks: Sequence[Track]) -> list[Box]:
         self._spots = [spot for spot in self._spots if boot_ns - spot.moved_ns <= _SPOT_S_MAX * NS]
         due = []
-        alive = [track for track in tracks if (track.confirmed or track.moved) and track.missed < _LOST_MISSED]
+        alive = [track for track in tracks if not track.furniture and track.missed < _LOST_MISSED]
         in_sight = [_grown(track.box, 1.4) for track in alive]
         for box in motion:
             if any(_holds(near, box) for near in in_sight):

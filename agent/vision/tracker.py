@@ -68,6 +68,11 @@ class Track:
     path: tuple[tuple[float, float], ...] = ()  # foot points, oldest first, _PATH_POINTS_MAX at most
     went: bool = False  # has left the place where it was first seen
 
+    @property
+    def furniture(self) -> bool:
+        """Never seen to move: a thing of the place that the model takes for somebody."""
+        return not (self.confirmed or self.moved)
+
 
 class _Axis:
     """A Kalman filter of position and velocity on one axis, white noise in the acceleration."""

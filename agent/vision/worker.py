@@ -218,7 +218,7 @@ class VisionWorker:
         """
         if self._attend is None:
             return
-        alive = any((track.confirmed or track.moved) and track.missed < _VAIN_LOOKS for track in tracks)
+        alive = any(not track.furniture and track.missed < _VAIN_LOOKS for track in tracks)
         if boxes or alive:
             self._attend(boot_ns + round(_ATTEND_S * NS))
         elif scene in {Scene.LEARNING, Scene.CHANGED}:
