@@ -1,8 +1,9 @@
-"""Whatever a broken camera sends: the vision thread lives, time never goes back in what it tells, all incidents end."""
+"""Whatever a broken camera sends: the vision thread lives and sees again afterwards, and all incidents end, once."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,8 +15,11 @@ from agent.vision.tamper import ViewWatch
 from agent.vision.worker import VisionWorker
 from agent.worker import Inbox, WhenFull
 from tests.fakes.detector import FakeDetector, bright_spots
+from tests.fakes.weather import Decoded
 
 FRAMES = 150
+HEALTHY_FPS = 5
+CALM_S, WALK_S = 40, 12  # afterwards: an empty street, long enough for every incident to end, then somebody walks
 
 
 class Flaky:
@@ -29,6 +33,23 @@ class Flaky:
             raise Transient("the picture has been recycled")
         height, width = (int(side) for side in self._chance.integers(1, 400, 2))
         return self._chance.integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def street(x: int | None = None) -> Luma:
+    """An empty street of 320 x 180, or one with a bright spot as high as a person at column `x`."""
+    luma = np.full((180, 320), 90, np.uint8)
+    if x is not None:
+        luma[60:130, x : x + 24] = 240
+    return luma
+
+
+def healthy(now_ns: int) -> Iterator[Frame]:
+    """The camera is well again: `CALM_S` of nothing, then somebody walks for `WALK_S`."""
+    for index in range((CALM_S + WALK_S) * HEALTHY_FPS):
+        walked = index - CALM_S * HEALTHY_FPS
+        luma = street(4 * walked if walked >= 0 else None)
+        colour = np.repeat(luma[:, :, None], 3, axis=2)
+        yield Frame(FRAMES + index, now_ns + (index + 1) * NS // HEALTHY_FPS, luma, Decoded(colour))
 
 
 def picture(chance: np.random.Generator, before: Luma) -> Luma:
@@ -48,10 +69,7 @@ def picture(chance: np.random.Generator, before: Luma) -> Luma:
         case 4 | 5:
             return before
         case 6:
-            spot = np.full((180, 320), 90, np.uint8)
-            x = int(chance.integers(0, 280))
-            spot[60:130, x : x + 24] = 240
-            return spot
+            return street(int(chance.integers(0, 280)))
     return chance.integers(0, 256, shape).astype(np.uint8)
 
 
@@ -85,10 +103,16 @@ def test_broken_frames_at_broken_times(run: int, seed: int) -> None:
         inbox.put(Frame(index, now_ns, luma, Flaky(chance)))
         worker.step(now_ns / NS)
     assert worker.stats.frames == FRAMES
+    before = len(told)
+    for frame in healthy(now_ns):
+        inbox.put(frame)
+        worker.step(frame.boot_ns / NS)
+    seen = [event for event in told[before:] if event.phase is Phase.STARTED and event.kind is Kind.PERSON]
+    assert seen, "it did not see somebody walk through a healthy picture"
     worker.close()
     opened: dict[str, int] = {}
     for event in told:
         assert (event.phase is Phase.STARTED) == (event.incident not in opened), event
         opened[event.incident] = opened.get(event.incident, 0) + (event.phase is Phase.ENDED)
         assert event.kind is not Kind.DETECTOR
-    assert opened and set(opened.values()) == {1}
+    assert set(opened.values()) == {1}
