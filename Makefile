@@ -14,7 +14,7 @@ CAMERA_REQUIREMENTS ?= $(wildcard tests/requirements-camera.txt)
 # What `make test-system` takes from Debian, and the program that shows that a package is there already.
 SYSTEM_PACKAGES := mosquitto:mosquitto motion:motion debootstrap:debootstrap ffprobe:ffmpeg chromium:chromium nbdfuse:libnbd-bin fusermount3:fuse3 mke2fs:e2fsprogs \
   mmdebstrap:mmdebstrap qemu-system-x86_64:qemu-system-x86 nbdkit:nbdkit gcc:gcc \
-  mcopy:mtools mkfs.vfat:dosfstools sfdisk:fdisk ssh-keygen:openssh-client
+  mcopy:mtools mkfs.vfat:dosfstools sfdisk:fdisk ssh-keygen:openssh-client systemd-nspawn:systemd-container
 PYTEST := $(BIN)/python -m pytest
 ARGS ?=
 

@@ -5,9 +5,10 @@ Each function is idempotent, so that a second power cut during recovery is one m
 
 from __future__ import annotations
 
+import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from agent.clock import Clock
@@ -23,6 +24,8 @@ from agent.store.store import SessionRow, Store
 from agent.types import NS, Event, Kind, NewId, Phase, Priority
 
 STORE_NAME = "wardpost.db"
+ESCALATION = "escalation/state.json"  # of deploy/wardpost-escalate
+ESCALATION_BYTES_MAX = 16 * 1024
 QUARANTINE_FILES_MAX = 20
 _SET_ASIDE = re.compile(rf"{re.escape(STORE_NAME)}\.corrupt-[0-9]{{6,}}")
 
@@ -145,10 +148,20 @@ def _names(disk: Disk) -> list[str]:
 
 
 def notices(
-    before: SessionRow | None, found: Recovery, damage: str | None, clock: Clock, new_id: NewId, *, ledger: str = ""
+    before: SessionRow | None,
+    found: Recovery,
+    damage: str | None,
+    clock: Clock,
+    new_id: NewId,
+    *,
+    ledger: str = "",
+    forced: Mapping[str, str] | None = None,
 ) -> list[Event]:
-    """What headquarters should hear about this start: how the last life ended, and what recovery had to mend."""
-    sentences = [_how_it_ended(before, clock)]
+    """What headquarters should hear about this start: how the last life ended, and what recovery had to mend.
+
+    `forced`: see `forced_reboots`.
+    """
+    sentences = [_how_it_ended(before, clock, forced or {})]
     if found.sealed:
         seconds = sum(segment.end_ns - segment.start_ns for segment in found.sealed) / NS
         torn = f", {found.cut_bytes} torn bytes cut off" if found.cut_bytes else ""
@@ -170,9 +183,20 @@ def notices(
     ]  # fmt: skip
 
 
-def _how_it_ended(before: SessionRow | None, clock: Clock) -> str:
+def forced_reboots(disk: Disk) -> dict[str, str]:
+    """Boots that wardpost-escalate has ended: boot id -> why. None where it could not write that down."""
+    try:
+        told = json.loads(disk.path(ESCALATION).read_bytes()[:ESCALATION_BYTES_MAX])
+        return {str(one["boot"]).replace("-", ""): " ".join(str(one["why"]).split())[:300] for one in told["reboots"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _how_it_ended(before: SessionRow | None, clock: Clock, forced: Mapping[str, str]) -> str:
     if before is None:
         return "First start of this post."
+    if before.boot_id != clock.boot_id and before.boot_id in forced:
+        return f"Started again: the machine was rebooted, because {forced[before.boot_id]}."
     if before.stop is not None:
         return f"Started again after a stop ({before.stop})."
     if before.boot_id == clock.boot_id:

@@ -137,16 +137,16 @@ def _camera(settings: Config) -> Iterator[Finding]:
         yield Finding(Level.WARNING, "camera.url", "is not used by the driver picamera2", 'set driver = "stream"?')
     if camera.driver == "stream" and "://" not in camera.url and camera.url and not Path(camera.url).exists():
         yield Finding(Level.PROBLEM, "camera.url", f"{camera.url} does not exist", "plug the camera in, or correct it")
-    if camera.driver == "stream" and camera.masks:
+    if camera.driver == "stream" and camera.privacy_masks:
         yield Finding(
             Level.WARNING,
-            "camera.masks",
+            "camera.privacy_masks",
             "on a stream every picture is decoded, blackened and encoded again instead of being passed on as it came:"
             " 2.7 times the processor time of decoding alone (720p, x86), and the quality of a second encoding",
             "set the mask in the camera itself if it can",
         )
-    for index, mask in enumerate(camera.masks):
-        for fault in polygon_faults(f"camera.masks[{index}]", mask):
+    for index, mask in enumerate(camera.privacy_masks):
+        for fault in polygon_faults(f"camera.privacy_masks[{index}]", mask):
             yield _of_fault(fault)
 
 
@@ -220,6 +220,11 @@ def _model(settings: Config) -> Iterator[Finding]:
 
 def _panel(settings: Config) -> Iterator[Finding]:
     panel = settings.panel
+    unknown = set(panel.signals_during) - {one.name for one in settings.schedules}
+    for name in sorted(unknown):
+        yield Finding(
+            Level.PROBLEM, "panel.signals_during", f"there is no schedule {name!r}", "name it in [[schedules]]"
+        )
     pins = {
         name: pin
         for name in ("bell", "tamper", "mains_lost", "siren", "lamp", "led", "privacy")
@@ -275,7 +280,7 @@ def _keys(settings: Config, clock: Clock) -> Iterator[Finding]:
     """Certificates and keys: there, readable, what they claim to be, valid, and fitting together."""
     tls = settings.uplink.tls
     if tls is not None:
-        yield from _certificates("uplink.tls.ca", Path(tls.ca), clock)
+        yield from _certificates("uplink.tls.ca", Path(tls.ca), clock, renew="renew it")
         if bool(tls.cert) != bool(tls.key):
             missing, there = ("key", "cert") if tls.cert else ("cert", "key")
             yield Finding(
@@ -290,7 +295,8 @@ def _keys(settings: Config, clock: Clock) -> Iterator[Finding]:
                 "let it reach the network; `wardpost doctor` tells how far it is",
             )
         elif tls.cert:
-            yield from _certificates("uplink.tls.cert", Path(tls.cert), clock)
+            renew = "a post of a site renews it by itself, `wardpost doctor` tells why not; else renew it"
+            yield from _certificates("uplink.tls.cert", Path(tls.cert), clock, renew=renew)
         if tls.key and not (_not_enrolled(Path(tls.cert)) and not Path(tls.key).exists()):
             yield from _private_key(Path(tls.key), Path(tls.cert) if tls.cert else None)
     if settings.uplink.command_key:
@@ -315,7 +321,7 @@ def _readable(where: str, path: Path, todo: str) -> Iterator[Finding]:
         yield Finding(Level.PROBLEM, where, f"{path} cannot be read: {error.strerror}", todo)
 
 
-def _certificates(where: str, path: Path, clock: Clock) -> Iterator[Finding]:
+def _certificates(where: str, path: Path, clock: Clock, *, renew: str) -> Iterator[Finding]:
     from cryptography import x509
 
     failed = list(_readable(where, path, "give the path of a PEM file"))
@@ -329,19 +335,20 @@ def _certificates(where: str, path: Path, clock: Clock) -> Iterator[Finding]:
         yield Finding(Level.PROBLEM, where, what, "give a PEM file that begins with BEGIN CERTIFICATE")
         return
     utc = clock.utc()
+    over = Level.PROBLEM if utc.unc_ns is not None else Level.WARNING  # by a clock of which nobody is sure
     for certificate in certificates:
         name = certificate.subject.rfc4514_string() or "(no name)"
         left_s = certificate.not_valid_after_utc.timestamp() - utc.utc_ns / NS
         early_s = certificate.not_valid_before_utc.timestamp() - utc.utc_ns / NS
         if left_s < 0:
             what = f"the certificate {name} expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
-            yield Finding(Level.PROBLEM, where, what, "renew it")
+            yield Finding(over, where, what, renew)
         elif early_s > 0:
             what = f"the certificate {name} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
-            yield Finding(Level.PROBLEM, where, what, "set the clock, or renew it")
+            yield Finding(over, where, what, f"set the clock; if it is right, {renew}")
         elif left_s < CERT_WARN_DAYS * 86_400:
             what = f"the certificate {name} expires in {left_s / 86_400:.0f} days"
-            yield Finding(Level.WARNING, where, what, "renew it")
+            yield Finding(Level.WARNING, where, what, renew)
 
 
 def _private_key(path: Path, cert: Path | None) -> Iterator[Finding]:

@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     _account(commands)
     _evidence(commands)
     _eyes(commands)
+    _setup_page_command(commands)
     _release_commands(commands)
     _sites(commands)
     _provision_command(commands)
@@ -121,7 +122,13 @@ def parser() -> argparse.ArgumentParser:
 
 def _state(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     doctor = commands.add_parser("doctor", help="what is wrong with this post now, and what to do about it")
-    _config(doctor, NODE_CONFIG)
+    doctor.add_argument(
+        "--config", type=Path, metavar="F", help=f"default: {NODE_CONFIG}, with --node {STATION_CONFIG}"
+    )
+    doctor.add_argument(
+        "--node", metavar="NODE", help="at a station: asks that post; tells what is known of a dark one"
+    )
+    doctor.add_argument("--wait-s", type=float, default=20.0, metavar="S", help="with --node: for an answer: 20")
     doctor.add_argument("--json", action="store_true", help="print it as JSON")
     doctor.set_defaults(run=_doctor)
 
@@ -156,8 +163,8 @@ def _remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     _answer_options(update)
     update.set_defaults(run=_update)
 
-    one = commands.add_parser("configure", help="at a station: give a node other settings, and tell what it answers")
-    one.add_argument("node", metavar="NODE")
+    one = commands.add_parser("configure", help="at a station: settings that nodes are to have, beside those they have")
+    one.add_argument("node", metavar="NODE", nargs="?", help="default: all; without --file or --set only shown")
     _config(one, STATION_CONFIG)
     one.add_argument("--file", type=Path, metavar="node.toml", help="the whole file; default: what the node has")
     one.add_argument(
@@ -166,6 +173,17 @@ def _remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     one.add_argument("--revision", type=int, metavar="N", help="default: one more than any before")
     _answer_options(one)
     one.set_defaults(run=_configure)
+
+    signal = commands.add_parser("signal", help="at a station: siren or lamp of a post, for a time and for a reason")
+    signal.add_argument("node", metavar="NODE")
+    signal.add_argument("output", choices=("siren", "lamp"))
+    signal.add_argument("seconds", type=float, metavar="SECONDS", help="0 ends it")
+    _config(signal, STATION_CONFIG)
+    signal.add_argument("--reason", default="", metavar="TEXT", help="why; it goes on the post's ledger")
+    signal.add_argument("--by", default="", metavar="NAME", help="who; default: who is logged in")
+    signal.add_argument("--wait-s", type=float, default=20.0, metavar="S", help="for an answer: 20")
+    signal.add_argument("--json", action="store_true", help="print the answer as JSON")
+    signal.set_defaults(run=_signal)
 
 
 def _rollout_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -250,13 +268,18 @@ def _announced(settings: StationSettings, args: argparse.Namespace) -> Announced
 
 
 def _configure(args: argparse.Namespace) -> int:
-    from agent import remote
+    from agent import configure
     from agent.clock import SystemClock
     from agent.config import load
     from agent.station.main import StationSettings
 
-    return remote.configure(
-        load(args.config, StationSettings),
+    settings = load(args.config, StationSettings)
+    if args.file is None and not args.set:
+        return configure.show(settings, args.node, as_json=args.json, out=_line)
+    if args.node is None:
+        raise ConfigError("configure: name the NODE that --file or --set is for")
+    return configure.configure(
+        settings,
         args.node,
         file=args.file,
         values=args.set,
@@ -268,9 +291,39 @@ def _configure(args: argparse.Namespace) -> int:
     )
 
 
+def _signal(args: argparse.Namespace) -> int:
+    from agent import remote
+    from agent.clock import SystemClock
+    from agent.config import load
+    from agent.station.main import StationSettings
+
+    return remote.signal(
+        load(args.config, StationSettings),
+        args.node,
+        args.output,
+        args.seconds,
+        reason=args.reason,
+        by=args.by,
+        wait_s=args.wait_s,
+        as_json=args.json,
+        clock=SystemClock(),
+        out=_line,
+    )
+
+
 def _line(text: str) -> None:
     """At once, also into a pipe: somebody waits for it."""
     print(text, flush=True)
+
+
+def _setup_page_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    page = commands.add_parser("setup-page", help="the page for installing this post, on its own hotspot or USB link")
+    _config(page, NODE_CONFIG)
+    one = page.add_mutually_exclusive_group()
+    one.add_argument("--minutes", type=float, metavar="N", help="on for so long; page_minutes_max at most")
+    one.add_argument("--off", action="store_true", help="off now")
+    one.add_argument("--status", action="store_true", help="only say whether it is on")
+    page.set_defaults(run=_setup_page)
 
 
 def _eyes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -294,6 +347,9 @@ def _eyes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     replay.add_argument("--detections", type=Path, metavar="OUT.jsonl", help="write every analysed frame's detections")
     replay.add_argument("--picture", type=Path, metavar="OUT.png", help="draw what it saw, and why, in one picture")
     replay.add_argument("--video", type=Path, metavar="OUT.mp4", help="draw it on every picture it looked at")
+    replay.add_argument(
+        "--at", metavar="TIME", help="when the file begins, as 2026-12-24T16:30:00+07:00: for schedules"
+    )
     replay.add_argument("--every-frame", action="store_true", help="run the detector on every frame, scores from 0.1")
     replay.set_defaults(run=_replay)
 
@@ -361,6 +417,11 @@ def _sites(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     revoke.add_argument("node", nargs="?", metavar="NODE", help="all that this post has")
     revoke.add_argument("--serial", metavar="N", help="one certificate, by its serial number in hexadecimal")
     revoke.add_argument("--reason", default="", metavar="TEXT", help="why; it stays in the register")
+    kick = action("kick", "end the session of a revoked post at its brokers, once they have read the new CRL")
+    kick.add_argument("node", metavar="NODE")
+    kick.add_argument("--stay-s", type=float, default=15.0, metavar="S", help="watch so long whether it comes back")
+    renew = action("renew", "new certificates for broker and station, when half of their life is over")
+    renew.add_argument("--now", action="store_true", help="also before")
 
 
 def _provision_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -536,6 +597,7 @@ def _replay_settings(config: Path | None) -> ReplaySettings:
 
 def _replay(args: argparse.Namespace) -> int:
     from agent.clock import Usage
+    from agent.desk import moment
     from agent.replay import replay
 
     return replay(
@@ -546,6 +608,7 @@ def _replay(args: argparse.Namespace) -> int:
         every_frame=args.every_frame,
         picture=args.picture,
         video=args.video,
+        utc_ns=None if args.at is None else moment("replay", "--at", args.at),
         usage=Usage(),
     )
 
@@ -562,6 +625,12 @@ def _selftest(args: argparse.Namespace) -> int:
     return run_selftest(args.config, print)
 
 
+def _setup_page(args: argparse.Namespace) -> int:
+    from agent.setup_page.command import setup_page
+
+    return setup_page(args.config, minutes=args.minutes, off=args.off, ask_only=args.status, out=print)
+
+
 def _zones(args: argparse.Namespace) -> int:
     from agent.zones_page.command import zones
 
@@ -576,9 +645,17 @@ def _zones(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from agent.doctor.desk import doctor
+    if args.node is None:
+        from agent.doctor.desk import doctor
 
-    return doctor(args.config, as_json=args.json, out=print)
+        return doctor(args.config or NODE_CONFIG, as_json=args.json, out=print)
+    from agent import remote
+    from agent.clock import SystemClock
+    from agent.config import load
+    from agent.station.main import StationSettings
+
+    settings = load(args.config or STATION_CONFIG, StationSettings)
+    return remote.doctor(settings, args.node, wait_s=args.wait_s, as_json=args.json, clock=SystemClock(), out=_line)
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -713,17 +790,19 @@ def _watch(args: argparse.Namespace) -> int:
 
     reader = Reader(Path(load(args.config, StationSettings).station.data))
     reader.open()
-    watcher = Watcher(reader, as_json=args.json)
-    if not args.all:
-        watcher.from_now()
-    follow(watcher, say=lambda line: print(line, flush=True), stop=_stop_on_signals(), clock=SystemClock())
+    try:
+        watcher = Watcher(reader, as_json=args.json)
+        if not args.all:
+            watcher.from_now()
+        follow(watcher, say=lambda line: print(line, flush=True), stop=_stop_on_signals(), clock=SystemClock())
+    finally:
+        reader.close()
     return 0
 
 
 def _verdict(args: argparse.Namespace) -> int:
-    import getpass
-
     from agent.config import load
+    from agent.login import login
     from agent.station.main import StationSettings
     from agent.station.order import order
     from agent.verdicts import read
@@ -732,7 +811,7 @@ def _verdict(args: argparse.Namespace) -> int:
         "incident": args.incident,
         "verdict": args.verdict,
         "reason": args.reason,
-        "by": args.by or getpass.getuser(),
+        "by": args.by or login(),
     }
     try:
         read(asked | {"id": "-"}, asker="", made_utc_ns=0)  # what the node would refuse is not sent to it
@@ -767,7 +846,7 @@ def _model(args: argparse.Namespace) -> int:
     return modelbench.trial(settings, args.picture, as_json=args.json, out=print)
 
 
-def _site(args: argparse.Namespace) -> int:
+def _site(args: argparse.Namespace) -> int:  # noqa: PLR0911  (one return for each action)
     from agent.clock import SystemClock
     from agent.site import commands
 
@@ -783,6 +862,12 @@ def _site(args: argparse.Namespace) -> int:
             return commands.back_up(root, output=args.output, passphrase_file=args.passphrase_file, out=print)
         case "restore":
             return commands.restore(root, source=args.source, passphrase_file=args.passphrase_file, out=print)
+        case "renew":
+            return commands.renew(root, every=args.now, clock=clock, out=print)
+        case "kick":
+            from agent.site.kick import kick
+
+            return kick(root, args.node, stay_s=args.stay_s, clock=clock, out=print)
     return commands.revoke(root, node=args.node, serial=args.serial, reason=args.reason, clock=clock, out=print)
 
 

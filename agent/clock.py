@@ -113,12 +113,13 @@ class Usage:
 class MediaClock:
     """A clock that media drives: replay sets it to the time of each frame. Waiting is free and moves nothing.
 
-    Deterministic: the boot id is fixed and UTC starts at `utc_ns` (the Unix epoch unless told otherwise).
+    Deterministic: the boot id is fixed and UTC starts at `utc_ns`; without it at the Unix epoch, and nobody vouches.
     """
 
-    def __init__(self, *, utc_ns: int = 0) -> None:
+    def __init__(self, *, utc_ns: int | None = None) -> None:
         self._now_ns = 0
-        self._utc_ns = utc_ns
+        self._utc_ns = utc_ns or 0
+        self._unc_ns = None if utc_ns is None else 0
 
     @property
     def boot_id(self) -> str:
@@ -132,7 +133,7 @@ class MediaClock:
         self._now_ns = max(self._now_ns, boot_ns)
 
     def utc(self) -> UtcReading:
-        return UtcReading(self._utc_ns + self._now_ns, None, "media")
+        return UtcReading(self._utc_ns + self._now_ns, self._unc_ns, "media")
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:  # noqa: ARG002
         return event.is_set()

@@ -21,7 +21,6 @@ from agent.errors import ConfigError
 
 Id = Annotated[str, Meta(pattern="^[a-z0-9-]{1,32}$")]
 Unit = Annotated[float, Meta(ge=0, le=1)]
-Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 Pin = Annotated[int, Meta(ge=0, le=27)]
 ENTRIES_MAX = 32  # zones, lines, schedules, rules, masks: of each
@@ -55,7 +54,7 @@ class CameraSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     loop: bool = False  # a file starts again at its end
     paced: bool = True  # a file is played at its own speed
     stall_s: Annotated[float, Meta(ge=1, le=60)] = 4.0  # no frame for so long means that the camera is lost
-    masks: Masks = ()  # privacy: polygons, 0..1, blackened before encoding
+    privacy_masks: Masks = ()  # privacy: polygons, 0..1, blackened before encoding
 
 
 class DetectorSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -222,6 +221,7 @@ class PanelSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
     debounce_ms: Annotated[int, Meta(ge=1, le=1000)] = 50
     privacy_s_max: Annotated[float, Meta(ge=1, le=86_400)] = 900.0  # privacy ends by itself, whoever asked for it
     siren_s_max: Annotated[float, Meta(gt=0, le=600)] = 60.0
+    signals_during: Annotated[tuple[Id, ...], Meta(max_length=32)] = ()  # schedules; headquarters' siren, lamp: no else
 
 
 class HealthSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -238,6 +238,17 @@ class ReleaseSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields
     gate_s: Annotated[float, Meta(ge=30, le=3600)] = 300.0  # frames and storage within so long, or it is rolled back
     network_s: Annotated[float, Meta(ge=30, le=86_400)] = 900.0  # a broker within so long
     download_mb_max: Annotated[int, Meta(ge=1, le=1024)] = 400
+
+
+class SetupPageSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[setup_page]: the page that a technician at the post sees while he installs it."""
+
+    code: Annotated[str, Meta(pattern="^([A-HJ-NP-Z2-9]{5}-?[A-HJ-NP-Z2-9]{5})?$")] = ""  # empty: there is no page
+    addresses: Annotated[tuple[str, ...], Meta(max_length=4)] = ("10.42.77.1/24", "10.12.194.1/28")
+    port: Annotated[int, Meta(ge=1024, le=65_535)] = 8080
+    page_minutes_max: Annotated[float, Meta(gt=0, le=240)] = 30.0
+    hold_s: Annotated[float, Meta(ge=3, le=50)] = 10.0  # the bell, while the box is open, switches the page on
+    request_file: str = "/boot/firmware/node/setup-page.txt"  # each new content of it does so once
 
 
 class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -257,6 +268,7 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     panel: PanelSettings = PanelSettings()
     health: HealthSettings = HealthSettings()
     release: ReleaseSettings = ReleaseSettings()
+    setup_page: SetupPageSettings = SetupPageSettings()
 
 
 S = TypeVar("S", bound=Settings)

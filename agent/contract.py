@@ -45,8 +45,12 @@ CHANNELS = (
     Channel("ack", "ack", wire.Receipt, False, 1, False, "The station has committed events."),
     Channel("cmd", "cmd/{verb}", wire.Command, False, 1, False, "The station asks for something."),
     Channel("reply", "reply/{id}", wire.Reply, True, 1, False, "What became of a command."),
+    Channel("desired", "config/desired", wire.Desired, False, 1, True, "The settings that a node is to have."),
+    Channel("reported", "config/reported", wire.SettingsState, True, 1, True, "The settings that it has, and why."),
     Channel("enrol", "enrol", wire.Enrol, True, 1, False, "A new card asks for its certificate, as its claim."),
     Channel("enrolled", "enrolled", wire.Enrolled, False, 1, False, "The certificate, or why there is none."),
+    Channel("renew", "renew", wire.Renew, True, 1, False, "A node asks for its next certificate."),
+    Channel("renewed", "renewed", wire.Renewed, False, 1, False, "The next certificate, or why there is none."),
 )
 _PARAMETERS = {
     "site": "the site, [a-z0-9-]{1,32}",

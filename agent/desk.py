@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from agent.evidence import records
 from agent.evidence.seal import private_key
 from agent.folder import DataLock, InUse
 from agent.local import Snapshot, catalog_of, journal_extraction, order
+from agent.login import login
 from agent.recording.account import Account, account, as_dict, hold_dict, stretch_dict, table
 from agent.recording.coverage import Now
 from agent.recording.footage import Extraction, NoFootage, extract, unsealed
@@ -51,7 +51,11 @@ def footage(
     disk = PosixDisk(folder)
     catalog = catalog_of(folder, clock)
     told = records.body(
-        what="clip", who=_who(), start_utc_ns=start_ns, end_utc_ns=end_ns, output=str(output.absolute())[:300]
+        what="clip",
+        who=f"{login()} (uid {os.getuid()})",
+        start_utc_ns=start_ns,
+        end_utc_ns=end_ns,
+        output=str(output.absolute())[:300],
     )
     journal_extraction(folder, clock, told)  # before the first byte: what fails afterwards was tried
     try:
@@ -78,15 +82,6 @@ def check_output(command: str, output: Path, folder: Path) -> None:
         raise ConfigError(f"{command}: {output} is a device, a pipe or a link; name a file of its own")
     if output.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(f"{command}: {output} lies in the node's own data folder {folder}; choose a place outside it")
-
-
-def _who() -> str:
-    """The account that asks, as far as the machine can tell."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):
-        name = "?"
-    return f"{name[:60]} (uid {os.getuid()})"
 
 
 def asked_at(clock: Clock, catalog: Snapshot) -> Now:
@@ -159,7 +154,7 @@ def hold(config: Config, verb: str, args: dict[str, Any], *, as_json: bool, out:
     folder = Path(config.node.data)
     clock = SystemClock()
     require_store(folder)
-    args = args | {"by": f"{_who()}, at the post"}
+    args = args | {"by": f"{login()} (uid {os.getuid()}), at the post"}
     try:
         lock = DataLock(folder).take(clock)
     except InUse:

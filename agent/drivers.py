@@ -6,15 +6,19 @@ Each import stands in its branch, so that a node loads only the libraries of the
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 from agent.assets import Assets, default_cache
 from agent.camera import Camera
 from agent.camera.vigilance import Attention
 from agent.clock import Clock
-from agent.config import CameraSettings, DetectorSettings, PanelSettings, UplinkSettings
+from agent.config import CameraSettings, Config, DetectorSettings, PanelSettings, TlsSettings, UplinkSettings
+from agent.disk import PosixDisk
 from agent.errors import ConfigError
 from agent.panel import Panel
+from agent.renewal import Renewal
 from agent.uplink import Transport
 from agent.vision.detector import Detector
 
@@ -37,7 +41,7 @@ def make_camera(
             bitrate_kbps=settings.bitrate_kbps,
             analysis_fps=analysis_fps,
             luma_px=luma_px,
-            masks=settings.masks,
+            masks=settings.privacy_masks,
         )
     if not settings.url:
         raise ConfigError("camera.url: missing; the stream driver needs rtsp://..., /dev/video0 or a file")
@@ -48,7 +52,7 @@ def make_camera(
         clock=clock,
         analysis_fps=analysis_fps,
         luma_px=luma_px,
-        masks=settings.masks,
+        masks=settings.privacy_masks,
         paced=settings.paced,
         loop=settings.loop,
         stall_s=settings.stall_s,
@@ -100,9 +104,28 @@ def make_panel(settings: PanelSettings, clock: Clock) -> Panel:
     return GpioPanel(settings, clock=clock)
 
 
-def make_transport(settings: UplinkSettings, clock: Clock) -> Transport:
-    """The MQTT client. Connects to nothing."""
+def make_renewal(config: Config, clock: Clock, rng: random.Random) -> Renewal | None:
+    """What renews the node's certificate; None where it is not the node's own to write. Raises ConfigError."""
+    tls = config.uplink.tls
+    folder = Path(tls.cert).parent if tls is not None else Path()
+    if (
+        tls is None
+        or not (tls.cert and tls.key)
+        or {Path(tls.ca).parent, Path(tls.key).parent} != {folder}
+        or not os.access(folder, os.W_OK)
+    ):
+        return None
+    disk = PosixDisk(folder)
+    return Renewal(disk=disk, clock=clock, rng=rng, site=config.node.site, node=config.node.id, tls=tls)
+
+
+def make_transport(
+    settings: UplinkSettings, clock: Clock, choose: Callable[[], TlsSettings] | None = None
+) -> Transport:
+    """The MQTT client. Connects to nothing. `choose`: which certificate each connection shows."""
     from agent.uplink.mqtt import Credentials, PahoTransport
 
-    credentials = Credentials(username=settings.username, password_file=settings.password_file, tls=settings.tls)
+    credentials = Credentials(
+        username=settings.username, password_file=settings.password_file, tls=settings.tls, choose=choose
+    )
     return PahoTransport(clock=clock, credentials=credentials, keepalive_s=settings.keepalive_s)

@@ -10,7 +10,6 @@ certificate for it, and what is removed already stays so. The private key never 
 from __future__ import annotations
 
 import base64
-import hashlib
 import logging
 import random
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from agent.clock import Clock
 from agent.config import Id, Settings
 from agent.disk import Disk
 from agent.errors import ConfigError, Corrupt, Transient
+from agent.renewal import NEXT_CERT, NEXT_KEY
 from agent.site import authority
 from agent.types import NS
 from agent.uplink import Broker, Connected, Disconnected, Hello, Received, Refused, Transport
@@ -138,9 +138,14 @@ class Enrolment:
     # -- the card -----------------------------------------------------------------------------------------------------
 
     def _finished(self) -> bool:
-        """Whether the card has its certificate, whole and fitting."""
+        """Whether the card has its certificate, whole and fitting, and no claim that was made after it.
+
+        Such a claim is a person's wish that the post enrols anew: its certificate ended in the dark, or was revoked.
+        """
         cert, key = self._read(CERT), self._load_key()
-        return cert is not None and key is not None and not self._misfit(cert, key)
+        if cert is None or key is None or self._misfit(cert, key):
+            return False
+        return not self._claim or not authority.newer(self._read(CLAIM_CERT) or b"", cert)
 
     def _misfit(self, cert: bytes, key: ec.EllipticCurvePrivateKey) -> str:
         ca = self._read(CA)
@@ -150,7 +155,7 @@ class Enrolment:
 
     def _forget(self) -> None:
         """Removes the claim: its key first, for that is what a thief could use."""
-        for name in (CLAIM_KEY, CLAIM_CERT, CLAIM_FILE, REFUSED_FILE):
+        for name in (CLAIM_KEY, CLAIM_CERT, CLAIM_FILE, REFUSED_FILE, NEXT_KEY, NEXT_CERT):
             self._disk.unlink(name)
         self.done = True
 
@@ -224,7 +229,7 @@ class Enrolment:
         if answer.state == "failed":
             log.warning("the station could not: %s; asked again in a while", answer.detail)
             return
-        if self._key is None or answer.key != hashlib.sha256(authority.public_der(self._key.public_key())).hexdigest():
+        if self._key is None or answer.key != authority.key_digest(self._key.public_key()):
             log.warning("a certificate for another key: somebody else uses %s", self._claim)
             return
         wrong = self._misfit(answer.cert.encode(), self._key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from agent.evidence.seal import private_key
 from agent.evidence.worker import LedgerWorker
 from agent.folder import DataLock, InUse
 from agent.local import catalog_of, note_extraction, order
+from agent.login import login
 from agent.recording.account import table
 from agent.recording.footage import NoFootage
 from agent.store import store as stores
@@ -127,7 +127,7 @@ def export_package(
     request = Request(
         moment("export", "--from", start),
         moment("export", "--to", end),
-        checked_text("--who", who or _user(), WHO_CHARS_MAX),
+        checked_text("--who", who or login(), WHO_CHARS_MAX),
         checked_text("--reason", reason, REASON_CHARS_MAX),
     )
     folder = Path(config.node.data)
@@ -167,7 +167,7 @@ def open_sealed(
         sealed=package,
         key=private_key(key),
         output=output,
-        who=checked_text("--who", who or _user(), WHO_CHARS_MAX),
+        who=checked_text("--who", who or login(), WHO_CHARS_MAX),
         clock=SystemClock(),
         signer=None if sign is None else keys.private_key(sign),
     )
@@ -223,7 +223,7 @@ def rotate_key(config: Config, *, reason: str, as_json: bool, out: Callable[[str
     """
     folder = _folder(config)
     disk, clock = PosixDisk(folder), SystemClock()
-    asked = {"reason": checked_text("--reason", reason, rotation.REASON_CHARS_MAX), "by": _user()}
+    asked = {"reason": checked_text("--reason", reason, rotation.REASON_CHARS_MAX), "by": login()}
     waiting = _Waiting(clock)
     try:
         DataLock(folder).take(clock).release()
@@ -251,13 +251,6 @@ def _mark(config: Config, clock: Clock) -> Mark | None:
     if not c2pa.available():
         return None
     return c2pa.marker(node=f"{config.node.site}/{config.node.id}", agent=__version__, utc_ns=clock.utc().utc_ns)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
 
 
 def _camera(config: Config) -> str:

@@ -5,7 +5,6 @@ The station alone writes to its database. So what is asked goes through its queu
 
 from __future__ import annotations
 
-import getpass
 import json
 import threading
 from collections import Counter
@@ -18,6 +17,7 @@ import msgspec
 from agent.clock import Clock, rfc3339, uuid7_maker
 from agent.config import load
 from agent.errors import ConfigError
+from agent.login import login
 from agent.remote import Announced
 from agent.station import rings
 from agent.station.main import StationSettings
@@ -57,14 +57,14 @@ def start(
         sha256=bundle.sha256,
         rings=wanted,
         rules=rules,
-        by=_who(),
+        by=login(),
     )
     return _ask(settings, "start", asked, clock=clock, as_json=as_json, out=out)
 
 
 def act(settings: StationSettings, verb: str, *, clock: Clock, as_json: bool, out: Out) -> int:
     """pause, resume, stop. Raises ConfigError with why not, Transient."""
-    return _ask(settings, verb, rings.Act(by=_who()), clock=clock, as_json=as_json, out=out)
+    return _ask(settings, verb, rings.Act(by=login()), clock=clock, as_json=as_json, out=out)
 
 
 def _ask(settings: StationSettings, verb: str, body: msgspec.Struct, *, clock: Clock, as_json: bool, out: Out) -> int:
@@ -134,10 +134,3 @@ def _words(began_ns: int, now: Rollout, steps: list[tuple[int, str]], states: di
     lines += [f"  {post.node}: {post.why}{' (excused)' if post.excused else ''}" for post in failed[:FAILED_SHOWN_MAX]]
     lines += [f"  ... and {len(failed) - FAILED_SHOWN_MAX} more"] * (len(failed) > FAILED_SHOWN_MAX)
     return "\n".join([*lines, *(f"  {rfc3339(utc_ns)} {text}" for utc_ns, text in steps)])
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()[:100]
-    except (KeyError, OSError):
-        return "?"

@@ -14,8 +14,6 @@ from agent.clock import Clock
 from agent.errors import ConfigError
 
 LOCK_NAME = "agent.lock"
-PATIENCE_S = 3.0
-"""How long a starting node waits: a `wardpost footage` holds the lock while it reads the index."""
 _POLL_S = 0.1
 
 
@@ -31,7 +29,7 @@ class DataLock:
         self._fd = -1
 
     def take(self, clock: Clock, *, patience_s: float = 0.0) -> DataLock:
-        """Takes the lock, waiting at most `patience_s`.
+        """Takes the lock, waiting at most `patience_s`: a `wardpost footage` holds it while it reads the index.
 
         Raises InUse naming the holder's process, or ConfigError when the folder cannot be used at all.
         """

@@ -10,15 +10,16 @@ from __future__ import annotations
 import logging
 import os
 import random
+import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent import __version__, audit, boot, drivers, logs
+from agent import __version__, audit, boot, drivers, logs, wire
 from agent.camera import Camera
 from agent.camera.vigilance import Attention
 from agent.camera.worker import CameraWorker
@@ -38,7 +39,8 @@ from agent.health import HealthWorker, Heartbeats
 from agent.local import LocalWorker
 from agent.machine import Machine, power_words
 from agent.notify import Notifier
-from agent.panel import Panel
+from agent.panel import Output, Panel
+from agent.panel.signals import SignalDesk, hours
 from agent.panel.worker import PanelWorker
 from agent.privacy import PrivacyWorker
 from agent.recording.holds import HoldDesk
@@ -51,15 +53,22 @@ from agent.release import tree
 from agent.release.download import Https, Stick
 from agent.release.plan import Limits as ReleaseLimits
 from agent.release.settings_desk import SettingsDesk, at_start
+from agent.release.settings_errand import SettingsErrand
 from agent.release.slots import Slots
 from agent.release.worker import Eyes, ReleaseWorker, notice, running_slot
+from agent.renewal import Renewal
 from agent.reporter import Reporter
+from agent.setup_page.desk import SetupDesk
+from agent.setup_page.drawing import drawing_desk
+from agent.setup_page.server import listen
+from agent.setup_page.view import LiveView
+from agent.setup_page.worker import PageWorker, request_reader
 from agent.state import NodeState, verbs
 from agent.store.store import Origin, Store, ignore_step
 from agent.supervisor import Limits, Supervisor
-from agent.types import Event, Frame, NewId
+from agent.types import Box, Detection, Event, Frame, NewId
 from agent.uplink import Transport, parse_broker
-from agent.uplink.commands import load_key
+from agent.uplink.commands import believe, load_key
 from agent.uplink.worker import UplinkWorker
 from agent.verdicts import VerdictDesk
 from agent.vision.detector import Detector
@@ -67,8 +76,9 @@ from agent.vision.faults import refuse
 from agent.vision.schedule import Calendar
 from agent.vision.snapshot import Snapshots
 from agent.vision.tamper import ViewWatch
+from agent.vision.tracker import Track
 from agent.vision.view_shelf import ViewShelf
-from agent.vision.worker import VisionWorker
+from agent.vision.worker import Seen, VisionWorker
 from agent.worker import Inbox, WhenFull, Worker
 
 GB = 1_000_000_000
@@ -92,6 +102,8 @@ class World:
     stopwatch_ns: Callable[[], int]
     crash_point: Callable[[str], None] = ignore_step
     revision: int = 0  # of the settings, where they came from afar
+    config_path: Path | None = None  # of the settings on the system; None: there is no such file
+    renewal: Renewal | None = None  # None: its certificate is somebody else's care
     slots: Slots | None = None  # None: this agent was not installed by releases
     attend: Callable[[int], None] | None = None  # asks the camera for every picture until then; None: it gives them all
     wait_s_max: float = 1.0  # how long a worker may block in a step; 0 where the simulator owns the time
@@ -115,8 +127,8 @@ def run(config_path: Path) -> int:
     disk = PosixDisk(Path(config.node.data))
     clock = SystemClock()
     with DataLock(Path(config.node.data)).take(clock, patience_s=5.0):
-        config, revision = at_start(config, disk, log.warning)
-        node = build(config, replace(real_world(config, disk, clock), revision=revision))
+        config, revision = at_start(config, disk, clock, log.warning)
+        node = build(config, replace(real_world(config, disk, clock), revision=revision, config_path=config_path))
         machine = Machine()
         supervisor = Supervisor(
             node.workers,
@@ -124,6 +136,7 @@ def run(config_path: Path) -> int:
             notify=Notifier.from_environment(os.environ),
             limits=Limits(),
             rss_bytes=machine.rss_bytes,
+            on_network=frozenset({"uplink", "release"} | ({"camera"} if "://" in config.camera.url else set())),
         )
         for name, tell in node.wakers.items():
             tell(supervisor.waker(name))
@@ -141,7 +154,8 @@ def run(config_path: Path) -> int:
 
 def real_world(config: Config, disk: Disk, clock: Clock) -> World:
     """The machine's own camera, model, pins and network, by the settings. Opens none of them."""
-    attention = Attention()
+    attention, rng = Attention(), random.Random()  # noqa: S311  (jitter)
+    renewal = drivers.make_renewal(config, clock, rng)
     return World(
         clock=clock,
         disk=disk,
@@ -155,12 +169,23 @@ def real_world(config: Config, disk: Disk, clock: Clock) -> World:
         attend=attention.hold,
         detector=drivers.make_detector(config.vision.detector),
         panel=drivers.make_panel(config.panel, clock),
-        transport=drivers.make_transport(config.uplink, clock),
+        transport=drivers.make_transport(config.uplink, clock, None if renewal is None else renewal.choose),
+        renewal=renewal,
         slots=_slots(config, disk),
         machine=Machine(),
-        rng=random.Random(),  # noqa: S311  (jitter)
+        rng=rng,
         stopwatch_ns=Usage().cpu_ns,
     )
+
+
+def both(first: Seen, second: Seen) -> Seen:
+    """Shows vision's work to two observers."""
+
+    def seen(frame: Frame, motion: list[Box], found: list[Detection], tracks: Sequence[Track]) -> None:
+        first(frame, motion, found, tracks)
+        second(frame, motion, found, tracks)
+
+    return seen
 
 
 def _slots(config: Config, disk: Disk) -> Slots | None:
@@ -203,7 +228,7 @@ def build(config: Config, world: World) -> Node:
     reporter(
         [
             *boot.end_left_open(store, clock),
-            *boot.notices(before, found, damage, clock, new_id, ledger=torn),
+            *boot.notices(before, found, damage, clock, new_id, ledger=torn, forced=boot.forced_reboots(disk)),
         ]
     )
 
@@ -255,7 +280,7 @@ def build(config: Config, world: World) -> Node:
         read_s=min(0.5, world.wait_s_max),
         idle_s=0.0 if world.wait_s_max else 0.05,
     )
-    snapshots = Snapshots()
+    snapshots, view = Snapshots(), LiveView(boot_ns=clock.boot_ns, attend=world.attend)
     vision = VisionWorker(
         frames=frames,
         settings=config.vision,
@@ -277,7 +302,7 @@ def build(config: Config, world: World) -> Node:
             # Footage that only the station may read leaves no picture of the place on the card either.
             shelf=None if station else ViewShelf(disk),
         ),
-        seen=snapshots.seen,
+        seen=both(snapshots.seen, view.seen),
     )
     state = NodeState(
         camera_name=world.camera.name,
@@ -307,6 +332,7 @@ def build(config: Config, world: World) -> Node:
         state=state.post,
         siren_s_max=config.panel.siren_s_max,
         privacy=privacy.switch,
+        edges=lambda edge: page.edge(edge),  # noqa: PLW0108  (made after this)
     )
     heartbeat = Heartbeats(
         node=config.node.id, session=store.session, clock=clock, machine=world.machine, probes=state.probes()
@@ -316,6 +342,7 @@ def build(config: Config, world: World) -> Node:
         clock=clock,
         running=config,
         revision=world.revision,
+        believe=partial(believe, site=config.node.site, node=config.node.id, key=load_key(config.uplink.command_key)),
         station=lambda: uplink.broker is not None and not uplink.station_silent,
         frames=lambda: camera.stats.up and camera.stats.newest_ns is not None,
         busy=lambda: release.on_trial,
@@ -341,7 +368,7 @@ def build(config: Config, world: World) -> Node:
         reply=lambda reply: uplink.tell(reply),  # noqa: PLW0108  (made after this)
         also=settings_desk.watch,
     )
-    state.release, state.settings = release.reported, settings_desk.told
+    state.release, state.settings = release.reported, settings_desk.reported
     doctor = DoctorDesk(
         RunningPost(
             config=config,
@@ -377,12 +404,55 @@ def build(config: Config, world: World) -> Node:
             privacy=privacy,
             verdicts=VerdictDesk(keep=store.add_verdict, utc_ns=lambda: clock.utc().utc_ns),
             update=release.update,
-            configure=settings_desk.take,
             doctor=doctor.examine,
+            signal=SignalDesk(
+                outputs={"siren": panel.siren, "lamp": panel.lamp},
+                privacy_left_s=lambda: privacy.left_s,
+                allowed=hours(
+                    config.panel.signals_during, calendar=config.calendar, schedules=config.schedules, utc=clock.utc
+                ),
+                note=partial(store.note, RecordKind.SIGNAL, urgent=True),
+            ).signal,
         ),
         wait_s_max=world.wait_s_max,
         ledger_key=lambda: chain.key.public.hex(),  # noqa: PLW0108  (of the key in force by then: it may change)
         ledger_receipt=ledger.receipt,
+        errands=(
+            SettingsErrand(wire.Topics(config.node.site, config.node.id), settings_desk),
+            *(() if world.renewal is None else (world.renewal,)),
+        ),
+    )
+    if world.renewal is not None:
+        world.renewal.tell = lambda text: report_one(notice(text, incident=new_id(), boot_ns=clock.boot_ns()))
+
+    page: PageWorker = PageWorker(
+        settings=config.setup_page,
+        clock=clock,
+        disk=disk,
+        note=partial(store.note, RecordKind.PAGE, urgent=True),
+        tell=lambda text: report_one(notice(text, incident=new_id(), boot_ns=clock.boot_ns())),
+        request=request_reader(config.setup_page.request_file),
+        nonce=lambda: secrets.token_bytes(16),
+        serve=partial(listen, lambda: setup, port=config.setup_page.port, boot_ns=clock.boot_ns),
+        shown=lambda: view.shown,
+    )
+    setup: SetupDesk = SetupDesk(
+        page=page,
+        view=view,
+        clock=clock,
+        about={"node": f"{config.node.site}/{config.node.id}", "place": config.node.place},
+        status=state.status,
+        examine=doctor.examine,
+        free_bytes=disk.free_bytes,
+        wired=world.panel.has,
+        outputs={Output.SIREN: panel.siren, Output.LAMP: panel.lamp, Output.LED: panel.identify},
+        zones=partial(
+            drawing_desk,
+            base=world.config_path,
+            disk=disk,
+            clock=clock,
+            draw=partial(settings_desk.draw, by="the local page"),
+        ),
     )
     ledger.handed_over = uplink.notify
     state.uplink = uplink
@@ -423,16 +493,18 @@ def build(config: Config, world: World) -> Node:
             "report": report_audit,
             "releases": release.local,
             "doctor": doctor.examine,
+            "setup-page": page.order,
         },
         wait_s=min(0.5, world.wait_s_max),
     )
     return Node(
         store=store,
-        workers=(privacy, panel, health, local, uplink, ledger, retention, release, recorder, vision, camera),
+        workers=(privacy, panel, health, local, uplink, ledger, retention, release, page, recorder, vision, camera),
         state=state,
         ledger=ledger,
         wakers={
             "ledger": ledger.set_wake,
+            "page": lambda wake: setattr(page, "wake", wake),
             "panel": panel.set_wake,
             "privacy": lambda wake: setattr(privacy, "wake", wake),
             "recorder": recorder.set_wake,

@@ -1,4 +1,4 @@
-"""`wardpost update` and `wardpost configure`: at the station, a signed command for nodes, and what they answer.
+"""`wardpost update`, `signal`, `doctor --node`: at the station, a signed command for nodes, and what they answer.
 
 The command is queued in the station's folder, like a hold; the running station sends it, now or when a dark node is
 back. So this needs no connection of its own, and ending it takes nothing back.
@@ -16,23 +16,26 @@ from typing import Any, TypeVar
 
 from agent import wire
 from agent.clock import Clock, rfc3339, uuid7_maker
+from agent.doctor.rules import in_words
 from agent.errors import ConfigError, Corrupt, WardpostError
 from agent.evidence import keys
-from agent.overrides import with_values
+from agent.login import login
 from agent.release.bundle import BUNDLE_BYTES_MAX, NUMBER_MAX, verify
-from agent.release.settings import TEXT_BYTES_MAX
-from agent.release.settings_desk import parse
+from agent.station.last_heard import KINDS_OF_TROUBLE, LastHeard
 from agent.station.main import StationSettings
 from agent.station.order import check_node, queue
 from agent.station.orders import Order, OrderBook
+from agent.station.signing import Signer
 from agent.station.store import Reader
 from agent.types import NS
-from agent.vision.faults import refuse
 
 POLL_S = 0.5
 NODES_MAX = 1000
-CONFIG_ORDERS_MAX = 1000
-"""So many of a node's orders are searched for the settings it reports."""
+NOW_LIFE_S = 60.0
+SIGNAL_S_MAX = 3600.0
+REASON_CHARS_MAX = 100
+EVENTS_SHOWN_MAX = 5
+HEARD = ("online", "late")
 
 Out = Callable[[str], None]
 T = TypeVar("T")
@@ -117,90 +120,106 @@ def update(
     return _send(settings, "update", dict.fromkeys(nodes, bundle.args()), wait_s, as_json, clock, out)
 
 
-def configure(
+# -- for now, or not at all ------------------------------------------------------------------------------------------
+
+
+def doctor(settings: StationSettings, node: str, *, wait_s: float, as_json: bool, clock: Clock, out: Out) -> int:
+    """What the post says is wrong with it, as it would on the spot; of a dark one, what is known here.
+
+    Returns 0 when nothing is wrong, else 1. Blocks for `wait_s` at most. Raises ConfigError, Transient.
+    """
+    reply = ask_now(settings, node, "doctor", {}, wait_s=wait_s, clock=clock)
+    if reply is not None and reply.state == "done" and isinstance(reply.result.get("diagnoses"), list):
+        out(json.dumps(reply.result, indent=2) if as_json else in_words(reply.result))
+        return 0 if reply.result.get("well") else 1
+    dark = last_heard(settings, node, clock=clock)
+    no = "did not answer" if reply is None else f"{reply.state}: {reply.detail}"
+    if as_json:
+        out(json.dumps({"node": node, "well": None, "answer": no, **dark.as_dict()}, indent=2))
+    else:
+        out("\n".join([f"{node}: {no}", *dark.words()]))
+    return 1
+
+
+def signal(
     settings: StationSettings,
     node: str,
+    output: str,
+    seconds: float,
     *,
-    file: Path | None,
-    values: Sequence[str],
-    revision: int | None,
+    reason: str,
+    by: str,
     wait_s: float,
     as_json: bool,
     clock: Clock,
     out: Out,
 ) -> int:
-    """Queues `config` for one node and tells what it answers. Raises ConfigError, Transient.
+    """Sounds the siren or lights the lamp of a post that is heard, for `seconds`; 0 ends it. Raises ConfigError.
 
-    Without `file`, `values` are set in the settings that the node reports, as far as this station knows their text.
+    Returns 0 when the post says that it does. Blocks for `wait_s` at most.
+    """
+    if not 0 <= seconds <= SIGNAL_S_MAX:
+        raise ConfigError(f"signal: {seconds:g} s; 0 to {SIGNAL_S_MAX:.0f}, and 0 ends it")
+    if seconds and not reason.strip():
+        raise ConfigError("signal: give --reason; it goes on the post's ledger with your name")
+    if len(reason) > REASON_CHARS_MAX or len(by) > REASON_CHARS_MAX:
+        raise ConfigError(f"signal: --reason and --by: {REASON_CHARS_MAX} characters at most")
+    args = {"seconds": seconds, "reason": reason.strip(), "by": by.strip() or login()}
+    reply = ask_now(settings, node, output, args, wait_s=wait_s, clock=clock)
+    if reply is not None:
+        said = f"{reply.state}: {reply.result.get('summary') or reply.detail}"
+    else:
+        said = "\n".join(["no answer, and it is not asked again", *last_heard(settings, node, clock=clock).words()])
+    if as_json:
+        answer = None if reply is None else {"state": reply.state, "detail": reply.detail, "result": reply.result}
+        out(json.dumps({"node": node, "output": output, "args": args, "answer": answer}, indent=2))
+    else:
+        out(f"{node}: {said}")
+    return 0 if reply is not None and reply.state == "done" else 1
+
+
+def ask_now(
+    settings: StationSettings, node: str, verb: str, args: dict[str, Any], *, wait_s: float, clock: Clock
+) -> wire.Reply | None:
+    """The answer to something that is for now: signed, valid for a minute, sent once, and only while the node is heard.
+
+    None when there is none within `wait_s`, or the node is dark: it will not be done later either. Raises ConfigError.
     """
     check_node(settings, node)
-    if file is None and not values:
-        raise ConfigError("configure: give --file node.toml, or --set TABLE.KEY=VALUE, or both")
+    if states(settings).get(node, "") not in HEARD:
+        return None
+    command_id = uuid7_maker(clock)()
+    signer = Signer(site=settings.station.site, key=settings.station.command_key, days=NOW_LIFE_S / 86_400)
     book = OrderBook(Path(settings.station.data))
     book.open()
     try:
-        sent = [_config_args(one) for one in book.of(node, CONFIG_ORDERS_MAX) if one.verb == "config"]
+        signer.queue(book, node, verb, args, command_id=command_id, clock=clock)
+        until_ns = clock.boot_ns() + round(min(max(wait_s, 0.0), NOW_LIFE_S) * NS)
+        never = threading.Event()
+        while (one := book.find(command_id)) is not None and one.state == "waiting" and clock.boot_ns() < until_ns:
+            clock.wait(never, POLL_S)
+        if one is not None and one.state == "waiting":
+            book.withdraw(command_id, "nobody waits for it any more")
+        return (
+            None
+            if one is None or one.state == "waiting" or not one.answer
+            else wire.decode(one.answer.encode(), wire.Reply)
+        )
     finally:
         book.close()
-    reported = _reported(settings, node)
-    text = _text_of(file) if file is not None else _base(settings, node, reported, sent)
-    text = with_values(text, values)
-    _refuse(text, settings.station.site, node)
-    if revision is None:
-        known = [args["revision"] for args in sent if isinstance(args.get("revision"), int)]
-        revision = max([*known, reported.seen, reported.revision] if reported is not None else [*known, 0]) + 1
-    args = {"revision": revision, "toml": text}
-    return _send(settings, "config", {node: args}, wait_s, as_json, clock, out)
 
 
-def _refuse(text: str, site: str, node: str) -> None:
-    """What the node would refuse is not sent to it. Raises ConfigError."""
-    if len(text.encode()) > TEXT_BYTES_MAX:
-        raise ConfigError(f"configure: {len(text.encode())} bytes; {TEXT_BYTES_MAX >> 10} KiB at most")
-    found = parse(text)
-    refuse(found)
-    if (found.node.site, found.node.id) != (site, node):
-        raise ConfigError(f"configure: these are settings of {found.node.site}/{found.node.id}, not of {site}/{node}")
-
-
-def _text_of(file: Path) -> str:
+def last_heard(settings: StationSettings, node: str, *, clock: Clock) -> LastHeard:
+    """What this station knows of a node that does not answer. Raises Transient, ConfigError."""
+    reader = Reader(Path(settings.station.data))
+    reader.open()
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--file {file}: cannot be read: {error}") from None
-
-
-def _config_args(one: Order) -> dict[str, Any]:
-    try:
-        return wire.decode(one.payload, wire.Command).args
-    except Corrupt:
-        return {}
-
-
-def _reported(settings: StationSettings, node: str) -> wire.SettingsState | None:
-    """What the node last said of its settings; None when this station has never heard that."""
-    body = _heartbeats(settings).get(node)
-    try:
-        return None if body is None else wire.decode(body, wire.Heartbeat).settings
-    except Corrupt:
-        return None
-
-
-def _base(
-    settings: StationSettings, node: str, reported: wire.SettingsState | None, sent: Sequence[dict[str, Any]]
-) -> str:
-    """The text that is in force on the node. Raises ConfigError when it is not known here."""
-    if reported is None:
-        raise ConfigError(f"configure: {node} has never told which settings it has; give the whole file: --file")
-    if reported.revision:
-        found = next((args["toml"] for args in sent if args.get("revision") == reported.revision), None)
-        if not isinstance(found, str):
-            raise ConfigError(f"configure: {node} has revision {reported.revision}, not sent from here; give --file")
-        return found
-    kit = Path(settings.station.register) / "nodes" / node / "node.toml" if settings.station.register else None
-    if kit is None or not kit.is_file():
-        raise ConfigError(f"configure: {node} has the file of its card, which is not known here; give --file")
-    return _text_of(kit)
+        seen = next((one for one in reader.nodes() if one.node == node), None)
+        beat = reader.heartbeats().get(node)
+        told = reader.last_events(node, KINDS_OF_TROUBLE, EVENTS_SHOWN_MAX)
+    finally:
+        reader.close()
+    return LastHeard.of(node, seen, beat, told, utc_ns=clock.utc().utc_ns)
 
 
 # -- sending, and what comes back -------------------------------------------------------------------------------------
@@ -227,9 +246,6 @@ def _send(
         for node, args in asked.items():
             queue(book, settings, node, verb, args, command_id=ids[node], clock=clock)
         say = (lambda _line: None) if as_json else out
-        if verb == "config":
-            for node, args in asked.items():
-                say(f"{node}: revision {args['revision']} of its settings is queued")
         _follow(book, settings, ids, wait_s=wait_s, clock=clock, out=say)
         ended = {node: book.find(command_id) for node, command_id in ids.items()}
     finally:
@@ -259,12 +275,12 @@ def _follow(
                 out(f"{node}: {words}")
             if one.state == "waiting":
                 open_still.append(one)
-        states = _states(settings) if open_still else {}
-        if not any(states.get(one.node, "") in ("online", "late") for one in open_still) or clock.boot_ns() >= until_ns:
+        known = states(settings) if open_still else {}
+        if not any(known.get(one.node, "") in HEARD for one in open_still) or clock.boot_ns() >= until_ns:
             break
         clock.wait(never, POLL_S)
     for one in open_still:
-        out(f"{one.node}: {_queued_words(one, states.get(one.node, ''))}")
+        out(f"{one.node}: {_queued_words(one, known.get(one.node, ''))}")
 
 
 def answer_words(one: Order) -> str:
@@ -276,15 +292,13 @@ def answer_words(one: Order) -> str:
     except Corrupt:
         return one.state
     said = str(reply.result.get("summary") or reply.detail)
-    if one.verb == "config" and one.state == "done":
-        said = said or "taken on; it is tried now, and kept when the node gives frames and reaches its station with it"
     state = "accepted" if one.state == "waiting" else one.state
     return f"{state}: {said}" if said else state
 
 
 def _queued_words(one: Order, state: str) -> str:
     until = f"valid until {rfc3339(one.expires_utc_ns)}"
-    if state in ("online", "late"):
+    if state in HEARD:
         if one.answer:
             return f"goes on; {until}. `wardpost hold --node {one.node} --list` tells what has become of it"
         return f"no answer yet, sent {one.sent} times; is `wardpost station` running? It stays queued, {until}"
@@ -293,14 +307,13 @@ def _queued_words(one: Order, state: str) -> str:
 
 
 def _row(node: str, one: Order, args: dict[str, Any]) -> dict[str, Any]:
-    shown = {name: value for name, value in args.items() if name != "toml"}
     answer = json.loads(one.answer) if one.answer else None
     expires = rfc3339(one.expires_utc_ns)
     return {
         "id": one.id,
         "node": node,
         "verb": one.verb,
-        "args": shown,
+        "args": args,
         "state": one.state,
         "sent": one.sent,
         "expires": expires,
@@ -308,12 +321,9 @@ def _row(node: str, one: Order, args: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _states(settings: StationSettings) -> dict[str, str]:
+def states(settings: StationSettings) -> dict[str, str]:
+    """Of each node that was ever heard; empty while the station's file cannot be read."""
     return _read(settings, lambda reader: {seen.node: seen.state for seen in reader.nodes()})
-
-
-def _heartbeats(settings: StationSettings) -> dict[str, bytes]:
-    return _read(settings, Reader.heartbeats)
 
 
 def _read(settings: StationSettings, ask: Callable[[Reader], dict[str, T]]) -> dict[str, T]:

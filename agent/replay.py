@@ -121,10 +121,12 @@ def replay(
     picture: Path | None = None,
     video: Path | None = None,
     onlookers: Sequence[Onlooker] = (),
+    utc_ns: int | None = None,
     out: TextIO | None = None,
 ) -> int:
     """Runs the file through the pipeline and prints one JSON object per event change, then the summary. Blocks.
 
+    `utc_ns`: when the file begins, for rules with a schedule; None: the clock counts as one that nobody vouches for.
     `picture`, `video`: where to draw what it saw (see `agent.vision.album`). `onlookers` are shown the same.
     Raises ConfigError (the file or a setting cannot work), Transient (a disk is full). Returns the exit code.
     """
@@ -133,7 +135,7 @@ def replay(
     out = out or sys.stdout  # looked up now: tests and shells replace it
     album = Album(picture=picture, video=video, scenery=settings.scenery()) if picture or video else None
     onlookers = [*onlookers, *([] if album is None else [album])]
-    clock = MediaClock()
+    clock = MediaClock(utc_ns=utc_ns)
     rng = random.Random(0)  # noqa: S311  (ids must repeat; nothing secret is made of them)
     new_id = uuid7_maker(clock, rng.getrandbits)
     camera = StreamCamera(
@@ -141,7 +143,7 @@ def replay(
         clock=clock,
         analysis_fps=float("inf") if every_frame else settings.vision.analysis_fps,
         luma_px=settings.vision.luma_px,
-        masks=settings.camera.masks,
+        masks=settings.camera.privacy_masks,
         paced=False,
     )
     recording = None if store_dir is None else _Recording(store_dir, settings, clock, new_id)

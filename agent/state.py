@@ -220,8 +220,8 @@ def verbs(
     privacy: PrivacyWorker,
     verdicts: VerdictDesk,
     update: Callable[[dict[str, Any]], dict[str, Any]],
-    configure: Callable[[dict[str, Any]], dict[str, Any]],
     doctor: Callable[[dict[str, Any]], dict[str, Any]],
+    signal: Callable[[str, dict[str, Any]], dict[str, Any]],
 ) -> dict[str, Verb]:
     """What a station may ask of this node: see `agent.uplink.commands` for who is believed."""
 
@@ -236,14 +236,13 @@ def verbs(
         "status": Verb(lambda _: state.status(), acting=False),
         "doctor": Verb(doctor, acting=False),
         "identify": Verb(lambda args: {"seconds": panel.identify(seconds(args, 30.0))}, acting=True),
-        "siren": Verb(lambda args: {"seconds": panel.siren(seconds(args, 10.0))}, acting=True),
-        "lamp": Verb(lambda args: {"seconds": panel.lamp(seconds(args, 60.0))}, acting=True),
+        "siren": Verb(lambda args: signal("siren", args), acting=True),
+        "lamp": Verb(lambda args: signal("lamp", args), acting=True),
         "coverage": Verb(state.coverage, acting=False),
         "holds": Verb(lambda _: holds.listing(), acting=False),
         "hold": Verb(lambda args: holds.hold(args, HEADQUARTERS), acting=True, lasting=True, needs_time=False),
         "release": Verb(lambda args: holds.release(args, HEADQUARTERS), acting=True, lasting=True),
         "verdict": Verb(lambda args: verdicts.take(args, HEADQUARTERS), acting=True, lasting=True, needs_time=False),
-        "config": Verb(configure, acting=True, lasting=True, needs_time=False),  # likewise, its revision
         "update": Verb(update, acting=True, lasting=True, needs_time=False),  # its number is what replay is judged by
         "privacy": Verb(lambda args: {"seconds": privacy.command(seconds(args, 300.0))}, acting=True),
     }

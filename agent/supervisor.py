@@ -15,6 +15,9 @@ the world's doing: restarting the process would not cure it and would cost foota
 A NeedsRestart is the world's doing too, but only a new process cures it: the process stops cleanly with 71, though not
 before it has run for `settled_s`, so that a camera that stays stuck does not silence the uplink by a crash loop.
 
+Where a network is to blame the code is 75 instead: of all these ends only 70 and 71 may, when they go on and on, end in
+a reboot of the machine (deploy/wardpost-escalate), which is never the answer to a lost network.
+
 A ConfigError from the first `open` of a worker, while the agent is starting, ends the process with 78.
 """
 
@@ -42,6 +45,7 @@ from agent.worker import FOREVER_S, Worker
 EXIT_STOPPED = 0
 EXIT_BUG = 70  # EX_SOFTWARE: too many failures, or too much memory
 EXIT_STUCK = 71  # EX_OSERR: a worker no longer comes back from a call, or a library is stuck for good
+EXIT_AGAIN = 75  # EX_TEMPFAIL: the same of a worker that waits for the network; it is never counted
 EXIT_CONFIG = 78  # EX_CONFIG: a person must act
 
 WORKERS_MAX = 16
@@ -238,8 +242,13 @@ class Supervisor:
         exit_now: Callable[[int], object] = os._exit,
         jitter: Callable[[], float] = random.random,
         rss_bytes: Callable[[], int] | None = None,
+        on_network: frozenset[str] = frozenset(),
     ) -> None:
-        """`exit_now` leaves the process at once, without finalisers. `rss_bytes` tells the resident memory."""
+        """`exit_now` leaves the process at once, without finalisers. `rss_bytes` tells the resident memory.
+
+        `on_network`: workers that are stuck because of a network, so that the end is 75, which wardpost-escalate never
+        counts.
+        """
         if len(workers) > WORKERS_MAX:
             raise ValueError(f"{len(workers)} workers; the budget is {WORKERS_MAX} threads")
         if len({worker.name for worker in workers}) < len(workers):
@@ -249,6 +258,7 @@ class Supervisor:
         self._notify = notify
         self._exit_now = exit_now
         self._rss_bytes = rss_bytes
+        self._on_network = on_network
         self._threads = {
             worker.name: _Thread(Life(worker, limits=self._limits, clock=clock, jitter=jitter), clock)
             for worker in workers
@@ -309,7 +319,7 @@ class Supervisor:
             life = thread.life
             if life.hopeless and now - self._born_s >= self._limits.settled_s:
                 log.critical("%s: %s; leaving, so that systemd starts the post afresh", life.name, life.hopeless)
-                return EXIT_STUCK
+                return self._stuck_code([life.name])
             if life.fatal is not None and not self._ready:
                 log.critical("%s: %s", life.name, life.fatal)
                 return EXIT_CONFIG
@@ -390,8 +400,11 @@ class Supervisor:
             self.stop()
             for handler in logging.getLogger().handlers:
                 handler.flush()
-            self._exit_now(EXIT_STUCK)
+            self._exit_now(self._stuck_code([thread.life.name for thread in stuck]))
         return True
+
+    def _stuck_code(self, names: Sequence[str]) -> int:
+        return EXIT_AGAIN if self._on_network.issuperset(names) else EXIT_STUCK
 
     def _feed(self, now: float) -> None:
         period_s = min(10.0, (self._notify.watchdog_s or 30.0) / 3)

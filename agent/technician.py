@@ -1,12 +1,14 @@
 """What a technician asks of a post, wired to the machine's own drivers: `wardpost check` and `wardpost selftest`.
 
-Two programs cannot hold one camera, and one MQTT client id cannot be connected twice. So where the node runs, `check`
-asks the node instead of opening things behind its back, and `selftest` wants it stopped.
+Two programs cannot hold one camera, and one MQTT client id cannot be connected twice: a broker that takes the id from
+the certificate ends the older connection, whatever id is given. So where the node runs, `check` asks the node instead
+of opening things behind its back, and `selftest` wants it stopped.
 """
 
 from __future__ import annotations
 
 import secrets
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,7 +91,7 @@ def _camera(settings: Config, clock: Clock) -> str:
     if settings.camera.driver == "stream":
         from agent.camera.stream import probe
 
-        found = probe(url=settings.camera.url, clock=clock, masks=settings.camera.masks)
+        found = probe(url=settings.camera.url, clock=clock, masks=settings.camera.privacy_masks)
         cost = "; every picture is decoded and encoded again: see camera in deploy/node.example.toml"
         fps = "" if found.fps is None else f", {found.fps:g} pictures a second"
         return f"{found.name}: {found.codec} {found.width}x{found.height}{fps}{cost if found.transcodes else ''}"
@@ -107,8 +109,10 @@ def sub_stream(settings: Config, clock: Clock) -> str:
     from agent.camera.stream import probe
 
     found = probe(url=camera.sub_url, clock=clock)
-    if camera.masks:
-        raise ConfigError("every picture of camera.url is encoded again for camera.masks and looked at: leave it empty")
+    if camera.privacy_masks:
+        raise ConfigError(
+            "every picture of camera.url is encoded again for camera.privacy_masks and looked at: leave it empty"
+        )
     if found.codec != "h264":
         raise ConfigError(f"{found.name}: is {found.codec}, all of which is decoded; set H.264 in the camera")
     if found.width > SUB_WIDTH_MAX:
@@ -124,6 +128,8 @@ def _brokers(settings: Config, clock: Clock) -> str:
         if running["broker"] is None:
             raise Transient("the running node has no connection; its log says why")
         return f"the running node is connected to {running['broker']}"
+    if _held(settings, clock):
+        return "; ".join(_looked_at(url, settings) for url in settings.uplink.brokers)
     answers = []
     for url in settings.uplink.brokers:
         transport = drivers.make_transport(settings.uplink, clock)
@@ -133,6 +139,33 @@ def _brokers(settings: Config, clock: Clock) -> str:
         finally:
             transport.disconnect()
     return "; ".join(answers)
+
+
+def _held(settings: Config, clock: Clock) -> bool:
+    """Whether a node runs here, or may: it does not answer us, and to connect in its name would end its connection."""
+    folder = Path(settings.node.data)
+    if not folder.is_dir():
+        return False
+    try:
+        DataLock(folder).take(clock).release()
+    except ConfigError:  # in use, or not ours to look at
+        return True
+    return False
+
+
+def _looked_at(url: str, settings: Config) -> str:
+    """The broker as far as one can see without saying MQTT's CONNECT: it listens, and its certificate is good."""
+    broker = parse_broker(url)
+    try:
+        with socket.create_connection((broker.host, broker.port), timeout=CONNECT_S_MAX) as plain:
+            if broker.tls:
+                from agent.uplink.mqtt import tls_context
+
+                with tls_context(settings.uplink.tls).wrap_socket(plain, server_hostname=broker.host):
+                    pass
+    except (OSError, ValueError) as error:
+        raise Transient(f"{url}: {error}") from None
+    return f"{url} listens; whether it accepts this node is not tried, for that would end a running node's connection"
 
 
 def _connect(transport: Transport, url: str, hello: Hello, clock: Clock) -> None:

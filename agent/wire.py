@@ -133,13 +133,22 @@ class ReleaseState(Message, frozen=True, kw_only=True):
 
 
 class SettingsState(Message, frozen=True, kw_only=True):
-    """Which settings from afar are in force: what `config` desired, as the node reports it."""
+    """`config/reported`, retained, and in each heartbeat: which settings a node has, and what became of the desired."""
 
     revision: Annotated[int, Meta(ge=0, description="in force; 0: the file on the card")]
+    digest: Annotated[
+        str, Meta(max_length=64, description="SHA-256 of its text as it was desired; empty: the card")
+    ] = ""
+    since: Annotated[Utc, Meta(description="when it came into force; empty: the card")] = ""
+    sha256: Annotated[str, Meta(max_length=64, description="of the settings that run, with every default")] = ""
     trial: Annotated[int, Meta(ge=0, description="revision on trial; 0: none")] = 0
     seen: Annotated[int, Meta(ge=0, description="the highest revision ever taken on")] = 0
-    why: Annotated[str, Meta(max_length=300, description="the last one was given up")] = ""
-    sha256: Annotated[str, Meta(max_length=64, description="of the settings that run")] = ""
+    asked: Annotated[int, Meta(ge=0, description="the last desired revision that was judged; 0: none")] = 0
+    state: Annotated[
+        Literal["", "trying", "applied", "refused", "rolled-back"], Meta(description="what became of `asked`")
+    ] = ""
+    why: Annotated[str, Meta(max_length=300, description="it was refused or rolled back")] = ""
+    at: Annotated[Utc, Meta(description="when that was decided")] = ""
 
 
 class Heartbeat(Message, frozen=True, kw_only=True):
@@ -250,6 +259,26 @@ class Command(Message, frozen=True, kw_only=True):
         )
 
 
+class Desired(Message, frozen=True, kw_only=True):
+    """`config/desired`, retained: the settings that a node is to have. They hold until a higher revision replaces them.
+
+    There is no expiry: a post that was dark for months is to find them, and a replay is an old revision.
+    """
+
+    revision: Annotated[int, Meta(ge=1, le=2**53 - 1)]
+    toml: Annotated[str, Meta(max_length=40 * 1024, description="a whole node.toml")]
+    time: Annotated[Utc, Meta(description="when it was asked for")]
+    by: Annotated[str, Meta(max_length=100, description="who asked")] = ""
+    signature: Annotated[
+        str, Meta(max_length=128, description="Ed25519 over signing_bytes(), base64; empty: unsigned")
+    ] = ""
+
+    def signing_bytes(self, site: str, node: str) -> bytes:
+        """What the signature covers: the settings, and for whom, so that they cannot be given to another node."""
+        said = [site, node, self.revision, self.time, self.by, self.toml]
+        return b"wardpost-desired-v1\n" + msgspec.json.encode(said)
+
+
 class Reply(Message, frozen=True, kw_only=True):
     """`reply/<id>`: what became of a command."""
 
@@ -280,6 +309,40 @@ class Enrolled(Message, frozen=True, kw_only=True):
     key: Annotated[str, Meta(max_length=64, description="SHA-256 of the SubjectPublicKeyInfo that asked; hex")] = ""
     cert: Annotated[str, Meta(max_length=8192, description="the node's certificate, PEM")] = ""
     ca: Annotated[str, Meta(max_length=8192, description="who signed it, PEM")] = ""
+
+
+class Renew(Message, frozen=True, kw_only=True):
+    """`renew`: a node asks for its next certificate, by the key of the one it has. Sent again until it is answered.
+
+    With a request for the very key that signs it, it says that this certificate is in use: older ones end by it.
+    """
+
+    csr: Annotated[str, Meta(max_length=4096, description="PKCS 10 in PEM, for a P-256 key; its CN is the node's id")]
+    by: Annotated[
+        str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 of the SubjectPublicKeyInfo that signs; hex")
+    ]
+    proof: Annotated[
+        str, Meta(max_length=256, description="ECDSA with SHA-256 by that key over proof_bytes(), DER in base64")
+    ]
+    cert: Annotated[
+        str, Meta(max_length=8192, description="of that key, PEM: a register that came from a backup may not know it")
+    ] = ""
+
+    def proof_bytes(self, site: str, node: str) -> bytes:
+        """What the proof covers: the request, and by whom, whatever broker was in between."""
+        return b"\n".join([b"wardpost-renew-v1", f"{site}/{node}/{self.by}".encode(), self.csr.encode()])
+
+
+class Renewed(Message, frozen=True, kw_only=True):
+    """`renewed`: the next certificate of a node, or why there is none."""
+
+    state: Annotated[
+        Literal["done", "due", "early", "refused", "failed"],
+        Meta(description="due: make another key and ask; early: the one in use is good for long; failed: ask later"),
+    ]
+    detail: Annotated[str, Meta(max_length=500)] = ""
+    key: Annotated[str, Meta(max_length=64, description="SHA-256 of the SubjectPublicKeyInfo that asked; hex")] = ""
+    cert: Annotated[str, Meta(max_length=8192, description="the certificate for it, PEM")] = ""
 
 
 M = TypeVar("M", bound=Message)
@@ -370,6 +433,16 @@ class Topics:
         return f"{self.base}/ack"
 
     @property
+    def desired(self) -> str:
+        """The settings that this node is to have; only the station says it."""
+        return f"{self.base}/config/desired"
+
+    @property
+    def reported(self) -> str:
+        """The settings that this node has; only the node says it."""
+        return f"{self.base}/config/reported"
+
+    @property
     def commands(self) -> str:
         """The filter a node subscribes to."""
         return f"{self.base}/cmd/+"
@@ -384,6 +457,16 @@ class Topics:
         """Of a claim, not of a node."""
         return f"{self.base}/enrolled"
 
+    @property
+    def renew(self) -> str:
+        """Of a node, not of a claim."""
+        return f"{self.base}/renew"
+
+    @property
+    def renewed(self) -> str:
+        """Of a node, not of a claim."""
+        return f"{self.base}/renewed"
+
     def event(self, kind: str) -> str:
         return f"{self.base}/event/{kind}"
 
@@ -396,7 +479,7 @@ class Topics:
 
 _TOPIC = re.compile(
     rf"{ROOT}/(?P<site>[a-z0-9-]{{1,32}})/(?P<node>[a-z0-9-]{{1,32}})"
-    r"/(?P<channel>status|heartbeat|records?|ack|events?|cmd|reply|enrol|enrolled)(?:/(?P<leaf>[a-z0-9-]{1,36}))?"
+    r"/(?P<channel>status|heartbeat|records?|ack|events?|cmd|reply|config/(?:desired|reported)|enrol|enrolled|renew|renewed)(?:/(?P<leaf>[a-z0-9-]{1,36}))?"
 )
 _WITH_LEAF = frozenset({"event", "cmd", "reply"})
 
@@ -407,7 +490,7 @@ class Address:
 
     site: str
     node: str
-    channel: str  # status, heartbeat, event, events, record, records, ack, cmd, reply, enrol, enrolled
+    channel: str  # status, heartbeat, event, events, record, records, ack, cmd, reply, enrol, enrolled, renew, renewed
     leaf: str  # the kind of event, the verb, the command's id; empty for the others
 
     @property

@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from agent.assets import Assets
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# How long one example takes says how busy the machine is, not whether the property holds: by default hypothesis fails a
+# test whose example takes 200 ms longer than it likes, or whose examples are drawn slowly.
+hypothesis.settings.register_profile("wardpost", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("wardpost")
 
 
 @pytest.fixture(scope="session")

@@ -257,6 +257,10 @@ class LiveReader:
         """
         self._rest.length(s)
 
+    def fetch_now(self) -> None:
+        """Ends the pause between two batches, this once."""
+        self._rest.cut()
+
     def wait_open(self) -> Container:
         """Blocks until the source is open, OPEN_S_MAX at most. Raises CameraLost or ConfigError."""
         if not self._clock.wait(self._opened, OPEN_S_MAX):
@@ -362,10 +366,14 @@ class _Rest:
         self._before_ns: int | None = None  # stamp of the packet before
 
     def length(self, s: float) -> None:
-        """The time from batch to batch; 0 ends a pause at once."""
-        self._ns = round(s * NS)
-        if not self._ns:
+        """The time from batch to batch. A shorter one than before ends a pause at once."""
+        before_ns, self._ns = self._ns, round(s * NS)
+        if self._ns < before_ns:
             self._over.set()
+
+    def cut(self) -> None:
+        """Ends a pause at once."""
+        self._over.set()
 
     def drained(self, dts_ns: int | None, now_ns: int) -> bool:
         """Whether the next packet is not there yet, as far as stamps tell; always so where there are no batches."""
@@ -379,13 +387,13 @@ class _Rest:
 
     def take(self) -> None:
         """Waits for the time of the next batch."""
-        if not self._ns:
+        self._over.clear()
+        length_ns = self._ns  # read after the clearing: who shortens it from now on ends the wait
+        if not length_ns:
             return
         now_ns = self._clock.boot_ns()
-        due_ns = (now_ns - self._phase_ns) // self._ns * self._ns + self._ns + self._phase_ns
-        self._over.clear()
-        if self._ns:  # not called off meanwhile
-            self._clock.wait(self._over, (due_ns - now_ns) / NS)
+        due_ns = (now_ns - self._phase_ns) // length_ns * length_ns + length_ns + self._phase_ns
+        self._clock.wait(self._over, (due_ns - now_ns) / NS)
 
 
 class FileReader:

@@ -24,7 +24,8 @@ from agent.types import NS, Frame, Packet
 
 _log = logging.getLogger(__name__)
 
-_BATCH_S = 0.2  # while nothing happens packets are fetched so often
+_ASLEEP_S = 0.2  # while nothing happens packets are fetched so often
+_UNSEEN_S = 1.0  # and so often those of a sub stream of which nothing is wanted
 _PHASE_S = 0.01  # the main stream's after those of the sub stream: then one look at both is enough
 _PACKETS_PER_READ_MAX = 16  # bounds one `read`
 
@@ -190,7 +191,7 @@ class StreamCamera:
         session.looks = not looking
         look = False
         asleep = session.vigilance is not None and session.vigilance.asleep
-        live.batch(_BATCH_S if asleep else 0.0)
+        live.batch(_ASLEEP_S if asleep else 0.0)
         for _ in range(_PACKETS_PER_READ_MAX):
             got = live.get(0.0 if items else timeout_s)
             if got is None:
@@ -203,7 +204,7 @@ class StreamCamera:
             look = look or session.order is Order.LOOK
         if sub is not None:
             asleep = session.vigilance is not None and session.vigilance.asleep
-            sub.batch(_BATCH_S if asleep else 0.0)
+            sub.batch(_UNSEEN_S if asleep else 0.0)
             items += sub.read(Order.LOOK if look else session.order, asleep=asleep)
         return self._numbered(items) if sub is not None else items
 

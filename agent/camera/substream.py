@@ -105,6 +105,7 @@ class SubStream:
             self._look_ns = None
         if order is Order.LOOK:
             self._look_ns = reader.heard_ns
+            reader.fetch_now()
         if reader.waiting > _HOARD_PACKETS_MAX:  # few key frames: what is at hand must not become too much to catch up
             return self._fetch(reader, session, Order.SKIP)
         oldest_ns = reader.oldest_ns

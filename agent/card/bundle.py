@@ -2,7 +2,7 @@
 
 manifest.json        version of the agent, architecture, Python, SHA-256 of every other file
 requirements.txt     exact versions with hashes, for pip
-wheels/ model/ units/ lib/ install.py
+wheels/ model/ units/ lib/ appliance/ install.py
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ FILES_MAX = 200
 BUNDLE_BYTES_MAX = 400 << 20  # the boot partition has 512 MiB, the stock files take a fifth
 PYTHONS = ("3.11", "3.13")
 ARCHITECTURES = ("aarch64", "x86_64")
-_NAME = re.compile(r"(wheels|model|units|lib)/[A-Za-z0-9][A-Za-z0-9._+!-]{0,199}|requirements\.txt|install\.py")
+_FOLDERS = "wheels|model|units|lib|appliance"
+_NAME = re.compile(rf"({_FOLDERS})/[A-Za-z0-9][A-Za-z0-9._+!-]{{0,199}}|requirements\.txt|install\.py")
 
 
 class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

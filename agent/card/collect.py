@@ -27,8 +27,17 @@ EXTRAS = ("pi",)
 FETCH_S_MAX = 1800.0
 GLIBC_MINOR = {"3.11": 36, "3.13": 41}  # of Bookworm and Trixie, which have these Pythons
 _GLIBC_OLDEST = 17
-UNITS = ("wardpost-node.service", "wardpost-enrol.service", "wardpost-audit.service", "wardpost-audit.timer")
-LIB = ("wardpost-launch",)
+UNITS = (
+    "wardpost-node.service",
+    "wardpost-enrol.service",
+    "wardpost-escalate.service",
+    "wardpost-reboot.service",
+    "wardpost-audit.service",
+    "wardpost-audit.timer",
+    "wardpost-setup-link.path",
+    "wardpost-setup-link.service",
+)
+LIB = ("wardpost-launch", "wardpost-escalate", "wardpost-setup-link")
 _SOURCE = ("agent", "pyproject.toml", "README.md", "LICENSE")
 
 
@@ -173,7 +182,7 @@ class Collector:
         pinned = [line for path in sorted(wheels.glob("*.whl")) if (line := _requirement(path))]
         (work / "requirements.txt").write_text("\n".join(pinned) + "\n", encoding="utf-8")
         shutil.copyfile(install.__file__, work / "install.py")
-        for folder in ("model", "units", "lib"):
+        for folder in ("model", "units", "lib", "appliance"):
             (work / folder).mkdir()
         for asset in (MODEL, LABELS):
             shutil.copyfile(self._assets.get(asset), work / "model" / asset.name)
@@ -182,6 +191,8 @@ class Collector:
         for name in LIB:
             if (self._source / "deploy" / name).is_file():
                 shutil.copyfile(self._source / "deploy" / name, work / "lib" / name)
+        for name in install.APPLIANCE:
+            shutil.copyfile(self._source / "deploy" / "appliance" / name, work / "appliance" / name)
         files = {str(path.relative_to(work)): digest(path) for path in sorted(work.rglob("*")) if path.is_file()}
         size = sum(entry.bytes for entry in files.values())
         if size > BUNDLE_BYTES_MAX:

@@ -105,6 +105,7 @@ class Kit:
     claim: Claim
     expires: dt.datetime
     files: Mapping[str, bytes]
+    setup_code: str = ""  # of the installation page
 
 
 def kit_folder(site: Path, node: str) -> Path:
@@ -152,7 +153,15 @@ def read_kit(folder: Path, *, node: str, now: dt.datetime) -> Kit:
     if found:
         raise ConfigError("\n".join(f"{folder}/{problem}" for problem in found))
     del files["network.toml"]  # holds passwords, and nothing that the card does not get in another form
-    return Kit(node=node, site=claim.site, network=network, claim=claim, expires=expires, files=files)
+    return Kit(
+        node=node,
+        site=claim.site,
+        network=network,
+        claim=claim,
+        expires=expires,
+        files=files,
+        setup_code=settings.setup_page.code,
+    )
 
 
 def network_problems(network: Network) -> Iterator[str]:

@@ -20,6 +20,7 @@ from enum import StrEnum
 
 from agent.card.kit import IDENTITY, RELEASE_KEY, Kit, LteSettings, Network, WifiSettings
 from agent.errors import ConfigError
+from agent.setup_page import network as setup_network
 
 MOUNT = "/boot/firmware"  # of the boot partition, on both generations
 FOLDER = "node"  # on the boot partition: everything of ours that the system itself does not look for
@@ -30,6 +31,7 @@ PROGRESS_BYTES = 4096  # of this size from the start, so that the installer chan
 PROGRESS_TEXT = "The card is written, and has not been in a post yet. Put it into the post and give it power.\n"
 PLAN_VERSION = 1
 CMDLINE_BYTES_MAX = 1024  # the firmware takes more, the kernel of arm64 2048
+ENABLE_SSH = "test -L /etc/systemd/system/multi-user.target.wants/ssh.service || systemctl --no-block enable --now ssh"
 NEUTRAL_NETWORK = "network: {config: disabled}\n"
 """What takes the place of `network-config` once it is used: cloud-init leaves the network as it is, come what may."""
 
@@ -73,11 +75,13 @@ def boot_files(kit: Kit, *, generation: Generation, cmdline: str, bundle: Mappin
 
     `cmdline`: the one on the card. `bundle`: files of the bundle below node/ with their SHA-256, None without a bundle.
     """
-    placements = [*_of_kit(kit), *_of_network(kit.network, generation)]
+    placements = [*_of_kit(kit), *_of_network(kit.network, generation), *_of_setup_page(kit)]
     files: dict[str, bytes] = {
         f"{FOLDER}/{placement.source}": kit.files[placement.source.rpartition("/")[2]] for placement in _of_kit(kit)
     }
     files |= {f"{FOLDER}/secret/{name}": text.encode() for name, text in network_files(kit, generation).items()}
+    if kit.setup_code:  # read in its place by the node: each new content switches the installation page on once
+        files[f"{FOLDER}/{setup_network.REQUEST_FILE}"] = setup_network.request_text(instance_id(kit)).encode()
     hashes = dict(bundle or {})
     for placement in placements:
         if not placement.secret:  # a hash of a Wi-Fi password on the card would be as good as the password
@@ -136,7 +140,8 @@ def user_data(kit: Kit) -> str:
         "bootcmd:",
         # In every boot, and never waited for: both would wait for a target that waits for cloud-init.
         f"  - {yaml(start)}",
-        *(["  - systemctl --no-block enable --now ssh"] if network.ssh_keys else []),
+        # Asked first: to enable what is enabled would cost every boot, for years, a reading of all units.
+        *([f"  - {yaml(ENABLE_SSH)}"] if network.ssh_keys else []),
     ]
     return "\n".join(lines) + "\n"
 
@@ -224,6 +229,8 @@ def network_files(kit: Kit, generation: Generation) -> dict[str, str]:
         files["wardpost-wifi.nmconnection"] = wifi_keyfile(kit.network.wifi, kit.node)
     if kit.network.lte is not None:
         files["wardpost-lte.nmconnection"] = lte_keyfile(kit.network.lte, kit.node)
+    if kit.setup_code:
+        files[setup_network.HOTSPOT_FILE] = setup_network.hotspot_keyfile(kit.node, kit.setup_code)
     return files
 
 
@@ -293,6 +300,13 @@ def _of_network(network: Network, generation: Generation) -> Iterator[Placement]
         yield Placement(f"secret/{name}", f"{folder}/{name}", 0o600, secret=True)
     if network.lte is not None:
         name = "wardpost-lte.nmconnection"
+        yield Placement(f"secret/{name}", f"{folder}/{name}", 0o600, secret=True)
+
+
+def _of_setup_page(kit: Kit) -> Iterator[Placement]:
+    if kit.setup_code:
+        name = setup_network.HOTSPOT_FILE
+        folder = "/etc/NetworkManager/system-connections"
         yield Placement(f"secret/{name}", f"{folder}/{name}", 0o600, secret=True)
 
 

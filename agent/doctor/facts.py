@@ -103,6 +103,8 @@ class Identity:
     fault: str = ""  # it cannot be read
     days_left: float | None = None  # negative: expired
     early_days: float = 0.0  # until it becomes valid
+    life_days: float | None = None  # from its first day to its last; it is renewed when a third is left
+    not_renewed: str = ""  # why headquarters does not renew it, in its words
     claim: bool = False  # a one-time claim lies beside it
     claim_expires: str = ""
     refused: str = ""  # what headquarters said of the claim

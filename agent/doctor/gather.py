@@ -47,6 +47,7 @@ from agent.recording.coverage import Now, Stretch
 from agent.recording.timeline import Timeline
 from agent.release import plan, slots
 from agent.release.settings_desk import read_state
+from agent.renewal import REFUSED_FILE as RENEWAL_REFUSED_FILE
 from agent.store.store import Origin, SessionRow, Store
 from agent.types import NS, Cause, Kind, Segment, Sign
 from agent.uplink import parse_broker
@@ -489,6 +490,9 @@ def identity(config: Config, clock: Clock) -> Identity | None:
         path=str(path),
         days_left=(first.not_valid_after_utc.timestamp() - now_s) / DAY_S,
         early_days=max(first.not_valid_before_utc.timestamp() - now_s, 0.0) / DAY_S,
+        life_days=(first.not_valid_after_utc - first.not_valid_before_utc).total_seconds() / DAY_S,
+        claim=claim.exists(),
+        not_renewed=_text(path.parent / RENEWAL_REFUSED_FILE),
     )
 
 
@@ -526,9 +530,10 @@ def time(clock: Clock) -> Time:
 def trials(disk: Disk) -> Trials:
     """Releases and settings from afar. Raises Transient, Corrupt."""
     state = read_state(disk)
+    last = state.answer
     told = Trials(
         settings=None if state.trial is None else state.trial.revision,
-        settings_why=state.why,
+        settings_why=last.why if last is not None and last.state == "rolled-back" else "",
         settings_seen=state.seen,
     )
     try:

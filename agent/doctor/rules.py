@@ -14,7 +14,7 @@ small function from Facts to Diagnosis or None, and RULES is their order within 
 | camera | no pictures; lost again and again; fewer pictures than set | now; soon |
 | view | a tamper incident is open: covered, turned, out of focus, ... | now |
 | detector | it cannot run, so everything that moves is kept and told | soon |
-| certificate | missing without a claim, refused, expired; expires within CERT_SOON_DAYS; not enrolled yet | now; soon |
+| certificate | missing without a claim, refused, expired; renewal refused or overdue; not enrolled yet | now; soon |
 | link | no broker for LINK_GRACE_S; a broker, but no station that acknowledges | soon |
 | outbox | messages were given up, or it is nearly full | now |
 | power | mains lost, too little voltage now | now |
@@ -31,7 +31,7 @@ A note asks nothing of anybody: with notes alone, nothing is wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -43,6 +43,8 @@ LINK_GRACE_S = 10.0
 CAMERA_GRACE_S = 20.0
 """A camera may take so long after a start of the agent until it gives its first picture."""
 CERT_SOON_DAYS = 30.0
+CERT_SOON_PART = 1 / 6
+"""Of its life, where that is known: half of what is left when a post begins to renew its certificate by itself."""
 OUTBOX_FULL = 0.8
 FLAPS_MIN = 3
 """As often as this, a part that came back each time is told all the same ..."""
@@ -385,7 +387,10 @@ def _detector(facts: Facts) -> Found:
 # -- the way to headquarters -----------------------------------------------------------------------------------------
 
 
-_AGAIN = "at headquarters: `wardpost provision NODE --again`, and flash the card anew"
+_AGAIN = (
+    "at headquarters: `wardpost provision NODE --again`; then flash the card anew, or keep it as it is: copy claim.pem,"
+    " claim.key and claim.toml of the new kit into the post's identity folder, and `systemctl start wardpost-enrol`"
+)
 
 
 def _not_enrolled(facts: Facts) -> Found:
@@ -407,22 +412,43 @@ def _certificate(facts: Facts) -> Found:
     identity = facts.identity
     if identity is None or not identity.there:
         return []
+    days, urgency = identity.days_left, Urgency.NOW
     doubt = "" if facts.time is None or facts.time.vouched else "the clock may be wrong: set it right first; then "
-    days = identity.days_left
+    if doubt and facts.link is not None and facts.link.up:
+        days = None if days is not None and days < 0 else days  # headquarters lets it in: it is the clock
+        identity = replace(identity, days_left=days, early_days=0.0)
     if identity.fault:
-        urgency, what, why, todo = Urgency.NOW, "The certificate of the post cannot be read", identity.fault, _AGAIN
+        what, why, todo = "The certificate of the post cannot be read", identity.fault, _AGAIN
     elif identity.early_days > 0:
-        urgency, why, todo = Urgency.NOW, "most often the clock is wrong", "set the clock right: `timedatectl`"
         what = f"The certificate of the post is not valid for another {span(identity.early_days * DAY_S)}"
+        why = "most often the clock is wrong, here or at the station when it was made"
+        todo = f"set the clock right: `timedatectl`; if it is right here and there, {_AGAIN}"
     elif days is not None and days < 0:
-        urgency, why, todo = Urgency.NOW, _waiting(facts), doubt + _AGAIN
         what = f"The certificate of the post expired {span(-days * DAY_S)} ago: headquarters will not let it in"
-    elif days is not None and days < CERT_SOON_DAYS:
-        urgency, why, todo = Urgency.SOON, identity.path, f"{doubt}renew it; {_AGAIN}"
-        what = f"The certificate of the post expires in {span(days * DAY_S)}"
+        why, todo = _waiting(facts), doubt + (_claimed(identity) or _AGAIN)
+    elif identity.not_renewed:
+        urgency, why = Urgency.SOON, identity.not_renewed
+        left = "" if days is None else f", which is good for another {span(days * DAY_S)}"
+        what, todo = f"Headquarters does not renew the certificate of the post{left}", f"ask there why, or {_AGAIN}"
+    elif days is not None and days < _soon_days(identity):
+        urgency, why = Urgency.SOON, identity.path
+        what = f"The certificate of the post expires in {span(days * DAY_S)}, and should have been renewed by now"
+        todo = (
+            "let the post reach headquarters, where `wardpost station` must run with station.register and brokers with"
+            " the access list of today (`wardpost site brokers`): it renews by itself, within a day"
+        )
     else:
         return []
     return [Diagnosis(urgency, "certificate", what, why, todo)]
+
+
+def _soon_days(identity: Identity) -> float:
+    return CERT_SOON_DAYS if identity.life_days is None else identity.life_days * CERT_SOON_PART
+
+
+def _claimed(identity: Identity) -> str:
+    """What to do when a new claim lies there already."""
+    return "a new claim lies beside it: `systemctl start wardpost-enrol`" if identity.claim else ""
 
 
 _ROADS: tuple[tuple[tuple[str, ...], str], ...] = (

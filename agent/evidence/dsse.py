@@ -23,7 +23,6 @@ from agent.errors import Corrupt
 
 LINE_BYTES_MAX = 32 * 1024
 KEY_BYTES = 32
-SIGNATURE_BYTES = 64
 
 
 class Signer(Protocol):

@@ -58,6 +58,7 @@ from agent.evidence.standalone import (
     end_of,
     local_header,
 )
+from agent.part import part_of
 from agent.recording.coverage import Now, Stretch
 from agent.recording.footage import Extraction, extract, survey, touching
 from agent.recording.fragments import scan
@@ -169,41 +170,12 @@ class Archive:
         """Reads back what was added. One reader at a time with `add`."""
         member = self.members[name]
         self._file.flush()
-        return io.BufferedReader(_Window(self._file, member.start, member.size))
+        return part_of(self._file, member.start, member.size)
 
     def view(self, name: str) -> standalone.View:
         """The same, for the verifier's own readers."""
         self._file.flush()
         return standalone.View(self._file, self.members[name].start, self.members[name].size)
-
-
-class _Window(io.RawIOBase):
-    """A part of a file as a file of its own."""
-
-    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
-        super().__init__()
-        self._base, self._start, self._size, self._at = file, start, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        count = max(min(len(buffer), self._size - self._at), 0)
-        self._base.seek(self._start + self._at)
-        data = self._base.read(count)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
 
 
 @dataclass(frozen=True, slots=True)

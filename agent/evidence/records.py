@@ -47,7 +47,9 @@ class RecordKind(StrEnum):
     PRIVACY = "privacy"
     EXTRACTION = "extraction"
     VERDICT = "verdict"  # what headquarters says of an alert
+    SIGNAL = "signal"  # siren or lamp at headquarters' word: for how long, who asked, why
     UPDATE = "update"  # a release or a configuration from afar: refused, staged, switched to, confirmed, rolled back
+    PAGE = "page"  # the local page of a technician: on, who entered, what he tried, off
     OVERFLOW = "overflow"  # facts that are in the node's store, and for which there was no room in the journal
 
 

@@ -79,7 +79,6 @@ NAMES = re.compile(
     r"|keys/[a-z0-9-]{1,64}\.pem|opening\.json|opening\.sig|opened/clip(-[0-9]{1,4})?\.mp4"
     r"|opened/[0-9]{6,12}-[0-9]{8,12}\.mp4"
 )
-_ZERO = "0" * 64
 
 
 class NotAPackage(Exception):

@@ -58,6 +58,10 @@ def ignore_privacy(_closed: bool) -> None:
     """The default for `privacy`."""
 
 
+def ignore_edge(_edge: Edge) -> None:
+    """The default for `edges`."""
+
+
 class BellBudget:
     """Decides which presses are incidents of their own. Pure: times are passed in."""
 
@@ -103,9 +107,11 @@ class PanelWorker:
         state: Callable[[], PostState],
         siren_s_max: float,
         privacy: Callable[[bool], None] = ignore_privacy,
+        edges: Callable[[Edge], None] = ignore_edge,
     ) -> None:
         """`report` stores events (agent.reporter); `state` tells what the LED should say, cheaply, from any thread.
 
+        `edges` is told every settled change of an input; it must not block or raise.
         `privacy` is told when the privacy switch is thrown; it blocks for one transaction at most.
         """
         self._panel = panel
@@ -115,6 +121,7 @@ class PanelWorker:
         self._state = state
         self._siren_s_max = siren_s_max
         self._privacy = privacy
+        self._edges = edges
         self._opened_ns = 0
         self._orders: Inbox[_Order] = Inbox(16, WhenFull.REFUSE)
         self._incidents: dict[Input, _Open] = {}
@@ -191,6 +198,7 @@ class PanelWorker:
     # -- inputs --------------------------------------------------------------------------------------------------------
 
     def _incident(self, edge: Edge) -> list[Event]:
+        self._edges(edge)
         if edge.input is Input.PRIVACY:
             # A switch that was left closed is no new wish: privacy would begin anew with each restart.
             if not edge.active or edge.boot_ns > self._opened_ns:

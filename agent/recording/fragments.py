@@ -35,6 +35,7 @@ HEADER_BYTES_MAX = 4096
 MOOF_BYTES_MAX = 1 << 20
 FRAGMENT_BYTES_MAX = 64 << 20  # what a scanner accepts; a writer cuts at CUT_BYTES plus one access unit
 CUT_BYTES = 4 << 20
+CUT_SHARE = 1.05  # of `fragment_s`: a GOP of that length stays whole
 FRAGMENTS_MAX = 20_000  # in one file: two hours of half-second fragments
 
 _HEADER_UUID = bytes.fromhex("b1f0c5a27d0e4b3f9a36776172647631")
@@ -149,7 +150,7 @@ class FragmentMuxer:
             format="mp4",
             options={
                 "movflags": "frag_keyframe+empty_moov+default_base_moof+skip_trailer",
-                "frag_duration": str(round(fragment_s * 1.05e6)),
+                "frag_duration": str(round(fragment_s * CUT_SHARE * 1e6)),
                 "frag_size": str(CUT_BYTES),
                 "flush_packets": "1",
             },

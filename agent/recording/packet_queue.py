@@ -27,16 +27,22 @@ class PacketQueue:
     holes rather than many short ones; a Break stands for what was dropped.
     """
 
-    def __init__(self, *, s_max: float, bytes_max: int, poll_s: float) -> None:
-        """`poll_s` of footage at most arrive between two calls of `wake`."""
+    def __init__(self, *, s_max: float, bytes_max: int, whole_s: float, whole_bytes: int) -> None:
+        """`wake` is called when a key frame comes, and after `whole_s` of footage or `whole_bytes` without one.
+
+        These should be what makes a fragment whole: whoever is woken earlier has nothing to write, and waking a thread
+        costs more than looking at a packet.
+        """
         self._s_max_ns = round(s_max * NS)
         self._bytes_max = bytes_max
-        self._poll_ns = round(poll_s * NS)
+        self._whole_ns = round(whole_s * NS)
+        self._whole_bytes = whole_bytes
         self._lock = threading.Lock()
         self._items: deque[Packet | Break] = deque()
         self._bytes = 0
         self._newest_ns = 0
-        self._wake_ns = 0
+        self._wake_ns = 0  # decoding time of the packet that called `wake` last ...
+        self._wake_bytes = 0  # ... and what has come since
         self._dropping = False
         self.wake: Callable[[], None] | None = None
         self.dropped = 0  # packets, since the start
@@ -57,9 +63,14 @@ class PacketQueue:
             self._items.append(packet)
             self._bytes += len(packet.data)
             self._newest_ns = packet.dts_ns
-            wake = packet.keyframe or abs(packet.dts_ns - self._wake_ns) >= self._poll_ns
+            self._wake_bytes += len(packet.data)
+            wake = (
+                packet.keyframe
+                or abs(packet.dts_ns - self._wake_ns) >= self._whole_ns
+                or self._wake_bytes >= self._whole_bytes
+            )
             if wake:
-                self._wake_ns = packet.dts_ns
+                self._wake_ns, self._wake_bytes = packet.dts_ns, 0
         if wake and self.wake is not None:
             self.wake()
         return True

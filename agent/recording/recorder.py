@@ -23,7 +23,7 @@ from agent.config import RecordingSettings
 from agent.disk import Disk, DurableFile
 from agent.errors import Corrupt, Transient, WardpostError
 from agent.evidence.seal import Lock, identity
-from agent.recording.fragments import FORMAT, FragmentMuxer, Header, Piece, parameter_sets, scan
+from agent.recording.fragments import CUT_BYTES, CUT_SHARE, FORMAT, FragmentMuxer, Header, Piece, parameter_sets, scan
 from agent.recording.index import FOLDER, Ledger
 from agent.recording.packet_queue import Break, PacketQueue
 from agent.types import NS, Cause, EndReason, Event, Gap, Kind, NewId, Packet, Phase, Priority, Segment
@@ -32,6 +32,7 @@ GAP_NS_MIN = NS // 5  # shorter holes are jitter
 GAP_REFRESH_S = 10.0  # an open gap is on record so often: a cut costs no more of the explanation
 BACKOFF_S_MAX = 10.0
 FRAGMENTS_PER_STEP = 4
+IDLE_S = 2.0  # whole fragments and breaks wake the recorder; this bounds how late it sees anything else
 ROWS_WAITING_MAX = 1000
 LEFT_FILES_MAX = 100
 
@@ -122,7 +123,8 @@ class RecorderWorker:
         self._queue = PacketQueue(
             s_max=settings.queue_s_max,
             bytes_max=settings.queue_mb_max << 20,
-            poll_s=settings.fragment_s / 4,
+            whole_s=settings.fragment_s * CUT_SHARE,
+            whole_bytes=CUT_BYTES,
         )
         self._segments = 0  # started by this worker
         self._writing: _Writing | None = None
@@ -181,7 +183,7 @@ class RecorderWorker:
         self._put_on_record(now)
         if self._fault and now < self._retry_s:
             return min(self._retry_s, now + GAP_REFRESH_S)
-        return now if len(self._queue) else now + self._settings.fragment_s / 2
+        return now if len(self._queue) else now + IDLE_S
 
     def close(self) -> None:
         """Writes what waits in memory, seals, and puts the rows down. What the disk refuses is left to recovery."""

@@ -28,6 +28,7 @@ from msgspec import Meta, Struct
 
 from agent.errors import Corrupt
 from agent.evidence import dsse
+from agent.part import part_of
 from agent.release.wheel import ZIP_ERRORS
 
 PAYLOAD_TYPE = "application/vnd.wardpost.release+json;v=1"
@@ -121,37 +122,7 @@ class Bundle:
         """Name and content of each wheel."""
         for listed in self.manifest.files:
             place = self._places[listed.name]
-            yield listed.name.removeprefix(WHEELS), window(self._file, place.offset, place.bytes)
-
-
-class _Window:
-    """A part of a file as a file of its own, for `zipfile`. Reading and seeking only."""
-
-    def __init__(self, file: BinaryIO, offset: int, length: int) -> None:
-        self._file, self._offset, self._length = file, offset, length
-        self._at = 0
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = max((0, self._at, self._length)[whence] + offset, 0)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(self._length - self._at, 0)
-        self._file.seek(self._offset + self._at)
-        data = self._file.read(left if size is None or size < 0 else min(size, left))
-        self._at += len(data)
-        return data
-
-
-def window(file: BinaryIO, offset: int, length: int) -> BinaryIO:
-    """A part of a file as a file of its own."""
-    return _Window(file, offset, length)  # type: ignore[return-value]
+            yield listed.name.removeprefix(WHEELS), part_of(self._file, place.offset, place.bytes)
 
 
 def open_bundle(file: BinaryIO, *, public: bytes, architecture: str = "", python: str = "") -> Bundle:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,33 +54,51 @@ def verify_file(path: Path, *, key: str, out: Out) -> int:
 
 
 def install(config_path: Path, path: Path, *, out: Out) -> int:
-    """Installs a bundle and has the node start it. Raises ConfigError, Corrupt, Transient."""
+    """Installs a bundle and has the node start it. Raises ConfigError, Corrupt, Transient.
+
+    Each byte is hashed once here: the running node checks the whole file, and its wheels, when it has copied it.
+    """
     config = load(config_path, Config)
     public = keys.pinned("release.key", config.release.key)
     if public is None:
         raise ConfigError("release.key: is empty, so no release is believed; give the path of the site's release key")
-    manifest = verify(path, public=public, architecture=this_architecture(), python=this_python())
-    asked = {
-        "action": "install",
-        "number": manifest.number,
-        "url": str(path.resolve()),
-        "bytes": path.stat().st_size,
-        "sha256": _sha256(path),
-    }
-
-    def alone(slots: Slots) -> dict[str, Any]:
-        with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise Corrupt(f"{path}: cannot be read: {error.strerror}") from None
+    with file:
+        with _named(path):
             bundle = open_bundle(file, public=public, architecture=this_architecture(), python=this_python())
-            for _ in bundle.check_files():
-                pass
+        number = bundle.manifest.number
+
+        def asked() -> dict[str, Any]:
+            sha256 = _sha256(path)
+            size = path.stat().st_size
+            return {"action": "install", "number": number, "url": str(path.resolve()), "bytes": size, "sha256": sha256}
+
+        def alone(slots: Slots) -> dict[str, Any]:
+            with _named(path):
+                for _ in bundle.check_files():
+                    pass
             for _ in slots.install(bundle, by_hand=True):
                 pass
-        # Nothing is known of what the release before did: the new one must do everything.
-        slots.follow(plan.switched(slots.state(), Seen(up_s=0.0, frames=True, storage=True, broker=True)))
-        return {"summary": f"release {manifest.number} is installed; it is tried at the next start"}
+            # Nothing is known of what the release before did: the new one must do everything.
+            slots.follow(plan.switched(slots.state(), Seen(up_s=0.0, frames=True, storage=True, broker=True)))
+            return {"summary": f"release {number} is installed; it is tried at the next start"}
 
-    out(_done(config, asked, alone).get("summary", "done"))
+        out(_done(config, asked, alone).get("summary", "done"))
     return 0
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Says of which file a bundle's fault is."""
+    try:
+        yield
+    except OSError as error:
+        raise Corrupt(f"{path}: cannot be read: {error.strerror}") from None
+    except Corrupt as error:
+        raise Corrupt(f"{path}: {error}") from None
 
 
 def act(config_path: Path, action: str, *, as_json: bool, out: Out) -> int:
@@ -93,7 +112,7 @@ def act(config_path: Path, action: str, *, as_json: bool, out: Out) -> int:
             slots.follow(plan.rolled_back(state, "a person at the node"))
         return {"state": msgspec.to_builtins(slots.state()), "running": "", "progress": ""}
 
-    told = _done(load(config_path, Config), {"action": action}, alone)
+    told = _done(load(config_path, Config), lambda: {"action": action}, alone)
     if as_json:
         out(json.dumps(told, indent=2))
         return 0
@@ -110,12 +129,14 @@ def act(config_path: Path, action: str, *, as_json: bool, out: Out) -> int:
     return 0
 
 
-def _done(config: Config, asked: dict[str, Any], alone: Callable[[Slots], dict[str, Any]]) -> dict[str, Any]:
+def _done(
+    config: Config, asked: Callable[[], dict[str, Any]], alone: Callable[[Slots], dict[str, Any]]
+) -> dict[str, Any]:
     folder = Path(config.node.data)
     try:
         lock = DataLock(folder).take(SystemClock())
     except InUse:
-        return order(folder, "releases", asked)
+        return order(folder, "releases", asked())
     with lock:
         root = Path(config.release.root)
         slots = Slots(tree=PosixTree(root), disk=PosixDisk(folder), root=root, base_python=_base_python())

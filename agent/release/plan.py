@@ -18,8 +18,8 @@ When a release counts as good (`gate`), as decided:
   back too - but a network that has gone away must not cost a good release. So the release before it watches
   (`doubt`): if that one reaches a broker within `network_s`, the candidate was to blame, for good; if it does not
   either, the network is away, and the candidate is tried once more, without being asked for a broker.
-- STARTS_MAX starts without confirmation (a crash, a watchdog, a cut): rolled back by the launcher, before the code of
-  the candidate runs again. Three power cuts within the first minutes count alike: a new attempt is then a person's.
+- STARTS_MAX starts in one boot without confirmation (a crash, a watchdog), or BOOTS_MAX boots: rolled back by the
+  launcher, before the code of the candidate runs again. A power cut is no crash (starts.py).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from agent.errors import Corrupt
+from agent.release.starts import Count, counted, too_many
 
-STARTS_MAX = 3
 TRIES_MAX = 2
 STATE_BYTES_MAX = 16 * 1024
 WHY_CHARS_MAX = 300
@@ -63,7 +63,9 @@ class Candidate(Struct, frozen=True, kw_only=True):
 
     release: Release
     phase: Phase
-    starts: int = 0  # without confirmation, in this try
+    starts: int = 0  # without confirmation, in this try and boot
+    boots: int = 0  # without confirmation, in this try
+    boot: Annotated[str, Meta(max_length=64)] = ""  # boot id of the last start
     tries: int = 0
     frames: bool = True  # asked for, since the release before had them
     broker: bool = True
@@ -203,14 +205,17 @@ def switched(state: State, seen: Seen) -> State:
     )
 
 
-def started(state: State) -> State:
-    """Before each start, by the launcher: counts it, or gives the candidate up."""
+def started(state: State, boot: str) -> State:
+    """Before each start, by the launcher: counts it, or gives the candidate up. `boot`: the boot id."""
     tried = state.candidate
     if tried is None or tried.phase is not Phase.TRYING:
         return state
-    if tried.starts >= STARTS_MAX:
-        return rolled_back(state, f"{STARTS_MAX} starts without being confirmed")
-    return _with(state, msgspec.structs.replace(tried, starts=tried.starts + 1))
+    count = Count(tried.starts, tried.boots, tried.boot)
+    why = too_many(count, boot)
+    if why:
+        return rolled_back(state, f"{why} without being confirmed")
+    more = counted(count, boot)
+    return _with(state, msgspec.structs.replace(tried, starts=more.starts, boots=more.boots, boot=more.boot))
 
 
 def gate(state: State, seen: Seen, limits: Limits) -> Decision:

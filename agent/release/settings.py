@@ -3,11 +3,12 @@
 The file on the system (/etc/wardpost/node.toml) is the *base*: it is never touched, and whatever goes wrong, the node
 starts with it. What headquarters wants lies beside the data, whole, by revision:
 
-    config/state.json     which revision is in force, which is on trial
+    config/state.json     which revision is in force, which is on trial, what became of the last one that was desired
     config/<revision>.toml
 
-    offered --check--> trying --keeps reaching the station--> in force (the one before is kept)
-                         |--starts too often, or no station though there was one--> given up; the one before again
+    desired --check--> trying --keeps reaching the station--> in force (the one before is kept)
+       |                 |--crashes, or no station though there was one--> given up; the one before again
+       '--> refused, with the reason
 
 Rules: a revision must be higher than any seen (a replay is an old one). Who the post is (node.site, node.id, node.data)
 and whom it believes (uplink.command_key, release) cannot be changed from afar: a mistake there could not be mended
@@ -25,8 +26,8 @@ from msgspec import Meta, Struct
 
 from agent.config import Config
 from agent.errors import Corrupt
+from agent.release import starts
 
-STARTS_MAX = 3
 TEXT_BYTES_MAX = 40 * 1024
 """Of a configuration in a command; the example with all its comments has 15 KiB."""
 STATE_BYTES_MAX = 16 * 1024
@@ -39,9 +40,21 @@ class Trial(Struct, frozen=True, kw_only=True):
     """A revision that is being tried."""
 
     revision: Annotated[int, Meta(ge=1)]
-    starts: int = 0
+    digest: str = ""  # SHA-256 of its text
+    starts: int = 0  # of this boot, as starts.py counts them
+    boots: int = 0
+    boot: str = ""
     station: bool = True  # the station was reached with the settings before
     frames: bool = True  # there were frames with the settings before
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What became of the last desired revision. `revision` 0: of one that could not be believed."""
+
+    revision: Annotated[int, Meta(ge=0)]
+    state: Literal["trying", "applied", "refused", "rolled-back"]
+    why: Annotated[str, Meta(max_length=WHY_CHARS_MAX)] = ""
+    at: str = ""  # RFC 3339, by the node's clock: a label
 
 
 class ConfigState(Struct, frozen=True, kw_only=True):
@@ -51,8 +64,10 @@ class ConfigState(Struct, frozen=True, kw_only=True):
     force: Annotated[int, Meta(ge=0)] = BASE  # the revision that is gone back to
     before: Annotated[int, Meta(ge=0)] = BASE  # in force until then
     seen: Annotated[int, Meta(ge=0)] = 0  # the highest revision ever taken on
+    digest: str = ""  # of the text of `force`
+    since: str = ""  # when it came into force; a label
     trial: Trial | None = None
-    why: Annotated[str, Meta(max_length=WHY_CHARS_MAX)] = ""  # the last one was given up
+    answer: Answer | None = None
 
 
 class Act(StrEnum):
@@ -88,11 +103,10 @@ def decode(data: bytes) -> ConfigState:
 
 
 def objection(state: ConfigState, revision: int, old: Config, new: Config) -> str:
-    """Why a revision is not to be tried now; empty when it may."""
-    if state.trial is not None:
-        return f"revision {state.trial.revision} is on trial; wait until it is kept or given up"
+    """Why a revision must never be tried; empty when it may."""
     if revision <= state.seen:
-        given_up = f" and was given up: {state.why}" if state.why else ""
+        last = state.answer
+        given_up = f" and was given up: {last.why}" if last is not None and last.state == "rolled-back" else ""
         return f"revision {revision} is not newer than {state.seen}, which was here already{given_up}"
     fixed = {
         "node.site": (old.node.site, new.node.site),
@@ -107,19 +121,34 @@ def objection(state: ConfigState, revision: int, old: Config, new: Config) -> st
     return ""
 
 
-def offered(state: ConfigState, revision: int, *, station: bool, frames: bool) -> ConfigState:
+def refused(state: ConfigState, revision: int, why: str, *, at: str) -> ConfigState:
+    """It is not tried; what is in force stays."""
+    return msgspec.structs.replace(
+        state, answer=Answer(revision=revision, state="refused", why=why[:WHY_CHARS_MAX], at=at)
+    )
+
+
+def offered(state: ConfigState, revision: int, *, digest: str, station: bool, frames: bool, at: str) -> ConfigState:
     """It is tried from the next start on. `station`, `frames`: what there is now."""
-    trial = Trial(revision=revision, station=station, frames=frames)
-    return msgspec.structs.replace(state, seen=revision, trial=trial, why="")
+    trial = Trial(revision=revision, digest=digest, station=station, frames=frames)
+    answer = Answer(revision=revision, state="trying", at=at)
+    return msgspec.structs.replace(state, seen=revision, trial=trial, answer=answer)
 
 
-def started(state: ConfigState) -> ConfigState:
-    """Before each start, before anything of the settings is used: counts it, or gives the trial up."""
-    if state.trial is None:
+def started(state: ConfigState, boot: str, *, at: str = "") -> ConfigState:
+    """Before each start, before anything of the settings is used: counts it, or gives the trial up.
+
+    `boot`: the boot id, which tells a crash from a power cut.
+    """
+    trial = state.trial
+    if trial is None:
         return state
-    if state.trial.starts >= STARTS_MAX:
-        return given_up(state, f"{STARTS_MAX} starts without being kept")
-    trial = msgspec.structs.replace(state.trial, starts=state.trial.starts + 1)
+    count = starts.Count(trial.starts, trial.boots, trial.boot)
+    why = starts.too_many(count, boot)
+    if why:
+        return given_up(state, f"{why} without being kept", at=at)
+    more = starts.counted(count, boot)
+    trial = msgspec.structs.replace(trial, starts=more.starts, boots=more.boots, boot=more.boot)
     return msgspec.structs.replace(state, trial=trial)
 
 
@@ -150,13 +179,23 @@ def judge(state: ConfigState, seen: Seen, *, settle_s: float, station_s: float) 
     return (Act.KEEP, "") if seen.up_s >= settle_s else (Act.WAIT, "")
 
 
-def kept(state: ConfigState) -> ConfigState:
+def kept(state: ConfigState, *, at: str = "") -> ConfigState:
     """The trial is in force."""
-    if state.trial is None:
+    trial = state.trial
+    if trial is None:
         raise Corrupt("config: nothing is on trial")
-    return ConfigState(force=state.trial.revision, before=state.force, seen=state.seen)
+    return ConfigState(
+        force=trial.revision,
+        before=state.force,
+        seen=state.seen,
+        digest=trial.digest,
+        since=at,
+        answer=Answer(revision=trial.revision, state="applied", at=at),
+    )
 
 
-def given_up(state: ConfigState, why: str) -> ConfigState:
+def given_up(state: ConfigState, why: str, *, at: str = "") -> ConfigState:
     """The settings before are in force again."""
-    return msgspec.structs.replace(state, trial=None, why=why[:WHY_CHARS_MAX])
+    revision = 0 if state.trial is None else state.trial.revision
+    answer = Answer(revision=revision, state="rolled-back", why=why[:WHY_CHARS_MAX], at=at)
+    return msgspec.structs.replace(state, trial=None, answer=answer)

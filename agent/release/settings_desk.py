@@ -2,25 +2,29 @@
 
 Order of the promises: the text, whole and synced, before the state that names it; the count of a start before the
 settings are used. A text that cannot be read, or does not load, is given up at the start for the one before it.
+
+What is desired stands retained at the broker, so it comes with every connection: whatever has been judged is
+recognised, by its revision, and costs nothing again.
 """
 
 from __future__ import annotations
 
+import hashlib
+import threading
 import tomllib
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
 from agent import config, wire
 from agent.check import Level, judge
-from agent.clock import Clock
+from agent.clock import Clock, rfc3339
 from agent.config import Config
 from agent.disk import Disk
-from agent.errors import ConfigError, Corrupt, NeedsRestart, WardpostError
+from agent.errors import ConfigError, Corrupt, NeedsRestart, Transient, WardpostError
 from agent.evidence import records
 from agent.release import settings
-from agent.release.settings import BASE, Act, ConfigState, Seen
+from agent.release.settings import BASE, Act, Answer, ConfigState, Seen, Trial
 from agent.vision.faults import refuse
 
 FOLDER = "config"
@@ -28,6 +32,9 @@ STATE = f"{FOLDER}/state.json"
 SETTLE_S = 60.0
 STATION_S = 600.0
 """So long a post may fail to reach its station with new settings, when it could with the old ones."""
+
+RETRY_S = 60.0
+"""After a disk that refused what is desired."""
 
 
 def name_of(revision: int) -> str:
@@ -62,7 +69,7 @@ def parse(text: str) -> Config:
     return msgspec.convert(tables, Config)
 
 
-def at_start(base: Config, disk: Disk, say: Callable[[str], None]) -> tuple[Config, int]:
+def at_start(base: Config, disk: Disk, clock: Clock, say: Callable[[str], None]) -> tuple[Config, int]:
     """The settings to start with, and their revision: those from afar, or the base when anything is wrong with them.
     Never raises.
 
@@ -72,7 +79,7 @@ def at_start(base: Config, disk: Disk, say: Callable[[str], None]) -> tuple[Conf
         state = read_state(disk)
         if settings.in_use(state) == BASE:
             return base, BASE
-        counted = settings.started(state)
+        counted = settings.started(state, clock.boot_id, at=_now(clock))
         if counted != state:
             write_state(disk, counted)  # what cannot be counted is not tried: Transient leads to the base
         for revision in (settings.in_use(counted), counted.force, counted.before):
@@ -83,7 +90,7 @@ def at_start(base: Config, disk: Disk, say: Callable[[str], None]) -> tuple[Conf
                 return found, revision
             say(f"config revision {revision}: {found}; going back")
             if counted.trial is not None and counted.trial.revision == revision:
-                counted = settings.given_up(counted, found)
+                counted = settings.given_up(counted, found, at=_now(clock))
                 write_state(disk, counted)
     except WardpostError as error:
         say(f"config from afar is left out: {error}")
@@ -106,7 +113,7 @@ def _loaded(disk: Disk, revision: int, base: Config) -> Config | str:
 
 
 class SettingsDesk:
-    """Takes on, watches and gives up settings from afar. `take` on any thread, `watch` on one."""
+    """Takes on, watches and gives up what is desired. `desire` and `reported` on any thread, `watch` on one."""
 
     def __init__(
         self,
@@ -115,69 +122,65 @@ class SettingsDesk:
         clock: Clock,
         running: Config,
         revision: int,
+        believe: Callable[[bytes], wire.Desired],
         station: Callable[[], bool],
         frames: Callable[[], bool],
         busy: Callable[[], bool],
         note: Callable[[bytes], None],
         tell: Callable[[str], None],
     ) -> None:
-        """`station`: whether it acknowledges now. `busy`: a release is on trial, and two trials tell nothing.
+        """`believe`: what the station has signed for this node; raises Corrupt. `station`: it acknowledges now.
 
-        `note` puts a JSON object on the ledger; `tell` tells headquarters a sentence.
+        `busy`: a release is on trial, and two trials tell nothing. `note` puts a JSON object on the ledger; `tell`
+        tells headquarters a sentence.
         """
         self._disk, self._clock, self._running = disk, clock, running
-        self._revision = revision
+        self._revision, self._sha256 = revision, config.fingerprint(running)
+        self._believe = believe
         self._station, self._frames, self._busy = station, frames, busy
         self._note, self._tell = note, tell
+        self.changes = 0
+        """Counts what made `reported` tell something else."""
+        self._lock = threading.Lock()
+        self._acting = threading.Lock()  # `watch` and `draw` change what is on the disk
+        self._wanted: wire.Desired | None = None  # believed, and not judged yet
+        self._passing: Answer | None = None  # refused without a trace: not believed, or old
+        self._refused = (0, "")  # revision and digest of what was refused in this life: it is not judged again
+        self._retry_s = 0.0
         self._restart = ""
 
-    def take(self, args: dict[str, Any]) -> dict[str, Any]:
-        """The command `config`: `revision` and `toml`, a whole file. Raises WardpostError with why it is refused."""
-        revision, text = args.get("revision"), args.get("toml")
-        if isinstance(revision, bool) or not isinstance(revision, int) or not 1 <= revision < 2**53:
-            raise Corrupt("config: revision must be a number from 1 on")
-        if not isinstance(text, str) or len(text.encode(errors="replace")) > settings.TEXT_BYTES_MAX:
-            raise Corrupt(f"config: toml must be the text of a whole file, {settings.TEXT_BYTES_MAX >> 10} KiB at most")
-        state = read_state(self._disk)
-        if revision in (state.force, state.trial.revision if state.trial is not None else None):
-            return self.reported()
+    def desire(self, payload: bytes) -> None:
+        """What stands at `config/desired`, retained or new; `watch` judges it once no trial is on. Never raises.
+
+        An empty payload - a person has removed it from the broker - changes nothing.
+        """
+        if not payload:
+            return
         try:
-            new = parse(text)
-            refuse(new)
-        except ConfigError as error:
-            raise Corrupt(f"config: {error}"[:500]) from None
-        reason = settings.objection(state, revision, self._running, new) or self._worse(new)
-        if not reason and self._busy():
-            reason = "a release is on trial; send it again when that is over"
-        if reason:
-            raise Corrupt(f"config: {reason}"[:500])
-        self._disk.list(FOLDER)
-        self._disk.replace(name_of(revision), text.encode())
-        write_state(self._disk, settings.offered(state, revision, station=self._station(), frames=self._frames()))
-        self._put(revision, "taken on", by=str(args.get("id", "")))
-        self._restart = f"revision {revision} of the configuration is tried"
-        return self.reported()
+            wanted = self._believe(payload)
+        except Corrupt as error:
+            self._pass(0, str(error))
+            return
+        with self._lock:
+            self._wanted = wanted
 
-    def reported(self) -> dict[str, Any]:
-        """What is in force, what is on trial, and why the last one was given up."""
+    def reported(self) -> wire.SettingsState:
+        """For `config/reported`, heartbeat and status. Raises Transient."""
         state = read_state(self._disk)
-        return {
-            "revision": state.force,
-            "trial": None if state.trial is None else state.trial.revision,
-            "seen": state.seen,
-            "why": state.why,
-            "sha256": config.fingerprint(self._running),
-        }
-
-    def told(self) -> wire.SettingsState:
-        """The same for the heartbeat. Raises Transient."""
-        state = read_state(self._disk)
+        trial = state.trial
+        force = state.force if trial is not None else self._revision  # a file that was lost is not in force
+        answer = self._passing or state.answer
         return wire.SettingsState(
-            revision=state.force,
-            trial=0 if state.trial is None else state.trial.revision,
+            revision=force,
+            digest=state.digest if force == state.force else "",
+            since=state.since if force == state.force else "",
+            sha256=self._sha256,
+            trial=0 if trial is None else trial.revision,
             seen=state.seen,
-            why=state.why,
-            sha256=config.fingerprint(self._running),
+            asked=0 if answer is None else answer.revision,
+            state="" if answer is None else answer.state,
+            why="" if answer is None else answer.why,
+            at="" if answer is None else answer.at,
         )
 
     @property
@@ -186,29 +189,149 @@ class SettingsDesk:
         return read_state(self._disk).trial is not None
 
     def watch(self, up_s: float) -> None:
-        """Each second. Raises NeedsRestart when other settings are to be used."""
+        """Each second. Raises NeedsRestart when other settings are to be used, Transient."""
+        with self._acting:
+            self._watch(up_s)
+
+    def draw(self, text: str, *, by: str) -> None:
+        """Settings changed at the post itself: tried from the next start on, as desired ones, under the next revision.
+
+        Any thread. Raises Corrupt with why they are refused, Transient.
+        """
+        with self._acting:
+            state = read_state(self._disk)
+            wanted = wire.Desired(revision=state.seen + 1, toml=text, by=by, time=_now(self._clock))
+            if state.trial is not None or self._restart:
+                reason = "what was drawn before is on trial; try again in a minute or two"
+            elif self._busy():
+                reason = "a release is on trial; try again when that is over"
+            else:
+                reason = self._reason(state, wanted)
+            if reason:
+                raise Corrupt(reason[:500])
+            self._take_on(state, wanted, hashlib.sha256(text.encode()).hexdigest())
+
+    def _watch(self, up_s: float) -> None:
         if self._restart:
             raise NeedsRestart(self._restart)
         state = read_state(self._disk) if up_s < 2 * STATION_S else ConfigState()
-        if state.trial is None:
-            return
+        if state.trial is not None:
+            self._judge(state, state.trial, up_s)
+        elif self._wanted is not None and up_s >= self._retry_s:
+            try:
+                self._consider()
+            except Transient:  # a disk that refuses must not end the worker that watches over a release, too
+                self._retry_s = up_s + RETRY_S
+                raise
+
+    def _judge(self, state: ConfigState, trial: Trial, up_s: float) -> None:
+        """What is on trial: kept, given up, or waited for."""
         seen = Seen(up_s=up_s, station=self._station(), frames=self._frames())
-        revision = state.trial.revision
+        revision = trial.revision
         if revision == self._revision:
             act, why = settings.judge(state, seen, settle_s=SETTLE_S, station_s=STATION_S)
         else:
             act, why = Act.GIVE_UP, "it was not started: its start could not be counted"
         if act is Act.KEEP:
-            write_state(self._disk, settings.kept(state))
+            write_state(self._disk, settings.kept(state, at=_now(self._clock)))
             self._tidy()
             self._put(revision, "kept")
             self._tell(f"revision {revision} of the configuration is in force")
+            self.changes += 1
         elif act is Act.GIVE_UP:
-            write_state(self._disk, settings.given_up(state, why))
+            write_state(self._disk, settings.given_up(state, why, at=_now(self._clock)))
             self._put(revision, "given up", why=why)
             self._tell(f"revision {revision} of the configuration is given up: {why}")
+            self.changes += 1
             if revision == self._revision:
                 self._restart = f"revision {revision} of the configuration is given up: {why}"
+
+    # -- what is desired ----------------------------------------------------------------------------------------------
+
+    def _consider(self) -> None:
+        """Takes on what is desired, or refuses it. Raises Transient: then it is considered again."""
+        wanted = self._wanted
+        if wanted is None or self._busy():
+            return
+        state = read_state(self._disk)
+        digest = hashlib.sha256(wanted.toml.encode(errors="replace")).hexdigest()
+        if wanted.revision == self._revision == state.force and digest == state.digest:
+            self._settle(wanted)  # it is so
+        elif state.answer is not None and (wanted.revision, "rolled-back") == (
+            state.answer.revision,
+            state.answer.state,
+        ):
+            self._settle(wanted)  # it was tried, and that is reported
+        elif (wanted.revision, digest) == self._refused:
+            self._settle(wanted, keep=True)
+        elif wanted.revision <= state.seen and (wanted.revision, digest) != (state.force, state.digest):
+            self._settle(wanted)
+            self._pass(wanted.revision, settings.objection(state, wanted.revision, self._running, self._running))
+        else:
+            # What is in force, and yet not what runs: its file was lost. It is taken on once more.
+            seen = msgspec.structs.replace(state, seen=min(state.seen, wanted.revision - 1))
+            reason = self._reason(seen, wanted)
+            if reason:
+                self._refuse(state, wanted, reason)
+                self._refused = wanted.revision, digest
+            else:
+                self._take_on(state, wanted, digest)
+            self._settle(wanted)
+
+    def _reason(self, state: ConfigState, wanted: wire.Desired) -> str:
+        """Why it is not to be tried; empty when it is."""
+        if len(wanted.toml.encode(errors="replace")) > settings.TEXT_BYTES_MAX:
+            return f"larger than {settings.TEXT_BYTES_MAX >> 10} KiB"
+        try:
+            new = parse(wanted.toml)
+            refuse(new)
+        except ConfigError as error:
+            return str(error)
+        return settings.objection(state, wanted.revision, self._running, new) or self._worse(new)
+
+    def _take_on(self, state: ConfigState, wanted: wire.Desired, digest: str) -> None:
+        revision = wanted.revision
+        self._disk.list(FOLDER)
+        self._disk.replace(name_of(revision), wanted.toml.encode())
+        write_state(
+            self._disk,
+            settings.offered(
+                state,
+                revision,
+                digest=digest,
+                station=self._station(),
+                frames=self._frames(),
+                at=_now(self._clock),
+            ),
+        )
+        self._restart = f"revision {revision} of the configuration is tried"
+        self._put(revision, "taken on", by=wanted.by, digest=digest)
+
+    def _refuse(self, state: ConfigState, wanted: wire.Desired, why: str) -> None:
+        new = settings.refused(state, wanted.revision, why, at=_now(self._clock))
+        old = state.answer
+        if new.answer is not None and old is not None and msgspec.structs.replace(new.answer, at=old.at) == old:
+            return  # as before, in an earlier life
+        write_state(self._disk, new)
+        self._put(wanted.revision, "refused", why=why, by=wanted.by)
+        self.changes += 1
+
+    def _settle(self, wanted: wire.Desired, *, keep: bool = False) -> None:
+        """It is judged. `keep`: what passed before it still holds."""
+        with self._lock:
+            if self._wanted is wanted:
+                self._wanted = None
+        if not keep and self._passing is not None:
+            self._passing = None
+            self.changes += 1
+
+    def _pass(self, revision: int, why: str) -> None:
+        """Refused and reported, but not written down: whoever can publish could else fill the card and the ledger."""
+        old = self._passing
+        if old is None or (old.revision, old.why) != (revision, why[: settings.WHY_CHARS_MAX]):
+            why = why[: settings.WHY_CHARS_MAX]
+            self._passing = Answer(revision=revision, state="refused", why=why, at=_now(self._clock))
+            self.changes += 1
 
     def _worse(self, new: Config) -> str:
         """What `wardpost check` calls a problem of these settings, and not of those in force; empty for nothing."""
@@ -227,3 +350,7 @@ class SettingsDesk:
 
     def _put(self, revision: int, outcome: str, **more: str) -> None:
         self._note(records.body(config=revision, outcome=outcome, **more))
+
+
+def _now(clock: Clock) -> str:
+    return rfc3339(clock.utc().utc_ns)

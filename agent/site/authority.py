@@ -14,7 +14,9 @@ the list of revoked certificates (CRL).
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,8 +38,12 @@ from agent.types import NS
 
 YEAR_DAYS = 365
 AUTHORITY_DAYS = 25 * YEAR_DAYS
-SERVER_DAYS = 24 * YEAR_DAYS
-NODE_DAYS = 10 * YEAR_DAYS
+SERVER_DAYS = 5 * YEAR_DAYS
+"""Of broker and station: `wardpost site renew` makes them anew, a person brings them there."""
+NODE_DAYS = 3 * YEAR_DAYS
+"""A post renews by itself in the last third, so one that was in use yesterday may lie in the dark for a year, and at
+best for three. Shorter would shut out posts that are put away for a season; longer leaves a stolen key good for longer
+where a broker knows no revocation lists."""
 CLAIM_DAYS_MAX = 366
 SERVER_NOT_BEFORE = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 """Of the authority and the broker. A post without a battery-backed clock wakes up in the past, before its site was
@@ -75,8 +81,13 @@ def certificate_pem(certificate: x509.Certificate) -> bytes:
 
 
 def public_der(key: ec.EllipticCurvePublicKey) -> bytes:
-    """SubjectPublicKeyInfo: what names a key here is the SHA-256 of this."""
+    """SubjectPublicKeyInfo."""
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def key_digest(key: ec.EllipticCurvePublicKey) -> str:
+    """What names a key in the register and on the wire: SHA-256 of its SubjectPublicKeyInfo, in hex."""
+    return hashlib.sha256(public_der(key)).hexdigest()
 
 
 def make_authority(site: str, *, now_ns: int) -> Authority:
@@ -135,10 +146,44 @@ def issue_claim(
 
 
 def issue_node(
-    authority: Authority, node: str, generation: int, key: ec.EllipticCurvePublicKey, *, now_ns: int
+    authority: Authority,
+    node: str,
+    generation: int,
+    key: ec.EllipticCurvePublicKey,
+    *,
+    now_ns: int,
+    days: float = NODE_DAYS,
 ) -> x509.Certificate:
     """A post's certificate."""
-    return _issue_client(authority, node, f"g{generation}", key, now_ns=now_ns, days=NODE_DAYS)
+    return _issue_client(authority, node, f"g{generation}", key, now_ns=now_ns, days=days)
+
+
+def generation_of(certificate: bytes, *, authority: x509.Certificate, node: str) -> int | None:
+    """The generation in a post's certificate (PEM) that this authority has made; None for any other."""
+    try:
+        given = x509.load_pem_x509_certificate(certificate)
+        given.verify_directly_issued_by(authority)
+        names = [str(part.value) for part in given.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        units = [str(part.value) for part in given.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)]
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):
+        return None
+    if names != [node] or len(units) != 1 or not re.fullmatch(r"g[0-9]{1,9}", units[0]):
+        return None
+    return int(units[0][1:])
+
+
+def newer(certificate: bytes, other: bytes) -> bool:
+    """Whether a certificate (PEM) begins after another one. What cannot be read is not newer."""
+    try:
+        first, second = (x509.load_pem_x509_certificate(pem) for pem in (certificate, other))
+    except ValueError:
+        return False
+    return first.not_valid_before_utc > second.not_valid_before_utc
+
+
+def renewal_due(issued_utc_ns: int, ends_utc_ns: int, now_utc_ns: int) -> bool:
+    """Whether less than a third of a certificate's life is left."""
+    return 3 * (ends_utc_ns - now_utc_ns) < ends_utc_ns - issued_utc_ns
 
 
 def make_crl(authority: Authority, revoked: Sequence[tuple[int, int]], *, number: int, now_ns: int) -> bytes:
@@ -210,7 +255,7 @@ def fits(certificate: bytes, *, authority: bytes, node: str, key: ec.EllipticCur
 
 
 def _issue_client(
-    authority: Authority, name: str, unit: str, key: ec.EllipticCurvePublicKey, *, now_ns: int, days: int
+    authority: Authority, name: str, unit: str, key: ec.EllipticCurvePublicKey, *, now_ns: int, days: float
 ) -> x509.Certificate:
     units = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit)] if unit else []
     return _issue(
@@ -285,5 +330,5 @@ def _moment(utc_ns: int) -> dt.datetime:
     return dt.datetime.fromtimestamp(utc_ns // NS, dt.UTC)
 
 
-def _after(now_ns: int, days: int) -> dt.datetime:
+def _after(now_ns: int, days: float) -> dt.datetime:
     return _moment(now_ns) + dt.timedelta(days=days)

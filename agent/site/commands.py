@@ -11,11 +11,11 @@ from pathlib import Path
 from agent.clock import Clock, rfc3339
 from agent.errors import ConfigError
 from agent.site import founding
+from agent.site.authority import renewal_due
 from agent.site.backup import PASSPHRASE_CHARS_MIN
 from agent.site.folder import open_site, refuse_existing
-from agent.types import NS
+from agent.site.register import Register
 
-EXPIRY_WARN_DAYS = 180
 _KEEP = """\
 What to keep where:
   ca/ca.key        makes posts of this site. On this machine only, readable by its owner; never on a post, never on a
@@ -75,7 +75,8 @@ def show(root: Path, *, as_json: bool, clock: Clock, out: Callable[[str], None])
             for one in register.nodes()
         ]
         refusals = register.refusals()
-        own = [one for kind in ("authority", "broker", "station") for one in register.certificates(kind)]
+        own = [*register.certificates("authority"), *founding.servers(register)]
+        lives = {one.node: _life(register, one.node, one.generation, now_ns) for one in register.nodes()}
     finally:
         register.close()
     if as_json:
@@ -87,15 +88,15 @@ def show(root: Path, *, as_json: bool, clock: Clock, out: Callable[[str], None])
         return 0
     out(f"site {site.settings.name}, made {site.settings.created}; brokers: {', '.join(site.settings.brokers)}")
     for cert in own:
-        days = (cert.not_after_utc_ns - now_ns) / (86_400 * NS)
-        warn = " - make a new site in time" if days < EXPIRY_WARN_DAYS else ""
-        out(f"  {cert.kind}: good for {days:.0f} days{warn}")
+        days = founding.days_left(cert, now_ns)
+        todo = "make a new site in time" if cert.kind == "authority" else f"wardpost site renew {root}"
+        out(f"  {cert.kind}: good for {days:.0f} days{f' - {todo}' if days < founding.SERVER_WARN_DAYS else ''}")
     for node in nodes:
         state = "its claim is open" if node["claimopen"] else node["state"]
         if node["state"] == "provisioned" and not node["claimopen"]:
             state = "never enrolled, and its claim has run out: provision it with --again"
         where = f", {node['place']}" if node["place"] else ""
-        out(f"  {node['node']}: {state}{where}")
+        out(f"  {node['node']}: {state}{where}{lives[str(node['node'])]}")
     if not nodes:
         out("  no posts yet: wardpost provision NODE --site ...")
     for refusal in refusals[:20]:
@@ -103,6 +104,46 @@ def show(root: Path, *, as_json: bool, clock: Clock, out: Callable[[str], None])
             f"  refused {refusal.count} times, last {rfc3339(refusal.last_utc_ns)}: {refusal.kind}, {refusal.claim}"
             f" ({refusal.node or 'no post'}): {refusal.detail}"
         )
+    return 0
+
+
+def _life(register: Register, node: str, generation: int, now_ns: int) -> str:
+    """What is to be said of a post's newest certificate; empty while all is well."""
+    newest = [
+        one
+        for one in register.certificates_of(node)
+        if one.kind == "node" and one.generation == generation and one.revoked_utc_ns is None
+    ][-1:]
+    if not newest or not renewal_due(newest[0].issued_utc_ns, newest[0].not_after_utc_ns, now_ns):
+        return ""
+    days = founding.days_left(newest[0], now_ns)
+    if days < 0:
+        return f"; its certificate ended {-days:.0f} days ago: provision it with --again, see deploy/site.md"
+    return f"; its certificate is good for {days:.0f} days: it is renewed when the post is heard again"
+
+
+def renew(root: Path, *, every: bool, clock: Clock, out: Callable[[str], None]) -> int:
+    """`site renew`: new certificates for broker and station, where less than half of their life is left."""
+    site = open_site(root)
+    register = founding.open_register(site)
+    try:
+        now_ns = clock.utc().utc_ns
+        kinds = [
+            one.kind
+            for one in founding.servers(register)
+            if every or 2 * (one.not_after_utc_ns - now_ns) < one.not_after_utc_ns - one.issued_utc_ns
+        ]
+        for one in founding.renew_servers(site, register, now_ns, kinds=kinds):
+            out(f"{one.kind}: a new certificate for the same key, good for {founding.days_left(one, now_ns):.0f} days")
+    finally:
+        register.close()
+    if "broker" in kinds:
+        out(f"Now copy {root}/broker/broker.pem to the broker's machine, and there: systemctl reload mosquitto,")
+        out("or nats-server --signal reload. The posts notice nothing: they trust the authority")
+    if "station" in kinds:
+        out("The station shows its new one from its next connection on")
+    if not kinds:
+        out("broker and station: more than half of their life is left; nothing was changed (--now renews them anyway)")
     return 0
 
 
@@ -131,7 +172,8 @@ def revoke(
     else:
         out(f"{what}: revoked {len(found.serials)}: {', '.join(found.serials)}")
     out(f"Now copy {root}/broker/crl.pem, wardpost.acl and nats.conf to the broker's machine, and there:")
-    out("  Mosquitto: systemctl reload mosquitto, then restart it once to end sessions that are up")
+    out("  Mosquitto: systemctl reload mosquitto, and then, here, to end a session that is up:")
+    out(f"    wardpost site kick {root} {node or 'NODE'}")
     out("  nats-server: nats-server --signal reload; it ends them by itself")
     return 0
 

@@ -6,7 +6,6 @@ transaction, and what is derived from it (CRL, configuration) is written after i
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -137,7 +136,7 @@ def of_certificate(
         name=str(name.value),
         node=node,
         generation=generation,
-        key_sha256=hashlib.sha256(authority.public_der(key)).hexdigest(),
+        key_sha256=authority.key_digest(key),
         pem=authority.certificate_pem(certificate).decode(),
         not_after_utc_ns=int(certificate.not_valid_after_utc.timestamp()) * NS,
         issued_utc_ns=now_ns,
@@ -200,11 +199,59 @@ def _is_address(host: str) -> bool:
 def write_brokers(site: SiteFolder, register: Register, now_ns: int) -> None:
     """Writes the brokers' configuration and the CRL anew from the register. Raises ConfigError, Corrupt, Transient."""
     ca = load_authority(site)
-    revoked = [(int(one.serial, 16), one.revoked_utc_ns or now_ns) for one in register.revoked()]
+    revoked = [
+        (int(one.serial, 16), one.revoked_utc_ns or now_ns)
+        for one in register.revoked()
+        if days_left(one, now_ns) > -CRL_KEEPS_DAYS
+    ]
     crl = authority.make_crl(ca, revoked, number=register.next_crl(), now_ns=now_ns)
     urls = [parse_broker(url) for url in site.settings.brokers]
     files = {"ca/crl.pem": crl, "broker/crl.pem": crl, **broker_files(site.settings.name, urls, register, now_ns)}
     write_all(site.root, files)
+
+
+SERVER_WARN_DAYS = 180
+"""Before broker's or station's certificate ends: so early it is said."""
+CRL_KEEPS_DAYS = 30
+"""An expired certificate stays on the list for so long, for brokers whose clock is behind."""
+
+
+def days_left(certificate: Certificate, now_ns: int) -> float:
+    """Days until it expires; negative: since."""
+    return (certificate.not_after_utc_ns - now_ns) / (86_400 * NS)
+
+
+def servers(register: Register) -> list[Certificate]:
+    """The certificates of broker and station that are in use: the newest of each."""
+    found = [register.certificates(kind) for kind in ("broker", "station")]
+    return [one[-1] for one in found if one]
+
+
+def renew_servers(site: SiteFolder, register: Register, now_ns: int, *, kinds: Sequence[str]) -> list[Certificate]:
+    """Makes new certificates for the keys that broker and station have, so that one file each is all that changes.
+
+    Raises ConfigError, Corrupt, Transient.
+    """
+    ca = load_authority(site)
+    made: list[Certificate] = []
+    for kind in kinds:
+        path = f"{kind}/{kind}.pem"
+        try:
+            key = x509.load_pem_x509_certificate(site.read(path)).public_key()
+        except ValueError:
+            raise Corrupt(f"{site.root / path}: is no certificate; restore the site from its backup") from None
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise Corrupt(f"{site.root / path}: is for a key that was not made here")
+        if kind == "station":
+            new = authority.issue_station(ca, key, now_ns=now_ns)
+        else:
+            hosts = list(dict.fromkeys(parse_broker(url).host for url in site.settings.brokers))
+            new = authority.issue_broker(ca, site.settings.name, hosts, key, now_ns=now_ns)
+        row = of_certificate(new, kind, now_ns)
+        register.issued([row], now_ns)
+        write_all(site.root, {path: authority.certificate_pem(new)})
+        made.append(row)
+    return made
 
 
 # -- revocation -------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ NO_PROFILE = """\
 time_zone = "UTC"                     # IANA name, for schedules
 """
 _TIME_ZONE = re.compile(r'^time_zone = "[^"]*"', re.MULTILINE)
-_HEAD = re.compile(r"^\[(?:node|camera|release|uplink(?:\.tls)?)\]", re.MULTILINE)
+_HEAD = re.compile(r"^\[(?:node|camera|release|setup_page|uplink(?:\.tls)?)\]", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,7 @@ class Post:
     time_zone: str = ""  # empty: the profile's
     profile: str = NO_PROFILE  # text of its tables
     network: Network = field(default_factory=lambda: Network(hostname=""))
+    setup_code: str = ""  # of the installation page; empty: it has none
 
 
 def check_network(network: Network) -> None:
@@ -95,6 +96,9 @@ key = {toml_text(NODE_PATHS["uplink.tls.key"])}
 
 [release]
 key = {toml_text(f"/etc/wardpost/{RELEASE_KEY}")}
+
+[setup_page]
+code = {toml_text(post.setup_code)}
 
 {profile.strip()}
 """

@@ -10,6 +10,8 @@ from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from agent.errors import ConfigError
+from agent.setup_page import network
+from agent.setup_page.gate import spelled
 
 HELP = "Damaged, or questions? Please tell:"
 _CODE_MM = 32
@@ -24,12 +26,49 @@ def text_of(site: str, node: str, device: str) -> str:
 
 def svg(*, site: str, node: str, device: str, place: str, custodian: str) -> bytes:
     """The label. Raises ConfigError when segno is not installed."""
+    lines = [HELP, custodian, place, f"device {device}" if device else ""]
+    told = [part for line in lines if line for part in _folded(line)][:7]
+    rows = "".join(
+        f'<text x="37" y="{19 + index * 3.2:.1f}" font-size="2.6">{escape(line)}</text>'
+        for index, line in enumerate(told)
+    )
+    return _drawn(
+        f"{_code(text_of(site, node, device), 3)}"
+        f'<text x="37" y="9" font-size="5" font-weight="bold">{escape(node)}</text>'
+        f'<text x="37" y="14" font-size="3.4">{escape(site)}</text>{rows}'
+    )
+
+
+def inside_svg(*, site: str, node: str, code: str, port: int) -> bytes:
+    """The label for the inside of the box, with the code of the installation page: whoever reads it sees the camera.
+
+    Two codes: the first joins the hotspot, the second opens the page. Raises ConfigError when segno is not installed.
+    """
+    told = [
+        (3, "1. Wi-Fi", network.wifi_qr(node, code), network.ssid(node)),
+        (49, "2. Page / Trang", network.page_qr(code, port=port), f"10.42.77.1:{port}"),
+    ]
+    return _drawn(
+        "".join(
+            f"{_code(text, x)}"
+            f'<text x="{x + _CODE_MM / 2:g}" y="4.2" font-size="2.8" text-anchor="middle">{title}</text>'
+            f'<text x="{x + _CODE_MM / 2:g}" y="38.6" font-size="2.6" text-anchor="middle">{escape(under)}</text>'
+            for x, title, text, under in told
+        )
+        + '<g transform="translate(42 20) rotate(-90)" text-anchor="middle">'
+        f'<text font-size="4.4" font-weight="bold" font-family="monospace">{spelled(code)}</text>'
+        f'<text y="-5.2" font-size="2.2">{escape(f"{site}/{node}")}</text>'
+        '<text y="3.6" font-size="2.2">keep inside / để trong hộp</text></g>'
+    )
+
+
+def _code(text: str, x_mm: float) -> str:
+    """A QR code of _CODE_MM, 4 mm from the upper edge."""
     try:
         import segno
     except ImportError:
         raise ConfigError("label: segno is not installed; pip install 'wardpost[provision]'") from None
-    code = segno.make(text_of(site, node, device), error="q", micro=False)
-    rows_of = [bytes(row) for row in code.matrix]
+    rows_of = [bytes(row) for row in segno.make(text, error="q", micro=False).matrix]
     modules = "".join(
         f"M{run.start()} {y}h{len(run[0])}v1h-{len(run[0])}z"
         for y, row in enumerate(rows_of)
@@ -37,18 +76,13 @@ def svg(*, site: str, node: str, device: str, place: str, custodian: str) -> byt
     )
     scale = _CODE_MM / (len(rows_of) + 2 * _QUIET)
     offset = _QUIET * scale
-    lines = [HELP, custodian, place, f"device {device}" if device else ""]
-    told = [part for line in lines if line for part in _folded(line)][:7]
-    rows = "".join(
-        f'<text x="37" y="{19 + index * 3.2:.1f}" font-size="2.6">{escape(line)}</text>'
-        for index, line in enumerate(told)
-    )
+    return f'<path transform="translate({x_mm + offset:.4f} {4 + offset:.4f}) scale({scale:.5f})" d="{modules}"/>'
+
+
+def _drawn(inside: str) -> bytes:
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" width="90mm" height="40mm" viewBox="0 0 90 40"'
-        ' font-family="sans-serif"><rect width="90" height="40" fill="#fff"/>'
-        f'<path transform="translate({3 + offset:.4f} {4 + offset:.4f}) scale({scale:.5f})" d="{modules}"/>'
-        f'<text x="37" y="9" font-size="5" font-weight="bold">{escape(node)}</text>'
-        f'<text x="37" y="14" font-size="3.4">{escape(site)}</text>{rows}</svg>\n'
+        f' font-family="sans-serif"><rect width="90" height="40" fill="#fff"/>{inside}</svg>\n'
     ).encode()
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from agent import config
 from agent.card.kit import EthernetSettings, LteSettings, Network, WifiSettings
 from agent.clock import Clock, rfc3339
-from agent.config import Config
+from agent.config import Config, SetupPageSettings
 from agent.errors import ConfigError
+from agent.setup_page.gate import CODE_ALPHABET, CODE_CHARS, spelled
 from agent.site import authority, founding, kit, label
 from agent.site.folder import SiteFolder, check_name, making, open_site, write_all
 from agent.site.register import Claim, Node, Register
@@ -112,6 +113,7 @@ def _post(site: SiteFolder, asked: Asked) -> kit.Post:
         place=asked.place,
         camera_url=asked.camera_url,
         time_zone=asked.time_zone,
+        setup_code=spelled("".join(secrets.choice(CODE_ALPHABET) for _ in range(CODE_CHARS))),
     )
     if asked.profile:
         path = find_profile(asked.profile)
@@ -230,6 +232,9 @@ def _write(site: SiteFolder, post: kit.Post, asked: Asked, register: Register, *
     try:
         files["label.svg"] = label.svg(
             site=post.site, node=post.node, device=asked.device, place=asked.place, custodian=asked.custodian
+        )
+        files["label-inside.svg"] = label.inside_svg(
+            site=post.site, node=post.node, code=post.setup_code, port=SetupPageSettings().port
         )
     except ConfigError as error:
         no_label = str(error)

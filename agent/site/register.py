@@ -93,12 +93,16 @@ class Register:
             raise ConfigError(f"{self._path}: there is a register already")
         self._connect("rwc")
         sql = importlib.resources.files("agent.site").joinpath("schema.sql").read_text(encoding="utf-8")
-        with self._transaction("create") as db:
-            for statement in "\n".join(line.partition("--")[0] for line in sql.splitlines()).split(";"):
-                if statement.strip():
-                    db.execute(statement)
-            rows = [("schema", SCHEMA), ("site", site), ("brokers", "\n".join(brokers)), ("crl", "0")]
-            db.executemany("insert into meta values (?, ?)", rows)
+        try:
+            with self._transaction("create") as db:
+                for statement in "\n".join(line.partition("--")[0] for line in sql.splitlines()).split(";"):
+                    if statement.strip():
+                        db.execute(statement)
+                rows = [("schema", SCHEMA), ("site", site), ("brokers", "\n".join(brokers)), ("crl", "0")]
+                db.executemany("insert into meta values (?, ?)", rows)
+        except BaseException:
+            self.close()
+            raise
 
     def open(self) -> None:
         """Opens an existing file. Raises ConfigError when there is none, Corrupt when it is something else."""
@@ -239,6 +243,28 @@ class Register:
             db.execute("update node set state = 'enrolled' where node = ?", (certificate.node,))
             _audit(db, now_utc_ns, "enrolled", certificate.node, f"{claim}, serial {certificate.serial}")
         return True
+
+    def renewed(self, certificate: Certificate, now_utc_ns: int) -> bool:
+        """Notes the next certificate of a post. False when it was revoked, or provisioned again, meanwhile."""
+        with self._transaction("renew a certificate") as db:
+            row = db.execute("select generation, state from node where node = ?", (certificate.node,)).fetchone()
+            if row is None or row[0] != certificate.generation or row[1] == "revoked":
+                return False
+            _add_certificate(db, certificate)
+            _audit(db, now_utc_ns, "renewed", certificate.node, f"serial {certificate.serial}")
+        return True
+
+    def replaced(self, serials: Sequence[str], node: str, now_utc_ns: int) -> None:
+        """Revokes certificates of a post that uses a newer one."""
+        with self._transaction("end older certificates") as db:
+            for serial in serials:
+                _revoke(db, "serial = ? and node = ?", (serial, node), now_utc_ns, "renewed")
+            _audit(db, now_utc_ns, "revoked", node, f"{', '.join(serials)}: renewed")
+
+    def noted(self, what: str, node: str, detail: str, now_utc_ns: int) -> None:
+        """Adds a line to the audit."""
+        with self._transaction("note what was done") as db:
+            _audit(db, now_utc_ns, what, node, detail)
 
     def refused(self, claim: str, kind: str, node: str, detail: str, now_utc_ns: int) -> None:
         """Counts a refused enrolment."""

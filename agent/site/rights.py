@@ -25,8 +25,9 @@ def of_node(site: str, node: str) -> Rights:
     return Rights(
         publish=(
             mine.status, mine.heartbeat, mine.event("+"), mine.record, mine.events, mine.records, mine.reply("+"),
+            mine.reported, mine.renew,
         ),
-        subscribe=(mine.ack, mine.commands),
+        subscribe=(mine.ack, mine.commands, mine.desired, mine.renewed),
     )  # fmt: skip
 
 
@@ -37,9 +38,9 @@ def of_claim(site: str, claim: str) -> Rights:
 
 
 def of_station(site: str) -> Rights:
-    """The station: hears everything of its site, acknowledges, commands, answers claims."""
+    """The station: hears everything of its site, acknowledges, commands, desires settings, answers claims."""
     every = Topics(site, "+")
     return Rights(
-        publish=(every.ack, every.commands, every.enrolled),
+        publish=(every.ack, every.commands, every.desired, every.enrolled, every.renewed),
         subscribe=(f"{ROOT}/{site}/#",),
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent import wire
 from agent.errors import Corrupt
-from agent.site.authority import public_der, read_csr
+from agent.site.authority import key_digest, read_csr
 from agent.site.register import Certificate, Claim, Node
 
 
@@ -87,7 +86,7 @@ def decide(  # noqa: PLR0911  (one return for each answer)
         key = read_csr(asked.csr, claim.node)
     except Corrupt as error:
         return Refuse(Kind.REQUEST, str(error))
-    digest = hashlib.sha256(public_der(key)).hexdigest()
+    digest = key_digest(key)
     if claim.used_by is not None:
         if claim.used_by != digest or facts.given is None:
             text = f"{name} was used by key {claim.used_by[:16]}; key {digest[:16]} asks now:"

@@ -70,7 +70,15 @@ class StatusIn:
     retained: bool
 
 
-Intake = EventIn | RecordIn | HeartbeatIn | StatusIn
+@dataclass(frozen=True, slots=True)
+class ReportedIn:
+    """Which settings a node says it has. A retained one is as good as a new one: it holds until there is another."""
+
+    node: str
+    settings: wire.SettingsState
+
+
+Intake = EventIn | RecordIn | HeartbeatIn | StatusIn | ReportedIn
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,8 @@ def _one(address: wire.Address, payload: bytes, site: str, retained: bool) -> In
             status = wire.decode(payload, wire.Status)
             _same("node", status.node, address.node)
             return StatusIn(address.node, status, retained)
+        case "config/reported":
+            return ReportedIn(address.node, wire.decode(payload, wire.SettingsState))
     raise Corrupt(f"{address.channel} is not for a station")
 
 

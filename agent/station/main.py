@@ -14,8 +14,10 @@ from agent.clock import Clock, uuid7_maker
 from agent.config import Id, Settings, TlsSettings
 from agent.errors import Transient
 from agent.station.enrolment import EnrolmentDesk
+from agent.station.fleet_settings import FleetSettings
 from agent.station.orders import OrderBook
 from agent.station.rollout_desk import RolloutDesk
+from agent.station.settings_book import SettingsBook
 from agent.station.signing import Signer
 from agent.station.store import StationStore
 from agent.station.worker import StationWorker
@@ -103,6 +105,9 @@ class Station:
                 clock=clock,
                 signer=Signer(site=desk.site, key=desk.command_key, days=desk.order_days),
                 new_id=uuid7_maker(clock),
+            ),
+            settings=FleetSettings(
+                SettingsBook(Path(desk.data)), clock=clock, site=desk.site, nodes_max=desk.nodes_max
             ),
             enrolment=EnrolmentDesk(Path(desk.register), clock=clock, site=desk.site) if desk.register else None,
         )

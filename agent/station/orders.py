@@ -2,9 +2,11 @@
 
 The commands are signed when they are asked for, and kept in `orders.db` in the station's folder. They go out while the
 node is heard, again and again until it has answered or they have expired; per node in the order of asking, one at a
-time, so that the end of a hold never overtakes the hold. `update` and `config` have a row of their own each: an update
-that is downloaded for days must not keep a hold waiting. Only commands that are safe to repeat belong here
-(`agent.uplink.commands`: the lasting ones).
+time, so that the end of a hold never overtakes the hold. `update` has a row of its own: one that is downloaded for days
+must not keep a hold waiting. What is not safe to repeat (`agent.uplink.commands`: all but the lasting commands) is sent
+once, each in a row of its own, and expires within the minute: a siren is for now.
+
+What a node is to have for good - its settings - is no command: settings_book.py.
 
 `request` is what people ask of the station itself (`wardpost rollout`): the station, which alone writes to its
 database, takes them from here.
@@ -14,15 +16,12 @@ Any process may open the file beside the station (`wardpost hold --node`): SQLit
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent import wire
-from agent.errors import ConfigError, Transient
+from agent.errors import ConfigError
+from agent.station.book import Book
 
 FILE = "orders.db"
 WAITING_PER_NODE_MAX = 200
@@ -53,7 +52,9 @@ create table if not exists request (
   answer text                        -- JSON: what became of it; null: the station has not looked yet
 )
 """
-_ROW = "node, case when verb in ('update', 'config') then verb else '' end"
+ONCE = ("doctor", "siren", "lamp")
+"""Sent once, and not again while no answer has come: the node would refuse it as seen before, or sound twice."""
+_ROW = "node, case when verb = 'update' then verb when verb in ('doctor', 'siren', 'lamp') then id else '' end"
 """Commands of one such row wait for each other."""
 REQUESTS_WAITING_MAX = 20
 REQUESTS_KEPT_MAX = 200
@@ -85,36 +86,11 @@ class Request:
     answer: str | None
 
 
-class OrderBook:
+class OrderBook(Book):
     """One connection, one thread. Raises Transient when the disk refuses."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE
-        self._db: sqlite3.Connection | None = None
-
-    def open(self) -> None:
-        """Opens or makes the file. Raises ConfigError, Transient."""
-        if not self._path.parent.is_dir():
-            raise ConfigError(f"station.data: {self._path.parent} is not a folder; make it, or mount the partition")
-        if self._db is not None:
-            return
-        with self._plain("open"):
-            db = sqlite3.connect(self._path, isolation_level=None, timeout=5.0, check_same_thread=False)
-            try:
-                db.execute("pragma journal_mode=wal")
-                db.execute("pragma synchronous=full")
-                db.execute(_SCHEMA)
-                db.execute(_REQUESTS)
-            except BaseException:
-                db.close()
-                raise
-        self._db = db
-
-    def close(self) -> None:
-        """Lets go of the file."""
-        db, self._db = self._db, None
-        if db is not None:
-            db.close()
+        super().__init__(folder / FILE, (_SCHEMA, _REQUESTS))
 
     def add(self, node: str, command: wire.Command, *, asked_utc_ns: int, expires_utc_ns: int) -> None:
         """Queues a signed command. Durable when it returns. Raises ConfigError when too many wait."""
@@ -217,32 +193,3 @@ class OrderBook:
     def _orders(self, where: str, *args: object) -> list[Order]:
         columns = "n, id, node, verb, payload, asked_utc_ns, expires_utc_ns, state, sent, answer"
         return [Order(*row) for row in self._rows(f"select {columns} from command {where}", args)]  # noqa: S608
-
-    def _rows(self, sql: str, args: tuple[object, ...]) -> list[Any]:
-        with self._plain("read"):
-            if self._db is None:
-                raise Transient(f"{self._path}: not open")
-            return self._db.execute(sql, args).fetchall()
-
-    @contextmanager
-    def _transaction(self, what: str) -> Iterator[sqlite3.Connection]:
-        with self._plain(what):
-            if self._db is None:
-                raise Transient(f"{self._path}: not open")
-            self._db.execute("begin immediate")
-            try:
-                yield self._db
-                self._db.execute("commit")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("rollback")
-                raise
-
-    @contextmanager
-    def _plain(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.IntegrityError:
-            raise
-        except sqlite3.Error as error:
-            raise Transient(f"{self._path}: cannot {what}: {error}; check the disk") from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -35,8 +36,19 @@ def signed(
 ) -> wire.Command:
     """A command that this node will believe."""
     bare = wire.Command(id=command_id, verb=verb, expires=expires, args=args)
-    signature = base64.b64encode(key.sign(bare.signing_bytes(site, node))).decode()
-    return wire.Command(id=command_id, verb=verb, expires=expires, args=args, signature=signature)
+    return msgspec.structs.replace(bare, signature=_signature(key, bare.signing_bytes(site, node)))
+
+
+def signed_settings(
+    key: Ed25519PrivateKey, *, site: str, node: str, revision: int, toml: str, time: str, by: str
+) -> wire.Desired:
+    """Settings that this node will believe to be desired."""
+    bare = wire.Desired(revision=revision, toml=toml, time=time, by=by)
+    return msgspec.structs.replace(bare, signature=_signature(key, bare.signing_bytes(site, node)))
+
+
+def _signature(key: Ed25519PrivateKey, data: bytes) -> str:
+    return base64.b64encode(key.sign(data)).decode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib.resources
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from agent.errors import ConfigError, Corrupt, Transient
 from agent.evidence import keys
 from agent.evidence.chain import What
 from agent.station import rollouts
-from agent.station.intake import EventIn, HeartbeatIn, Intake, RecordIn, StatusIn
+from agent.station.intake import EventIn, HeartbeatIn, Intake, RecordIn, ReportedIn, StatusIn
 from agent.station.ledgers import Alarm, Ledgers, Refused, Signed
 from agent.station.rollout import Post, Rollout
 from agent.station.states import NodeSeen
@@ -217,7 +218,7 @@ class StationStore:
                 elif isinstance(intake, RecordIn):
                     if self._add_line(db, intake, heads, rejects, now_utc_ns):
                         found.setdefault((intake.node, intake.epoch), []).append(intake.sequence)
-                else:
+                elif not isinstance(intake, ReportedIn):  # which is kept in a book of its own
                     self._note(db, intake, now_utc_ns)
             stored = [Stored(*key, sequences, _advance(db, heads, key, sequences)) for key, sequences in found.items()]
             _add_rejects(db, rejects, now_utc_ns)
@@ -422,9 +423,15 @@ class Reader:
         """Raises ConfigError when there is no station there."""
         if not self._path.is_file():
             raise ConfigError(f"{self._path}: no such file; is a station running on this data folder?")
+        self.close()
         with _plain(self._path, "open"):
-            self._db = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
-            self._db.execute("select count(*) from meta")
+            db = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
+            try:
+                db.execute("select count(*) from meta")
+            except BaseException:
+                db.close()
+                raise
+        self._db = db
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -475,6 +482,16 @@ class Reader:
     def heartbeats(self) -> dict[str, bytes]:
         """The newest heartbeat of every node, as it came."""
         return dict(self._query(_HEARTBEATS))
+
+    def last_events(self, node: str, kinds: Sequence[str], limit: int) -> list[tuple[int, bytes]]:
+        """(received_utc_ns, body) of a node's newest events of these kinds, newest first."""
+        return self._query(
+            "select received_utc_ns, body from event join stream using (stream)"
+            " where node = ? and kind in (select value from json_each(?)) order by n desc limit ?",
+            node,
+            json.dumps(list(kinds)),
+            limit,
+        )
 
     def rollout(self, lines_max: int = 20) -> tuple[int, Rollout, list[tuple[int, str]]] | None:
         """When the newest one began, how far it has come, and (utc_ns, text) of its last steps. Raises Corrupt."""

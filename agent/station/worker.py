@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 
 from agent import wire
 from agent.clock import Clock, rfc3339
-from agent.errors import Corrupt, Transient
+from agent.errors import Corrupt, Transient, WardpostError
 from agent.station.enrolment import EnrolmentDesk
-from agent.station.intake import take_all
-from agent.station.orders import RESEND_S, OrderBook
+from agent.station.fleet_settings import FleetSettings
+from agent.station.intake import HeartbeatIn, Intake, ReportedIn, take_all
+from agent.station.orders import ONCE, RESEND_S, OrderBook
 from agent.station.rollout_desk import RolloutDesk
 from agent.station.states import NodeState, age_s, judge
 from agent.station.store import Batch, Reject, StationStore, Stored
@@ -56,11 +57,13 @@ class StationWorker:
         orders: OrderBook | None = None,
         enrolment: EnrolmentDesk | None = None,
         rollouts: RolloutDesk | None = None,
+        settings: FleetSettings | None = None,
     ) -> None:
         """`wait_s_max`: how long a step may wait for the socket; 0 for a simulator that owns the time.
 
         `orders`: commands that are sent until their node has answered. `enrolment`: gives new posts their certificate.
         `rollouts`: brings a release to the fleet; it works on this `store` and a book of orders that is open with it.
+        `settings`: what nodes are to have, and say they have.
         """
         self._store = store
         self._transport = transport
@@ -76,6 +79,7 @@ class StationWorker:
         self._orders = orders
         self._enrolment = enrolment
         self._rollouts = rollouts
+        self._settings = settings
         self._sent_s: dict[str, float] = {}  # when an order last went out; of those that wait
         self._turn = 0
         self._failures = 0
@@ -90,6 +94,8 @@ class StationWorker:
         self._store.open()
         if self._orders is not None:
             self._orders.open()
+        if self._settings is not None:
+            self._settings.open()
         if self._rollouts is not None:
             self._rollouts.forget()
         if self._enrolment is not None:
@@ -101,6 +107,8 @@ class StationWorker:
         self.broker = None
         if self._orders is not None:
             self._orders.close()
+        if self._settings is not None:
+            self._settings.close()
         if self._enrolment is not None:
             self._enrolment.close()
         self._store.close()
@@ -124,14 +132,22 @@ class StationWorker:
         for portion in _portions(messages):
             if not self._desk(portion):
                 break
+        self._look_around()
+        return self._now() if self._wait_s_max > 0 else min(self._due(), now + 0.05)
+
+    def _look_around(self) -> None:
+        """What is not about a message that came: every STATES_EVERY_S, and orders as soon as somebody gives one."""
         if self._now() >= self._states_at:
             self._states_at = self._now() + STATES_EVERY_S
             self._watch_nodes()
             self._roll_out()
+            self._tend()
             if self.broker is not None:
                 self._sign()
                 self._send_orders()
-        return self._now() if self._wait_s_max > 0 else min(self._due(), now + 0.05)
+                self._send_settings()
+        elif self.broker is not None and self._is_asked():
+            self._send_orders()  # somebody waits: a siren is for now
 
     def _due(self) -> float:
         if self.broker is None and not self._connecting:
@@ -150,7 +166,8 @@ class StationWorker:
                 (f"{base}/status", 1),
                 (f"{base}/heartbeat", 0),
                 (f"{base}/reply/+", 1),
-                *(((f"{base}/enrol", 1),) if self._enrolment is not None else ()),
+                (f"{base}/config/reported", 1),
+                *(((f"{base}/enrol", 1), (f"{base}/renew", 1)) if self._enrolment is not None else ()),
             ),
         )
 
@@ -169,7 +186,7 @@ class StationWorker:
         """One transaction: decode, commit, acknowledge. In this order. False when nothing can be stored."""
         batch = Batch()
         for message in messages:
-            if self._is_reply(message) or self._is_enrolment(message, batch):
+            if self._is_reply(message) or self._is_enrolment(message, batch) or self._is_renewal(message, batch):
                 continue
             taken, refusal = take_all(message.topic, message.payload, site=self._site, retained=message.retained)
             batch.taken += taken
@@ -180,6 +197,7 @@ class StationWorker:
         except Transient as error:
             self._retreat(str(error))
             return False
+        self._note_settings(batch.taken)
         for message in messages:
             message.ack()
         self._receipt(stored)
@@ -222,19 +240,41 @@ class StationWorker:
             answer = self._enrolment.answer(address.node, message.payload)
         except (Transient, Corrupt) as error:
             self._complain(f"enrolment: {error}")
-            self._tell(address, wire.Enrolled(state="failed", detail=str(error)[:500]))
+            self._tell(address.topics.enrolled, wire.Enrolled(state="failed", detail=str(error)[:500]))
             return True
         if answer is not None:
-            self._tell(address, answer.message)
+            self._tell(address.topics.enrolled, answer.message)
             if answer.refused is not None:
                 batch.rejects.append(Reject(message.topic, f"enrolment {answer.message.detail}", b""))
         return True
 
-    def _tell(self, address: wire.Address, answer: wire.Enrolled) -> None:
+    def _is_renewal(self, message: Received, batch: Batch) -> bool:
+        """Answers a post that asks for its next certificate."""
+        if self._enrolment is None or not message.topic.endswith("/renew") or message.retained:
+            return False
         try:
-            self._transport.publish(address.topics.enrolled, wire.encode(answer), qos=1)
+            address = wire.parse_topic(message.topic)
+        except Corrupt:
+            return False  # it becomes a reject
+        if address.site != self._site or address.node.startswith(wire.CLAIM_PREFIX):
+            batch.rejects.append(Reject(message.topic, f"{address.node} is a claim: it cannot renew", b""))
+            return True
+        try:
+            answer = self._enrolment.renew(address.node, message.payload)
+        except (Transient, Corrupt) as error:
+            self._complain(f"renewal: {error}")  # it asks again
+            return True
+        if answer is not None:
+            self._tell(address.topics.renewed, answer.message)
+            if answer.refused is not None:
+                batch.rejects.append(Reject(message.topic, f"renewal {answer.message.detail}", b""))
+        return True
+
+    def _tell(self, topic: str, answer: wire.Message) -> None:
+        try:
+            self._transport.publish(topic, wire.encode(answer), qos=1)
         except Transient as error:
-            log.debug("%s", error)  # the card asks again, and is given the same
+            log.debug("%s", error)  # who asked asks again, and is given the same
 
     def _send_orders(self) -> None:
         """Sends what waits to nodes that are heard, each again every RESEND_S until it is answered."""
@@ -248,12 +288,47 @@ class StationWorker:
             for one in due:
                 if one.node not in heard or now - self._sent_s.get(one.id, -RESEND_S) < RESEND_S:
                     continue
+                if one.sent and one.verb in ONCE:
+                    continue
                 topic = wire.Topics(self._site, one.node).command(one.verb)
                 self._transport.publish(topic, one.payload, qos=1)
                 self._sent_s[one.id] = now
                 self._orders.sent(one.n)
         except Transient as error:
             self._complain(str(error))
+
+    def _is_asked(self) -> bool:
+        """Whether another process has put an order into the book since."""
+        try:
+            return self._orders is not None and self._orders.changed()
+        except Transient as error:
+            self._complain(str(error))
+            return False
+
+    def _note_settings(self, taken: Sequence[Intake]) -> None:
+        """Writes down what nodes say they have; a disk that refuses costs nothing, for the next heartbeat says it."""
+        if self._settings is None:
+            return
+        try:
+            for one in taken:
+                if isinstance(one, ReportedIn):
+                    self._settings.hears(one.node, one.settings)
+                elif isinstance(one, HeartbeatIn) and one.heartbeat.settings is not None:
+                    self._settings.hears(one.node, one.heartbeat.settings)
+        except Transient as error:
+            self._complain(str(error))
+
+    def _send_settings(self) -> None:
+        if self._settings is None:
+            return
+        try:
+            heard = {seen.node for seen in self._store.nodes() if seen.state in _HEARD}
+            self._settings.step(self._now(), heard=heard, publish=self._publish_retained)
+        except Transient as error:
+            self._complain(str(error))
+
+    def _publish_retained(self, topic: str, payload: bytes) -> None:
+        self._transport.publish(topic, payload, qos=1, retain=True)
 
     def _roll_out(self) -> None:
         if self._rollouts is None:
@@ -262,6 +337,14 @@ class StationWorker:
             self._rollouts.step(connected=self.broker is not None)
         except (Transient, Corrupt) as error:
             self._complain(f"rollout: {error}")
+
+    def _tend(self) -> None:
+        if self._enrolment is None:
+            return
+        try:
+            self._enrolment.tend()
+        except WardpostError as error:  # it serves on: the certificates it has are good for long
+            self._complain(f"certificates: {error}")
 
     def _receipt(self, stored: Sequence[Stored]) -> None:
         time = rfc3339(self._clock.utc().utc_ns)

@@ -52,13 +52,16 @@ class Hello:
     client_id: str
     subscriptions: tuple[tuple[str, int], ...] = ()  # (topic filter, QoS)
     will: Will | None = None
+    wishes: tuple[tuple[str, int], ...] = ()
+    """Subscriptions that one can do without: an access list older than this agent may deny them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker took us, and every subscription is granted."""
+    """The broker took us, and every subscription is granted; `denied` names the wishes that are not."""
 
     broker: Broker
+    denied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,34 @@ class Received:
 
 
 Happening = Connected | Refused | Disconnected | Delivered | Received
+
+
+class Send(Protocol):
+    """Publishes at QoS 1; False when the connection is gone."""
+
+    def __call__(self, topic: str, payload: bytes, *, retain: bool = False) -> bool: ...
+
+
+class Errand(Protocol):
+    """Something that is settled over the node's own session, beside events and commands. Called on its thread only."""
+
+    wishes: tuple[tuple[str, int], ...]
+
+    @property
+    def wants_new_connection(self) -> bool:
+        """The connection that stands is to be ended and made again."""
+
+    def connected(self, denied: tuple[str, ...]) -> None:
+        """A connection is up; `denied`: wishes that this broker did not grant."""
+
+    def disconnected(self) -> None:
+        """It is gone, or never came up."""
+
+    def step(self, now: float, send: Send) -> None:
+        """While connected, often: sends what is due. Does not block, but for small files. Raises Transient."""
+
+    def received(self, topic: str, payload: bytes) -> bool:
+        """Takes a message; False when it is for somebody else. Raises Transient."""
 
 
 class Transport(Protocol):

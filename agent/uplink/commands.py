@@ -155,7 +155,9 @@ class Judge:
     def _distrust(self, command: wire.Command, verb: Verb) -> str:
         if self._key is None and verb.acting:
             return "this node has no uplink.command_key, so it obeys nobody's command to act"
-        if self._key is not None and not _signed(command, self._site, self._node, self._key):
+        if self._key is not None and not _verified(
+            command.signature, command.signing_bytes(self._site, self._node), self._key
+        ):
             return "not signed by the station's key" if command.signature else "not signed"
         return "seen before" if command.id in self._acted or command.id in self._told else ""
 
@@ -187,14 +189,23 @@ class Judge:
             del self._acted[command_id]
 
 
+def believe(payload: bytes, *, site: str, node: str, key: Ed25519PublicKey | None) -> wire.Desired:
+    """Desired settings, as far as the station has signed them for this node. Raises Corrupt with why not."""
+    wanted = wire.decode(payload, wire.Desired)
+    if key is None:
+        raise Corrupt("this node has no uplink.command_key, so it takes nobody's settings")
+    if not _verified(wanted.signature, wanted.signing_bytes(site, node), key):
+        raise Corrupt("not signed by the station's key" if wanted.signature else "not signed")
+    return wanted
+
+
 def _refuse(command: wire.Command, reason: str) -> Refuse:
     return Refuse(wire.Reply(id=command.id, state="refused", detail=reason[:500]))
 
 
-def _signed(command: wire.Command, site: str, node: str, key: Ed25519PublicKey) -> bool:
+def _verified(signature: str, data: bytes, key: Ed25519PublicKey) -> bool:
     try:
-        signature = base64.b64decode(command.signature, validate=True)
-        key.verify(signature, command.signing_bytes(site, node))
+        key.verify(base64.b64decode(signature, validate=True), data)
     except (binascii.Error, ValueError, InvalidSignature):
         return False
     return True

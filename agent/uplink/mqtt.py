@@ -18,7 +18,7 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,20 +47,63 @@ class Credentials:
     username: str = ""
     password_file: str = ""
     tls: TlsSettings | None = None
+    choose: Callable[[], TlsSettings] | None = None  # asked before each connection, in the place of `tls`
+
+
+class DatedSocket(ssl.SSLSocket):
+    """Judges by itself, before anything is said, how old the broker's certificate may be."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        super().do_handshake(block)
+        context = self.context
+        if isinstance(context, TlsContext) and context.since_s is not None:
+            refuse_expired(self.getpeercert() or {}, context.since_s)
 
 
 class TlsContext(ssl.SSLContext):
     """A client context that remembers its socket: paho leaves it open when the handshake fails."""
 
     made: ssl.SSLSocket | None = None
+    since_s: float | None = None
+    """Nobody vouches for the clock, but it is later than this, in UTC seconds. None: OpenSSL judges by the clock."""
 
     def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
         self.made = super().wrap_socket(*args, **kwargs)
         return self.made
 
 
-def tls_context(tls: TlsSettings | None) -> TlsContext:
-    """A client context that checks the broker's certificate and name. Raises ConfigError naming the bad file."""
+NO_CHECK_TIME = 0x200000
+"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL 1.1 and later, for which Python has no name."""
+
+
+def refuse_expired(certificate: Mapping[str, Any], since_s: float) -> None:
+    """Raises SSLCertVerificationError for a certificate (`getpeercert`) that had ended by then."""
+    ends = str(certificate.get("notAfter", ""))
+    if not ends or ssl.cert_time_to_seconds(ends) < since_s:
+        error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+        error.verify_message = f"certificate has expired: it was good until {ends or 'nobody knows when'}"
+        raise error
+
+
+def later_than_s(tls: TlsSettings) -> float:
+    """A time that has passed for certain, in UTC seconds, for this client's certificate was made then. 0: unknown."""
+    from cryptography import x509
+
+    try:
+        own = x509.load_pem_x509_certificate(Path(tls.cert).read_bytes()) if tls.cert else None
+    except (OSError, ValueError):
+        return 0.0
+    return own.not_valid_before_utc.timestamp() if own is not None else 0.0
+
+
+def tls_context(tls: TlsSettings | None, *, vouched: bool = True) -> TlsContext:
+    """A client context that checks the broker's certificate and name. Raises ConfigError naming the bad file.
+
+    `vouched`: the machine's clock is right. Where it is not, and the authority is one's own, the dates of the broker's
+    certificate are not held against that clock: a post that wakes up in 1970, or years ahead, would be kept from the
+    very network that could tell it the time. Signature and name count as ever, and what had ended before this client's
+    own certificate was made is refused all the same.
+    """
     for name in ("ca", "cert", "key"):
         path = getattr(tls, name, "")
         if path and not os.access(path, os.R_OK):
@@ -74,6 +117,10 @@ def tls_context(tls: TlsSettings | None) -> TlsContext:
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"tls.ca: {tls.ca if tls else ''} is not a PEM certificate ({error})") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls and tls.ca and not vouched:
+        context.verify_flags = ssl.VerifyFlags(context.verify_flags | NO_CHECK_TIME)
+        context.sslsocket_class = DatedSocket
+        context.since_s = later_than_s(tls)
     if tls and tls.cert:
         try:
             context.load_cert_chain(tls.cert, tls.key or None)
@@ -139,7 +186,7 @@ class PahoTransport:
         self._drop()
         self._broker, self._hello = broker, hello
         self._happenings.clear()
-        context = tls_context(self._credentials.tls) if broker.tls else None
+        context = self._context() if broker.tls else None
         client = self._make_client(hello, context)
         reason = self._look_up(broker)
         if reason is None:
@@ -154,6 +201,10 @@ class PahoTransport:
             return
         self._client = client
         self._connack_by_s = self._now() + self._connect_s_max
+
+    def _context(self) -> TlsContext:
+        tls = self._credentials.tls if self._credentials.choose is None else self._credentials.choose()
+        return tls_context(tls, vouched=self._clock.utc().unc_ns is not None)
 
     def _make_client(self, hello: Hello, context: TlsContext | None) -> paho.Client:
         client = paho.Client(
@@ -209,8 +260,8 @@ class PahoTransport:
             return
         if code.is_failure:
             self._end(f"the broker refuses: {code}")
-        elif self._hello.subscriptions:
-            client.subscribe(list(self._hello.subscriptions))
+        elif self._hello.subscriptions or self._hello.wishes:
+            client.subscribe([*self._hello.subscriptions, *self._hello.wishes])
             self._connack_by_s = self._now() + self._connect_s_max
         else:
             self._up()
@@ -218,11 +269,13 @@ class PahoTransport:
     def _on_subscribe(self, client: paho.Client, _u: object, _m: int, codes: list[ReasonCode], _p: object) -> None:
         if client is not self._client or self._connected:
             return
+        count = len(self._hello.subscriptions)
         denied = [topic for (topic, _), code in zip(self._hello.subscriptions, codes, strict=False) if code.is_failure]
         if denied:
             self._end(f"the broker denies {', '.join(denied)}; check the access list for {self._hello.client_id}")
-        else:
-            self._up()
+            return
+        wishes = zip(self._hello.wishes, codes[count:], strict=False)
+        self._up(tuple(topic for (topic, _), code in wishes if code.is_failure))
 
     def _on_disconnect(self, client: paho.Client, _u: object, _f: object, code: ReasonCode, _p: object) -> None:
         if client is self._client:
@@ -256,11 +309,11 @@ class PahoTransport:
 
         return ack
 
-    def _up(self) -> None:
+    def _up(self, denied: tuple[str, ...] = ()) -> None:
         self._connected, self._connack_by_s = True, None
         self._unacked.clear()
         self._heard_s = self._now()
-        self._happenings.append(Connected(self._broker))
+        self._happenings.append(Connected(self._broker, denied))
 
     def _end(self, reason: str) -> None:
         """The connection is over, or never came up."""
@@ -376,7 +429,9 @@ def _nothing() -> None:
 def _plain(error: Exception) -> str:
     """An error of the socket or of TLS in words that say what to look at."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the broker's certificate is not trusted: {error.verify_message}; check tls.ca and the name"
+        dates = ("expired", "not yet valid")
+        todo = "the clock" if any(word in error.verify_message for word in dates) else "tls.ca and the name"
+        return f"the broker's certificate is not trusted: {error.verify_message}; check {todo}"
     if isinstance(error, ssl.SSLError):
         return f"no TLS with the broker: {error.reason or error}; is it the TLS port?"
     if isinstance(error, ConnectionRefusedError):

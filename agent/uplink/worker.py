@@ -21,7 +21,7 @@ from agent.clock import Clock
 from agent.errors import Corrupt, Transient, WardpostError
 from agent.store.store import OutboxRow, Store
 from agent.types import NS
-from agent.uplink import Broker, Connected, Disconnected, Hello, Received, Refused, Transport, Will
+from agent.uplink import Broker, Connected, Disconnected, Errand, Hello, Received, Refused, Transport, Will
 from agent.uplink.commands import Drop, Judge, Refuse, Run, Verb
 from agent.uplink.parcels import pack
 from agent.uplink.window import Window
@@ -85,6 +85,7 @@ class UplinkWorker:
         wait_s_max: float = 1.0,
         ledger_key: Callable[[], str] = str,
         ledger_receipt: Callable[[str], None] | None = None,
+        errands: Sequence[Errand] = (),
     ) -> None:
         """`wait_s_max`: how long a step may wait for the socket; 0 for a simulator that owns the time.
 
@@ -113,6 +114,7 @@ class UplinkWorker:
         self._batch_losses = 0  # connections in a row that ended with batches out and none answered
         self._acked_s: float | None = None  # since when acknowledged rows wait for their deletion
         self._judge = Judge(site=site, node=node, key=command_key, verbs=verbs or {})
+        self._errands = tuple(errands)
         self._turn = 0  # which broker is next
         self._failures = 0
         self._connecting = False
@@ -178,7 +180,7 @@ class UplinkWorker:
         for happening in self._transport.poll(max(min(self._due() - now, self._wait_s_max), 0.0)):
             match happening:
                 case Connected():
-                    self._on_connected(happening.broker)
+                    self._on_connected(happening.broker, happening.denied)
                 case Refused() | Disconnected():
                     self._on_lost(happening.broker, happening.reason)
                 case Received():
@@ -191,10 +193,22 @@ class UplinkWorker:
             while self._later:
                 self._reply(self._later.popleft())
             self._fill(now)
+        self._run_errands(now)
         if self.broker is not None and now >= self._heartbeat_at:
             self._heartbeat_at = now + self._heartbeat_s
             self._send(self._topics.heartbeat, wire.encode(self._heartbeat()), qos=0)
         return now if self._wait_s_max > 0 else min(self._due(), now + 0.05)
+
+    def _run_errands(self, now: float) -> None:
+        for errand in self._errands if self.broker is not None else ():
+            try:
+                errand.step(now, self._send)
+            except Transient as error:
+                self._complain(str(error))
+        if self.broker is not None and any(errand.wants_new_connection for errand in self._errands):
+            broker = self.broker
+            self._transport.disconnect()
+            self._on_lost(broker, "left on purpose, to come back with a new certificate")
 
     def _due(self) -> float:
         if self.broker is None:
@@ -211,10 +225,11 @@ class UplinkWorker:
             client_id=client_id,
             subscriptions=((self._topics.ack, 1), (self._topics.commands, 1)),
             will=Will(self._topics.status, wire.encode(self._status("offline"))),
+            wishes=tuple(wish for errand in self._errands for wish in errand.wishes),
         )
         self._transport.connect(self._brokers[self._turn % len(self._brokers)], hello)
 
-    def _on_connected(self, broker: Broker) -> None:
+    def _on_connected(self, broker: Broker, denied: tuple[str, ...]) -> None:
         now = self._now()
         log.info("connected to %s; %d rows wait", broker, self._store.outbox_rows)
         self.broker, self._connecting, self._connected_at = broker, False, now
@@ -225,6 +240,8 @@ class UplinkWorker:
         self._heartbeat_at = now
         self._new_rows = True
         self._send(self._topics.status, wire.encode(self._status("online")), retain=True)
+        for errand in self._errands:
+            errand.connected(denied)
 
     def _on_lost(self, broker: Broker, reason: str) -> None:
         now = self._now()
@@ -239,6 +256,8 @@ class UplinkWorker:
         rows = self._store.outbox_rows
         log.warning("broker %s: %s; next attempt in %.1f s, %d rows wait", broker, reason, wait_s, rows)
         self.broker, self._connecting, self._connect_at = None, False, now + wait_s
+        for errand in self._errands:
+            errand.disconnected()
         self.trouble = reason
         self._away_ns = self._clock.boot_ns() if self._away_ns is None else self._away_ns
 
@@ -338,9 +357,18 @@ class UplinkWorker:
     def _on_received(self, message: Received) -> None:
         if message.topic == self._topics.ack:
             self._on_receipt(message.payload)
+        elif self._is_errand(message):
+            pass
         elif not message.retained:  # a command is for now; a broker that keeps one for later is wrong
             self._on_command(message)
         message.ack()
+
+    def _is_errand(self, message: Received) -> bool:
+        try:
+            return any(errand.received(message.topic, message.payload) for errand in self._errands)
+        except Transient as error:
+            self._complain(str(error))  # the errand asks again
+            return True
 
     def _on_receipt(self, payload: bytes) -> None:
         try:

@@ -37,16 +37,26 @@ class Wrong(ConfigError):  # noqa: N818
 class Desk:
     """One configuration file and one picture. Any thread; writing is done by one at a time."""
 
-    def __init__(self, path: Path, *, clock: Clock, picture: Callable[[], bytes], live: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Clock,
+        picture: Callable[[], bytes],
+        live: bool,
+        put: Callable[[bytes], None] | None = None,
+    ) -> None:
         """`picture` gives a JPEG and may block for seconds; `live`: another call may give a newer one.
 
+        `put` takes the new text instead of the file, and has the node start again with it; it raises WardpostError.
         Raises ConfigError when the file is not a valid configuration.
         """
         load(path, Config)
         self._path = path.resolve()  # a link keeps being one: what it points to is replaced
-        self._clock, self._take, self._live = clock, picture, live
+        self._clock, self._take, self._live, self._put = clock, picture, live, put
         self._lock = threading.Lock()
         self._picture: bytes | None = None
+        self._given = ""  # the text that `put` has taken
         read(tomllib.loads(self._text()))
 
     def state(self) -> dict[str, Any]:
@@ -101,9 +111,16 @@ class Desk:
             result = edited(text, tidied)
             if result == text:
                 return f"{self._path}: nothing to change"
-            replace(self._path, result.encode())
+            if self._put is not None:
+                self._put(result.encode())
+                self._given = result
+            else:
+                replace(self._path, result.encode())
         count = len(tidied)
-        return f"{self._path}: written, {count} shape{'' if count == 1 else 's'}; they apply when the node starts again"
+        told = f"written, {count} shape{'' if count == 1 else 's'}"
+        if self._put is not None:
+            return f"{told}; the post starts again with them within a minute"
+        return f"{self._path}: {told}; they apply when the node starts again"
 
     def mask(self, polygon: Sequence[tuple[float, float]]) -> str:
         """Adds an ignore mask. Returns and raises as `save`."""
@@ -123,6 +140,8 @@ class Desk:
         return f"{self._path}: written, vision.score_min = {score_min:g}; it applies when the node starts again"
 
     def _text(self) -> str:
+        if self._given:
+            return self._given
         try:
             with self._path.open("rb") as file:
                 data = file.read(FILE_BYTES_MAX + 1)

@@ -420,6 +420,7 @@ async function save() {
 }
 
 async function start() {
+  $("back").hidden = location.pathname === "/"; // else it is served beside the page of an installation
   const drawing = $("drawing");
   drawing.addEventListener("pointerdown", down);
   drawing.addEventListener("pointermove", move);

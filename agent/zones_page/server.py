@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -57,7 +58,7 @@ class _Asked(msgspec.Struct, forbid_unknown_fields=True):
     shapes: list[Shape]
 
 
-class _Refused(Exception):  # noqa: N818
+class Refused(Exception):  # noqa: N818
     """An answer that is not 200."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -86,18 +87,28 @@ def parse_listen(text: str) -> tuple[str, int]:
 class PageServer:
     """Serves from threads of its own between `open` and `close`."""
 
-    def __init__(self, desk: Desk, *, token: str, boot_ns: Callable[[], int], say: Callable[[str], None]) -> None:
-        """`say` is told what was written, in words, from any thread."""
+    def __init__(
+        self,
+        desk: Desk | None,
+        *,
+        token: str,
+        boot_ns: Callable[[], int],
+        say: Callable[[str], None],
+        handler: type[Handler] | None = None,
+        device: str = "",
+    ) -> None:
+        """`say` is told what was written, in words, from any thread. `device`: the one network interface to serve."""
         self.desk, self.token, self.boot_ns, self.say = desk, token, boot_ns, say
         self.last_ns = boot_ns()  # of the last request that was let in
         self.host = ""
-        self._http: _Http | None = None
+        self.device, self.handler = device, handler or Handler
+        self._http: Http | None = None
         self._thread: threading.Thread | None = None
 
     def open(self, host: str, port: int) -> str:
         """Listens; returns the address to open, token included. Raises ConfigError."""
         try:
-            self._http = _Http((host, port), self)
+            self._http = Http((host, port), self)
         except OSError as error:
             raise ConfigError(f"{host}:{port}: cannot listen: {error.strerror}; name another with --listen") from None
         self.host = host
@@ -113,6 +124,10 @@ class PageServer:
             self._http.server_close()
             self._http = None
 
+    def admits(self, address: str) -> bool:  # noqa: ARG002
+        """Whether a connection from this address is answered at all."""
+        return True
+
     def knows_host(self, host: str) -> bool:
         """Whether a Host header means us. The port may differ: it does behind `ssh -L`."""
         name = urlsplit(f"//{host}").hostname or ""
@@ -120,14 +135,26 @@ class PageServer:
         return name in ({"127.0.0.1", "localhost", self.host} if loopback else {self.host})
 
 
-class _Http(ThreadingMixIn, HTTPServer):
+class Http(ThreadingMixIn, HTTPServer):
+    """At most CONNECTIONS_MAX requests at once, each on a thread of its own."""
+
     daemon_threads = True
     request_queue_size = CONNECTIONS_MAX
 
     def __init__(self, address: tuple[str, int], page: PageServer) -> None:
         self.page = page
         self._places = threading.BoundedSemaphore(CONNECTIONS_MAX)
-        super().__init__(address, _Handler)
+        super().__init__(address, page.handler)
+
+    def server_bind(self) -> None:
+        """On one interface, where one is named: else an address is served to whoever can route to it."""
+        if self.page.device:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.page.device.encode() + b"\0")
+        super().server_bind()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002
+        """Before a byte is read."""
+        return self.page.admits(str(client_address[0]))
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._places.acquire(blocking=False):
@@ -145,71 +172,89 @@ class _Http(ThreadingMixIn, HTTPServer):
         """A client that went away or sent rubbish is nobody's news."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: _Http
+class Handler(BaseHTTPRequestHandler):
+    """What the zones page asks. `agent/setup_page/server.py` adds to it."""
+
+    server: Http
     server_version = "wardpost"
     sys_version = ""
     timeout = IO_S_MAX
 
+    def setup(self) -> None:
+        """One of these lives for one connection, which is one request."""
+        super().setup()
+        self.more_headers: dict[str, str] = {}
+
     def do_GET(self) -> None:
-        self._answer(self._get)
+        self._answer(self.get)
 
     def do_POST(self) -> None:
-        self._answer(self._post)
+        self._answer(self.post)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the library's name)
         """No log: the terminal is the person's."""
 
-    def _get(self) -> tuple[str, bytes]:
+    def desk(self) -> Desk:
+        """Where shapes are read and written. Raises Refused while there is none."""
+        if self.server.page.desk is None:
+            raise Refused(503, "zones cannot be drawn here now")
+        return self.server.page.desk
+
+    def get(self) -> tuple[str, bytes]:
+        """Content type and body. Raises Refused or a WardpostError."""
         if self.path in _PAGES:
             name, kind = _PAGES[self.path]
             return kind, files("agent.zones_page").joinpath(name).read_bytes()
-        self._believe()
-        page = self.server.page
+        self.believe()
         if self.path == "/api/state":
-            return "application/json", msgspec.json.encode(page.desk.state())
+            return "application/json", msgspec.json.encode(self.desk().state())
         if self.path in {"/api/picture", "/api/picture/new"}:
-            return "image/jpeg", page.desk.picture(new=self.path.endswith("/new"))
-        raise _Refused(404, "there is nothing here")
+            return "image/jpeg", self.desk().picture(new=self.path.endswith("/new"))
+        raise Refused(404, "there is nothing here")
 
-    def _post(self) -> tuple[str, bytes]:
-        self._believe()
-        page = self.server.page
+    def post(self) -> tuple[str, bytes]:
+        """As `get`."""
+        self.believe()
         if self.path not in {"/api/check", "/api/save"}:
-            raise _Refused(404, "there is nothing here")
+            raise Refused(404, "there is nothing here")
         try:
-            asked = msgspec.json.decode(self._body(), type=_Asked)
+            asked = msgspec.json.decode(self.body(), type=_Asked)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _Refused(400, f"not what the page sends: {error}") from None
+            raise Refused(400, f"not what the page sends: {error}") from None
         if self.path == "/api/check":
-            result: Any = {"complaints": page.desk.check(asked.shapes)}
+            result: Any = {"complaints": self.desk().check(asked.shapes)}
         else:
-            said = page.desk.save(asked.shapes, digest=asked.digest)
-            page.say(said)
-            result = {**page.desk.state(), "said": said}
+            said = self.desk().save(asked.shapes, digest=asked.digest)
+            self.server.page.say(said)
+            result = {**self.desk().state(), "said": said}
         return "application/json", msgspec.json.encode(result)
 
     def _meant_for_us(self) -> None:
         if not self.server.page.knows_host(self.headers.get("Host", "")):
-            raise _Refused(421, "this is not the address that `wardpost zones` listens on")
+            raise Refused(421, "this is not the address that `wardpost zones` listens on")
 
-    def _believe(self) -> None:
-        """Raises _Refused for whoever is not the person at the page."""
+    def ours(self) -> None:
+        """Raises Refused for what a page of another site asks."""
         origin = self.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != self.headers.get("Host"):
-            raise _Refused(403, "asked by a page of another site")
+            raise Refused(403, "asked by a page of another site")
         if self.headers.get("Sec-Fetch-Site", "same-origin") not in {"same-origin", "none"}:
-            raise _Refused(403, "asked by a page of another site")
+            raise Refused(403, "asked by a page of another site")
+
+    def believe(self) -> None:
+        """Raises Refused for whoever is not the person at the page."""
+        self.ours()
         given = self.headers.get(TOKEN_HEADER, "")
         if not hmac.compare_digest(given.encode(), self.server.page.token.encode()):
-            raise _Refused(403, "open the address that `wardpost zones` has printed, with all that follows the #")
+            raise Refused(403, "open the address that `wardpost zones` has printed, with all that follows the #")
         self.server.page.last_ns = self.server.page.boot_ns()
 
-    def _body(self) -> bytes:
+    def body(self) -> bytes:
+        """What was sent, BODY_BYTES_MAX at most. Raises Refused."""
         text = self.headers.get("Content-Length", "")
         length = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else -1
         if not 0 <= length <= BODY_BYTES_MAX:
-            raise _Refused(413, f"{BODY_BYTES_MAX} bytes at most")
+            raise Refused(413, f"{BODY_BYTES_MAX} bytes at most")
         return self.rfile.read(length)
 
     def _answer(self, make: Callable[[], tuple[str, bytes]]) -> None:
@@ -217,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._meant_for_us()
             kind, body = make()
-        except _Refused as error:
+        except Refused as error:
             status, kind, body = error.status, "application/json", _said(str(error))
         except Outdated as error:
             status, kind, body = 409, "application/json", _said(str(error))
@@ -233,6 +278,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        for name, value in self.more_headers.items():
+            self.send_header(name, value)
         for name, value in _HEADERS.items():
             self.send_header(name, value)
         self.end_headers()

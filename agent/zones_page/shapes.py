@@ -46,8 +46,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("line", "Line", "somebody crosses it, one way or the other", ("lines",), "points", True, False, 2, 2),
     Kind("ignore", "Ignore mask", "seen and recorded, never alerted about", ("vision", "ignore_masks"), "", False, True,
          3, POINTS_MAX),
-    Kind("privacy", "Privacy mask", "blackened before anything is recorded or shown", ("camera", "masks"), "", False,
-         True, 3, POINTS_MAX),
+    Kind("privacy", "Privacy mask", "blackened before anything is recorded or shown", ("camera", "privacy_masks"), "",
+         False, True, 3, POINTS_MAX),
 )  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def complaints(old: dict[str, Any], new: dict[str, Any], shapes: Sequence[Shape]
 
 
 def _order(shapes: Sequence[Shape]) -> dict[str, int]:
-    """Where each shape will stand in the file, as findings write it: `zones[0]`, `camera.masks[1]`."""
+    """Where each shape will stand in the file, as findings write it: `zones[0]`, `camera.privacy_masks[1]`."""
     order = {}
     for kind in kinds():
         mine = [

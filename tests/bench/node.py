@@ -12,7 +12,7 @@ from agent.errors import WardpostError
 from agent.local import status_of
 from agent.recording import fragments
 from tests.bench.figure import Bench
-from tests.bench.programs import Program, python
+from tests.bench.programs import ROOT, Program, python
 
 POLL_S = 0.01
 
@@ -35,10 +35,17 @@ def config(folder: Path, *, footage: Path | str, broker_port: int, extra: str = 
 
 
 def start(bench: Bench, path: Path) -> Program:
-    """`wardpost run` with the model of the cache."""
-    environment = {"WARDPOST_CACHE": str(bench.assets.model().parent)}
+    """`wardpost run` with the model of the cache, in the environment that its service gives it."""
+    environment = {**service_environment(), "WARDPOST_CACHE": str(bench.assets.model().parent)}
     bench.assets.labels()
     return Program(python("agent.cli", "run", "--config", str(path)), log=path.with_name("node.log"), env=environment)
+
+
+def service_environment() -> dict[str, str]:
+    """What `Environment=` says in the unit: the allocator's settings change memory and time."""
+    lines = (ROOT / "deploy/wardpost-node.service").read_text().splitlines()
+    words = " ".join(line.removeprefix("Environment=") for line in lines if line.startswith("Environment="))
+    return dict(word.split("=", 1) for word in words.split())
 
 
 def first_fragment(path: Path, program: Program, *, timeout_s: float = 60.0) -> tuple[fragments.Header, int]:

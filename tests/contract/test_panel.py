@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
 from gpiozero.pins.mock import MockFactory, MockPin
 
@@ -55,7 +56,9 @@ class WiredFactory(MockFactory):  # type: ignore[misc]
 def gpio_bench() -> Bench:
     clock, factory = FakeClock(), WiredFactory()
     factory.pin(PINS["tamper"]).contact(closed=True)  # the box is shut
-    panel = GpioPanel(PanelSettings(driver="gpio", **PINS), clock=clock, make_factory=lambda: factory)
+    panel = GpioPanel(
+        msgspec.convert({"driver": "gpio", **PINS}, PanelSettings), clock=clock, make_factory=lambda: factory
+    )
 
     def move(pin: Input, active: bool) -> None:
         factory.pin(PINS[pin.value]).contact(closed=active is not (pin is Input.TAMPER))

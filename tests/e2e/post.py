@@ -14,7 +14,7 @@ from typing import Any
 from agent.errors import WardpostError
 from agent.local import status_of
 
-WAIT_S_MAX = 40.0
+WAIT_S_MAX = 90.0  # this machine may be busy; on a quiet one each wait is over in a few seconds
 
 CONFIG = """
 [node]
@@ -60,7 +60,7 @@ class Post:
     def end(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)
-        code = self._process.wait(timeout=30)
+        code = self._process.wait(timeout=60)
         self._process = None
         return code
 
@@ -70,7 +70,7 @@ class Post:
             self._process.wait()
 
     def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=60)
+        return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=90)
 
     def status(self) -> dict[str, Any]:
         try:

@@ -29,9 +29,12 @@ def test_real_traffic_is_as_the_contract_says(tmp_path: Path) -> None:
     heard: Counter[str] = Counter()
     try:
         ear.connect(parse_broker(broker.url), Hello("ear", ((f"{wire.ROOT}/#", 1),)))
+        by = time.monotonic() + 30
+        while not any(isinstance(happening, Connected) for happening in ear.poll(0.2)):  # subscribed: it misses nothing
+            assert time.monotonic() < by, "the ear cannot connect"
         scene.start("station")
         scene.start("node", "--rate", "20", "--events", "60", "--linger", "20")
-        by, asked = time.monotonic() + 30, False
+        by, asked = time.monotonic() + 90, False
         while time.monotonic() < by and not (wanted <= heard.keys() and heard["event"] >= 50):
             for happening in ear.poll(0.2):
                 if isinstance(happening, Connected):

@@ -4,8 +4,7 @@ little; and whoever walks through it is found."""
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +14,11 @@ import numpy as np
 import pytest
 
 from agent.assets import Assets
-from agent.config import TamperSettings, VisionSettings
-from agent.types import Event, Frame, Kind, Phase
-from agent.vision.detector.tflite import TfliteDetector
+from agent.config import TamperSettings
+from agent.types import Kind
 from agent.vision.tamper import ViewWatch
-from agent.vision.worker import VisionStats, VisionWorker
-from agent.worker import Inbox, WhenFull
 from tests.fakes import weather
+from tests.fakes.watching import started, watch
 
 if TYPE_CHECKING:
     from agent.types import Bgr
@@ -65,37 +62,15 @@ def passer_by(film: list[Bgr], *, cross_s: float) -> Callable[[weather.Picture, 
     return walk
 
 
-def watch(frames: Iterator[Frame], assets: Assets) -> tuple[list[Event], VisionStats]:
-    inbox: Inbox[Frame] = Inbox(1, WhenFull.LATEST)
-    told: list[Event] = []
+def view() -> ViewWatch:
     ids = itertools.count(1)
-    worker = VisionWorker(
-        frames=inbox,
-        settings=VisionSettings(),
-        zones=[],
-        place="the yard",
-        detector=TfliteDetector(model=assets.model(), labels=assets.labels()),
-        new_id=lambda: f"id-{next(ids)}",
-        report=told.extend,
-        stopwatch_ns=time.perf_counter_ns,
-        view=ViewWatch(settings=TamperSettings(), place="", camera="film", new_id=lambda: f"view-{next(ids)}"),
-    )
-    worker.open()
-    for frame in frames:
-        inbox.put(frame)
-        worker.step(frame.boot_ns / 1e9)
-    worker.close()
-    return told, worker.stats
-
-
-def started(told: list[Event], kind: Kind) -> int:
-    return sum(event.kind is kind and event.phase is Phase.STARTED for event in told)
+    return ViewWatch(settings=TamperSettings(), place="", camera="film", new_id=lambda: f"view-{next(ids)}")
 
 
 def nobody(assets: Assets, ground: str, name: str, seconds: float) -> None:
     print(f"seed {SEED}")
     picture = footage(assets.footage())[GROUNDS[ground]]
-    told, stats = watch(weather.film(picture, weather.ALL[name], seconds=seconds, seed=SEED), assets)
+    told, stats = watch(weather.film(picture, weather.ALL[name], seconds=seconds, seed=SEED), assets, view=view())
     per_minute = stats.detector_runs / seconds * 60
     print(f"{name} on {ground}: {per_minute:.0f} runs a minute, {[(e.kind.value, e.phase.value) for e in told]}")
     assert started(told, Kind.PERSON) == 0
@@ -112,7 +87,7 @@ def somebody(assets: Assets, ground: str, name: str) -> None:
     frames = weather.film(
         film[GROUNDS[ground]], weather.ALL[name], seconds=11, seed=SEED, visitor=passer_by(film, cross_s=8)
     )
-    told, _ = watch(frames, assets)
+    told, _ = watch(frames, assets, view=view())
     assert started(told, Kind.PERSON) >= 1, [(event.kind.value, event.label) for event in told]
 
 
@@ -146,6 +121,6 @@ def test_whoever_walks_through_any_weather_is_found(assets: Assets, name: str, g
 def test_held_out_clips_without_people_raise_no_alarm(assets: Assets, clip: str) -> None:
     fps = {"bgs_video.avi": 30, "intel_car-detection.mp4": 12.5}.get(clip, 25)
     pictures = footage(DATA / clip)[:: round(fps / 5)]
-    told, stats = watch((weather.frame(i + 1, i / 5, one) for i, one in enumerate(pictures)), assets)
+    told, stats = watch((weather.frame(i + 1, i / 5, one) for i, one in enumerate(pictures)), assets, view=view())
     print(clip, len(pictures) / 5, "s,", stats.detector_runs, "runs")
     assert started(told, Kind.PERSON) == 0 and started(told, Kind.TAMPER) == 0

@@ -141,7 +141,7 @@ class FakeBroker:
         session = _Session(transport, hello, keepalive_s, self._now())
         self._sessions[hello.client_id] = session
         for topic, payload in self.retained.items():
-            for pattern, qos in hello.subscriptions:
+            for pattern, qos in self.granted(hello):
                 if matches(pattern, topic):
                     session.queue.append(_Outgoing(topic, payload, qos, retained=True))
         transport.stirred()
@@ -171,7 +171,7 @@ class FakeBroker:
             if not payload:
                 del self.retained[topic]
         for session in self._sessions.values():
-            granted = [granted for pattern, granted in session.hello.subscriptions if matches(pattern, topic)]
+            granted = [granted for pattern, granted in self.granted(session.hello) if matches(pattern, topic)]
             if granted:
                 session.queue.append(_Outgoing(topic, payload, min(qos, max(granted)), retained=False))
                 session.transport.stirred()
@@ -189,6 +189,10 @@ class FakeBroker:
                 session.heard = self._now()  # a client that can will have sent its ping
             elif self._now() - session.heard >= 1.5 * session.keepalive_s:
                 self._end(session, will=True)
+
+    def granted(self, hello: Hello) -> list[tuple[str, int]]:
+        """What it subscribes to, and those of its wishes that are not denied."""
+        return [*hello.subscriptions, *(wish for wish in hello.wishes if not self._denied(wish[0]))]
 
     def _denied(self, topic: str) -> bool:
         return any(topic.startswith(prefix) for prefix in self.deny)
@@ -257,7 +261,10 @@ class FakeTransport:
             return
         self._session = target._sessions[hello.client_id]
         self._heard = self._now()
-        self._happenings.append(Connected(broker))
+        granted = target.granted(hello)
+        self._happenings.append(
+            Connected(broker, tuple(topic for topic, _ in hello.wishes if (topic, _) not in granted))
+        )
 
     def disconnect(self) -> None:
         if self._session is not None and self._target()._reachable(self._hello.client_id):

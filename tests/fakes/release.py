@@ -61,8 +61,11 @@ def opened(data: bytes) -> Bundle:
 class FakeFiles:
     """What the launcher touches, on the simulated disks."""
 
-    def __init__(self, tree: FakeTree, disk: FakeDisk) -> None:
-        self._tree, self._disk = tree, disk
+    def __init__(self, tree: FakeTree, disk: FakeDisk, boot: str = "") -> None:
+        self._tree, self._disk, self._boot = tree, disk, boot
+
+    def boot(self) -> str:
+        return self._boot
 
     def read(self) -> bytes | None:
         try:
@@ -99,6 +102,7 @@ class Card:
     def __init__(self, make_slots: Callable[..., Slots] = Slots) -> None:
         self.tree = FakeTree()
         self.disk = FakeDisk()
+        self.boots = 1
         self.disk.list("release")
         for folder in ("releases", "releases/base", "releases/base/bin"):
             self.tree.mkdir(folder)
@@ -126,11 +130,12 @@ class Card:
 
     def power_cut(self, choose: Callable[[int], int]) -> None:
         self.on_step(lambda _step: None)
+        self.boots += 1
         self.tree.power_cut(choose)
         self.disk.power_cut(choose)
         self.disk._folders.add("release")
 
     def start(self) -> str:
         """What systemd does before each start of the node."""
-        said: str = self._launcher.launch(FakeFiles(self.tree, self.disk))
+        said: str = self._launcher.launch(FakeFiles(self.tree, self.disk, f"{self.boots:032x}"))
         return said

@@ -14,6 +14,7 @@ import pytest
 from agent.release import plan
 from agent.release.plan import Phase, Seen
 from agent.release.slots import Slots
+from agent.release.starts import STARTS_MAX
 from tests.fakes.disk import PowerCut
 from tests.fakes.release import Card, bundle_bytes, opened
 
@@ -36,7 +37,7 @@ class Story:
         self._bring_up(2)
         if card.slots.state().good.number == 2:
             self._bring_up(3, confirm=False)
-            for _ in range(plan.STARTS_MAX + 1):
+            for _ in range(STARTS_MAX + 1):
                 card.start()
             slots = card.slots
             if slots.state().before is not None:

@@ -22,10 +22,17 @@ def tool(*command: str | Path, text: str | None = None) -> str:
 
 
 def make_card(
-    path: Path, *, boot_mib: int = 320, arch: str = "x86_64", python: str = "3.11", trixie: bool = True
+    path: Path,
+    *,
+    boot_mib: int = 320,
+    arch: str = "x86_64",
+    python: str = "3.11",
+    trixie: bool = True,
+    root: Path | None = None,
+    root_mib: int = 24,
 ) -> Path:
-    """Writes the image; sparse, so that it costs little."""
-    root_at, root_mib = BOOT_AT + boot_mib * MIB, 24
+    """Writes the image; sparse, so that it costs little. `root`: a whole system; else a few files that tell of one."""
+    root_at = BOOT_AT + boot_mib * MIB
     with path.open("wb") as file:
         file.truncate(root_at + root_mib * MIB)
     table = (
@@ -34,12 +41,12 @@ def make_card(
     )
     tool("sfdisk", "-q", path, text=table)
     tool("mkfs.vfat", "-F", "32", "-s", "1", "-n", "bootfs", f"--offset={BOOT_AT // 512}", path, str(boot_mib * 1024))
-    content = path.with_suffix(".root")
-    for name in (_LOADERS[arch], f"usr/bin/python{python}", "etc/hostname"):
-        (content / name).parent.mkdir(parents=True, exist_ok=True)
-        (content / name).write_text("stock\n")
-    tool("mke2fs", "-q", "-t", "ext4", "-d", content, "-E", f"offset={root_at}", path, f"{root_mib}M")
-    shutil.rmtree(content)
+    content = root or _tell_tale(path.with_suffix(".root"), arch, python)
+    # Inode tables and journal are written here: in the machine the kernel would do it while the post first boots.
+    options = f"offset={root_at},lazy_itable_init=0,lazy_journal_init=0"
+    tool("mke2fs", "-q", "-t", "ext4", "-b", "4096", "-L", "rootfs", "-d", content, "-E", options, path, f"{root_mib}M")
+    if root is None:
+        shutil.rmtree(content)
     stock = {
         "cmdline.txt": TRIXIE_LINE if trixie else BOOKWORM_LINE,
         "config.txt": "arm_64bit=1\n",
@@ -53,6 +60,13 @@ def make_card(
         tool("mcopy", "-o", "-i", f"{path}@@{BOOT_AT}", source, f"::/{name}")
         source.unlink()
     return path
+
+
+def _tell_tale(folder: Path, arch: str, python: str) -> Path:
+    for name in (_LOADERS[arch], f"usr/bin/python{python}", "etc/hostname"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("stock\n")
+    return folder
 
 
 def read_boot(image: Path, folder: Path) -> Path:

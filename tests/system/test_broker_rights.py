@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from pathlib import Path
 import pytest
 
 from agent import wire
+from agent.errors import ConfigError
+from agent.site import founding
+from agent.site.kick import kick
 from tests.e2e.brokers import free_port, mosquitto, nats_server
 from tests.system.mtls import WAIT_S, Client, Identity, Site, connected
 
@@ -56,16 +60,29 @@ def test_what_the_contract_has_passes(site: Site) -> None:
         station.subscribe("wardpost/v1/ward-7/#")
         post.subscribe(A.ack)
         post.subscribe(A.commands)
-        for topic in (A.status, A.event("person"), A.events, A.record, A.records, A.reply("x"), A.heartbeat):
+        post.subscribe(A.renewed)
+        post.subscribe(A.desired)
+        for topic in (
+            A.renew,
+            A.status,
+            A.event("person"),
+            A.events,
+            A.record,
+            A.records,
+            A.reply("x"),
+            A.heartbeat,
+            A.reported,
+        ):
             post.publish(topic, topic.encode())
             station.wait_heard(topic.encode())
-        for topic in (A.ack, A.command("siren")):
+        for topic in (A.ack, A.command("siren"), A.renewed, A.desired):
             station.publish(topic, b"to " + topic.encode())
             post.wait_heard(b"to " + topic.encode())
 
 
 @pytest.mark.parametrize("topic", [B.status, B.heartbeat, B.event("person"), B.events, B.record, B.records,
-                                   B.reply("x"), A.ack, B.ack, B.command("siren"), A.command("siren"),
+                                   B.reply("x"), B.reported, A.desired, B.desired,
+                                   B.renew, A.renewed, A.ack, B.ack, B.command("siren"), A.command("siren"),
                                    "wardpost/v1/ward-8/gate-a/status", "elsewhere"])  # fmt: skip
 def test_a_post_cannot_speak_in_anothers_name_nor_as_the_station(site: Site, topic: str) -> None:
     a, b = ids(site)
@@ -96,8 +113,8 @@ def test_a_post_cannot_speak_in_anothers_name_nor_as_the_station(site: Site, top
         assert not late.heard(b"forged")
 
 
-@pytest.mark.parametrize("wanted", [B.ack, B.commands, "wardpost/v1/ward-7/#", "wardpost/v1/ward-7/+/ack", "#",
-                                    "wardpost/v1/ward-7/+/enrolled", B.status])  # fmt: skip
+@pytest.mark.parametrize("wanted", [B.ack, B.commands, "wardpost/v1/ward-7/#", "wardpost/v1/ward-7/+/ack", B.renewed, "#",
+                                    "wardpost/v1/ward-7/+/enrolled", B.status, B.desired, B.reported])  # fmt: skip
 def test_a_post_cannot_hear_what_is_anothers(site: Site, wanted: str) -> None:
     a, b = ids(site)
     with connected(site, site.station) as station, connected(site, b) as victim:
@@ -247,18 +264,19 @@ def test_a_claim_may_only_enrol(site: Site) -> None:
 def test_a_revoked_post_is_out_and_stays_out(site: Site) -> None:
     lost = site.enrolled("gate-lost")
     site.reload()
-    from agent.site import founding
-
     with connected(site, lost) as live:
         founding.revoke(site.found, node="gate-lost", serial=None, reason="stolen", clock=site.clock)
         mark = site.mark()
         site.reload()
+        told: list[str] = []
         if site.kind == "nats":
             assert live.lost.wait(WAIT_S), "the reload ends the session of who is no user any more"
         else:
-            assert not live.lost.wait(0.5), "Mosquitto goes on with a session that is up: hence the restart"
-            site.restart()
-            assert live.lost.wait(WAIT_S)
+            assert not live.lost.wait(0.5), "Mosquitto goes on with a session that is up: hence the kick"
+        assert kick(site.root, "gate-lost", stay_s=2, clock=site.clock, out=told.append) == 0, told
+        assert live.lost.wait(WAIT_S)
+        print(f"{site.kind}: kick: {'; '.join(told)}")
+        assert ("does not know the post" if site.kind == "nats" else "it is out") in told[-1]
     mark = site.mark()
     client = Client(site, lost)
     assert not client.connect()
@@ -267,6 +285,35 @@ def test_a_revoked_post_is_out_and_stays_out(site: Site) -> None:
     a, _ = ids(site)
     with connected(site, a):
         pass  # the others are still welcome
+
+
+def test_a_kick_tells_when_the_broker_has_not_read_the_new_crl(site: Site) -> None:
+    """The post comes back as every post does; only then is it known that revoking has not come into force."""
+    back = site.enrolled("gate-back")
+    site.reload()
+    founding.revoke(site.found, node="gate-back", serial=None, reason="stolen", clock=site.clock)
+    told: list[str] = []
+    codes: list[int] = []
+    live = Client(site, back)
+    assert live.connect()
+    kicking = threading.Thread(
+        target=lambda: codes.append(kick(site.root, "gate-back", stay_s=10, clock=site.clock, out=told.append))
+    )
+    kicking.start()
+    assert live.lost.wait(WAIT_S), "who comes second by that name ends the first"
+    live.close()
+    again = Client(site, back)
+    while not again.connect():  # nats-server locks a session that two fight about for a second
+        assert kicking.is_alive(), told
+        again = Client(site, back)
+    kicking.join(WAIT_S)
+    again.close()
+    assert codes == [1] and "has not read the new crl.pem" in told[-1], told
+    site.reload()
+    assert kick(site.root, "gate-back", stay_s=1, clock=site.clock, out=told.append) == 0, told
+    assert not Client(site, back).connect()
+    with pytest.raises(ConfigError, match="only a revoked post"):
+        kick(site.root, "gate-a", stay_s=1, clock=site.clock, out=print)
 
 
 def test_a_cards_claim_is_used_once_through_the_real_commands(site: Site, tmp_path: Path) -> None:

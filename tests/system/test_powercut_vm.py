@@ -27,7 +27,8 @@ from tests.system.powercut.judge import NextBoot, Promises, boot, disk_promises,
 from tests.system.powercut.rebuild import BlockLog, Cut, Rebuilder, sparse_copy
 from tests.system.powercut.rig import ROOT, make_base
 from tests.system.powercut.rig import missing as no_disk
-from tests.system.vm.machine import HERE, Headquarters, Machine, build, missing, wait_for
+from tests.system.vm.emulator import missing, wait_for
+from tests.system.vm.machine import HERE, Headquarters, Machine, build
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(7200)]
 

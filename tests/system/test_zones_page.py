@@ -140,7 +140,7 @@ def test_a_privacy_mask_is_drawn_with_a_finger_on_a_phone(page: Browser, file: P
         page.tap(*at(page, *corner))
     page.tap(*at(page, *corners[0]))  # the first corner again closes it
     saved(page, file)
-    (mask,) = tomllib.loads(file.read_text())["camera"]["masks"]
+    (mask,) = tomllib.loads(file.read_text())["camera"]["privacy_masks"]
     np.testing.assert_allclose(mask, corners, atol=0.01)
     page.picture(tmp_path / "phone.png")
     assert cv2.imread(str(tmp_path / "phone.png")).shape[1] == 390  # type: ignore[union-attr]

@@ -240,7 +240,7 @@ def test_a_damaged_file_on_the_card_stops_it_before_anything_is_placed(
     post = make()
     (post.card / "node.toml").write_bytes(b"\0" * 100)
     assert post.boot_up(monkeypatch) == 1
-    assert "STOPPED at 1 of 9: node.toml on the card is damaged; flash the card again" in post.progress()
+    assert "STOPPED at 1 of 10: node.toml on the card is damaged; flash the card again" in post.progress()
     assert not (post.root / "etc/wardpost/node.toml").exists()
 
 
@@ -326,12 +326,89 @@ def test_it_runs_by_itself_with_nothing_but_the_standard_library(make: Callable[
 
 
 def test_two_at_once_are_one(make: Callable[..., Post], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a cut both start it: cloud-init, and the unit that the try before has left. The second must not tell the
+    technician that it stopped, on the card or by the LED, while the first one works."""
     post = make()
     first = install.Post(root=post.root, card=post.card)
     install.take_lock(first)
+    before = post.progress()
+    led = post.write("sys/class/leds/ACT/trigger", "timer")
     try:
-        assert post.boot_up(monkeypatch) == 1
+        assert post.boot_up(monkeypatch) == 1, "not done: it is asked again after a minute"
     finally:
         os.close(first.lock_fd)
+    assert post.progress() == before and led.read_text() == "timer"
+    assert not (led.parent / "delay_on").exists()
     assert not (post.root / "etc/wardpost/card-done").exists()
     assert post.boot_up(monkeypatch) == 0
+
+
+def test_on_a_real_post_the_agent_is_asked_as_its_own_user_with_a_program_that_is_found(
+    make: Callable[..., Post], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """runuser lies in sbin: looked for in /usr/bin and /bin alone, no first boot ever came to its end."""
+    post = make()
+    system = install.Post(root=post.root, card=post.card)
+    system.real = True
+    asked: list[tuple[list[str], str]] = []
+
+    def run(command: list[str], *, env: dict[str, str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append((command, env["PATH"]))
+        return subprocess.CompletedProcess(command, 0, "0 problems, 0 warnings\n", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    install.ask_the_agent(system)
+    [(command, path)] = asked
+    assert command[:4] == ["runuser", "-u", "wardpost", "--"]
+    assert shutil.which("runuser", path=path), path
+    assert system.notes == ["check: 0 problems, 0 warnings"]
+
+
+def test_the_login_is_enabled_once_and_only_started_at_the_next_try(
+    make: Callable[..., Post], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To enable what is enabled has systemd read all its units again: 18 s on an emulated post, at every try."""
+    post = make()
+    told: list[tuple[str, ...]] = []
+    monkeypatch.setattr(install.Post, "systemctl", lambda _, *words: told.append(words))
+    assert post.boot_up(monkeypatch) == 0, post.progress()
+    assert ("enable", "--now", "ssh") in told
+    (post.root / "etc/wardpost/card-done").unlink()
+    (post.root / install.SSH_ENABLED.lstrip("/")).symlink_to("/usr/lib/systemd/system/ssh.service")
+    told.clear()
+    assert post.boot_up(monkeypatch) == 0, post.progress()
+    assert ("start", "ssh") in told and ("enable", "--now", "ssh") not in told
+
+
+def test_a_release_is_compiled_but_for_what_no_post_imports(make: Callable[..., Post]) -> None:
+    post = make()
+    release = post.root / "opt/wardpost/releases/0.5"
+    (release / "bin/python").symlink_to(sys.executable)
+    for name in ("lib/agent/main.py", "lib/numpy/tests/test_all.py", "lib/setuptools/build.py"):
+        post.write(f"opt/wardpost/releases/0.5/{name}", "x = 1\n")
+    system = install.Post(root=post.root, card=post.card)
+    install.compile_release(system, release)
+    assert [path.parent.parent.name for path in release.rglob("*.pyc")] == ["agent"]
+    assert not system.notes
+    post.write("opt/wardpost/releases/0.5/lib/agent/old.py", "print 'Python 2'\n")
+    install.compile_release(system, release)
+    assert system.notes[0].startswith("not compiled: python failed")
+
+
+@pytest.mark.parametrize("generation", list(Generation))
+def test_the_system_is_set_up_to_run_alone_for_years(
+    generation: Generation, make: Callable[..., Post], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = make(generation)
+    deploy = Path(__file__).resolve().parents[2] / "deploy/appliance"
+    assert {path.name for path in deploy.iterdir()} == set(install.APPLIANCE)
+    shutil.copytree(deploy, post.card / "appliance")
+    if generation is Generation.BOOKWORM:
+        post.write("etc/dphys-swapfile", "CONF_SWAPSIZE=512\n")
+    assert post.boot_up(monkeypatch) == 0, post.progress()
+    for name, target in install.APPLIANCE.items():
+        placed = post.root / target.lstrip("/")
+        if name == "dphys-swapfile" and generation is Generation.TRIXIE:
+            assert not placed.exists()
+        else:
+            assert placed.read_bytes() == (deploy / name).read_bytes(), name

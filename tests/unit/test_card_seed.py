@@ -135,6 +135,25 @@ def test_secrets_lie_in_one_folder_and_nowhere_else(tmp_path: Path, generation: 
     assert not [name for name in plan["sha256"] if name.startswith("secret/")]
 
 
+@pytest.mark.parametrize("generation", list(Generation))
+def test_a_post_with_a_code_gets_its_hotspot_and_the_first_request_for_its_page(
+    tmp_path: Path, generation: Generation
+) -> None:
+    folder = write_kit(tmp_path)
+    without = files(read_kit(folder, node="gate-north", now=NOW), generation)
+    with (folder / "node.toml").open("a") as file:
+        file.write('\n[setup_page]\ncode = "ABCDE-23456"\n')
+    found = files(read_kit(folder, node="gate-north", now=NOW), generation)
+    name = "wardpost-setup.nmconnection"
+    assert set(found) - set(without) == {f"node/secret/{name}", "node/setup-page.txt"}
+    assert b"psk=ABCDE23456" in found[f"node/secret/{name}"]
+    assert seed.instance_id(read_kit(folder, node="gate-north", now=NOW)).encode() in found["node/setup-page.txt"]
+    plan = json.loads(found["node/plan.json"])
+    (placed,) = [entry for entry in plan["place"] if entry["from"] == f"secret/{name}"]
+    assert placed["to"] == f"/etc/NetworkManager/system-connections/{name}" and placed["mode"] == 0o600
+    assert "setup-page.txt" not in plan["sha256"], "a technician may write something else into it"
+
+
 def test_the_plan_knows_every_other_file_by_its_hash(tmp_path: Path) -> None:
     found = files(kit(tmp_path), Generation.TRIXIE)
     plan = json.loads(found["node/plan.json"])

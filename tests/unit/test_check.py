@@ -208,9 +208,18 @@ SPOILS: dict[str, tuple[Callable[[Site], object], str]] = {
         lambda s: setattr(s, "extra", '[[schedules]]\nname = "a"\nhours = ["07:00-07:00"]\n'),
         "problem: schedules[0].hours: '07:00-07:00' is no time at all; write",
     ),
-    "masks": (lambda s: s.set("camera", masks=[SQUARE]), "warning: camera.masks: on a stream every picture"),
-    "bow tie mask": (lambda s: s.set("camera", masks=[BOW_TIE]), "problem: camera.masks[0]: crosses itself"),
-    "thin mask": (lambda s: s.set("camera", masks=[SQUARE[:2]]), "problem: camera.masks[0]: has 2 corners"),
+    "masks": (
+        lambda s: s.set("camera", privacy_masks=[SQUARE]),
+        "warning: camera.privacy_masks: on a stream every picture",
+    ),
+    "bow tie mask": (
+        lambda s: s.set("camera", privacy_masks=[BOW_TIE]),
+        "problem: camera.privacy_masks[0]: crosses itself",
+    ),
+    "thin mask": (
+        lambda s: s.set("camera", privacy_masks=[SQUARE[:2]]),
+        "problem: camera.privacy_masks[0]: has 2 corners",
+    ),
     "bow tie zone": (
         lambda s: setattr(s, "extra", f'[[zones]]\nname = "a"\npolygon = {toml(BOW_TIE)}\n'),
         "problem: zones[0].polygon: crosses itself: the side (0.1, 0.1) to (0.9, 0.9) meets the side",
@@ -300,7 +309,7 @@ SPOILS: dict[str, tuple[Callable[[Site], object], str]] = {
     "key without cert": (lambda s: s.tls().set("uplink.tls", cert=""), "problem: uplink.tls.cert: is missing"),
     "expired": (
         lambda s: s.tls(cert=certificate(ec.generate_private_key(ec.SECP256R1()), days=-1)),
-        "problem: uplink.tls.cert: the certificate CN=gate-north expired on 2026-11-20; renew it",
+        "problem: uplink.tls.cert: the certificate CN=gate-north expired on 2026-11-20; a post of a site",
     ),
     "not yet valid": (
         lambda s: s.tls(cert=certificate(ec.generate_private_key(ec.SECP256R1()), since_days=-1)),
@@ -324,6 +333,18 @@ def test_one_thing_wrong_is_named_in_one_line(site: Site, name: str) -> None:
         assert code == EXIT_CONFIG
     assert not any("\n" in line or "Traceback" in line for line in lines)
     assert all(";" in line for line in lines[:-1]), "each line says what to do"
+
+
+def test_a_clock_that_nobody_vouches_for_makes_no_certificate_a_problem(site: Site) -> None:
+    """1970 after a power cut: the broker judges the post's certificate, by a clock that is kept."""
+    site.tls()
+    wrong = clock()
+    wrong.step_utc(-50 * 365 * 86_400)
+    assert any(line.startswith("problem: uplink.tls.cert: ") for line in site.check(at=wrong)[1])
+    wrong.set_unc(None)
+    lines = site.check(at=wrong)[1]
+    assert any(line.startswith("warning: uplink.tls.cert: ") and "set the clock" in line for line in lines)
+    assert not any(line.startswith("problem: uplink.tls.") for line in lines), lines
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")

@@ -86,7 +86,8 @@ def test_media_drive_the_media_clock_forward_only() -> None:
     clock.advance_to(5 * NS)
     clock.advance_to(3 * NS)
     assert clock.boot_ns() == 5 * NS
-    assert clock.utc() == UtcReading(6 * NS, None, "media")
+    assert clock.utc() == UtcReading(6 * NS, 0, "media")
+    assert MediaClock().utc() == UtcReading(0, None, "media"), "nobody has said when the footage is from"
 
 
 # -- the fake's own doors ------------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def test_the_smallest_configuration_is_right() -> None:
         (edited(camera={"width": 640.5}), "camera.width: 640.5"),
         (edited(camera={"loop": 1}), "camera.loop: 1"),
         (edited(camera={"driver": "usb"}), "camera.driver: 'usb'"),
-        (edited(camera={"masks": [[[0.1, 2.0]]]}), "camera.masks:"),
+        (edited(camera={"privacy_masks": [[[0.1, 2.0]]]}), "camera.privacy_masks:"),
         (edited(panel={"bell": 28}), "panel.bell: 28"),
         (edited(uplink={"brokers": []}), "uplink.brokers:"),
         (edited(uplink={"tls": {}}), "uplink.tls.ca: missing"),
@@ -152,7 +152,7 @@ def test_the_smallest_configuration_is_right() -> None:
             "rules: has 33 entries; 32 at most",
         ),
         (edited(vision={"ignore_masks": [[[0, 0], [1, 0], [1, 1]]] * 33}), "vision.ignore_masks:"),
-        (edited(camera={"masks": [[[0.5, number / 100] for number in range(65)]]}), "camera.masks:"),
+        (edited(camera={"privacy_masks": [[[0.5, number / 100] for number in range(65)]]}), "camera.privacy_masks:"),
         ({k: v for k, v in MINIMAL.items() if k != "node"}, "node: missing"),
     ],
 )

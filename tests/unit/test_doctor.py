@@ -138,7 +138,10 @@ CASES: dict[str, tuple[Facts, str, Urgency, tuple[str, ...]]] = {
     ),
     "certificate rotten": (well(identity=Identity(fault="it holds no certificate")), "_certificate", NOW, ("be read",)),
     "certificate expired": (
-        well(identity=Identity(days_left=-3.0), outbox=Outbox(rows=5), time=Time(vouched=False)),
+        well(
+            identity=Identity(days_left=-3.0), outbox=Outbox(rows=5), time=Time(vouched=False),
+            link=Link(up=False, away_s=9000.0, reason="closed before it was up"),
+        ),
         "_certificate",
         NOW,
         ("expired 3 days ago", "5 messages wait", "the clock may be wrong"),
@@ -150,6 +153,24 @@ CASES: dict[str, tuple[Facts, str, Urgency, tuple[str, ...]]] = {
         ("not valid for another 400 days", "clock"),
     ),
     "certificate soon": (well(identity=Identity(days_left=12.2)), "_certificate", SOON, ("expires in 12 days",)),
+    "certificate overdue": (
+        well(identity=Identity(days_left=150.0, life_days=1095.0)),
+        "_certificate",
+        SOON,
+        ("expires in 150 days, and should have been renewed", "station.register", "site brokers"),
+    ),
+    "certificate not renewed": (
+        well(identity=Identity(days_left=300.0, life_days=1095.0, not_renewed="revoked: stolen")),
+        "_certificate",
+        SOON,
+        ("does not renew", "good for another 300 days", "revoked: stolen", "claim.key"),
+    ),
+    "certificate expired, a claim lies there": (
+        well(identity=Identity(days_left=-3.0, claim=True)),
+        "_certificate",
+        NOW,
+        ("expired 3 days ago", "systemctl start wardpost-enrol"),
+    ),
     "broker away": (
         well(
             link=Link(up=False, away_s=10_800.0, reason="connection refused; is the broker running?"),
@@ -291,6 +312,9 @@ QUIET = {
     "a young post with a small card": well(recording=Recording(kept_s=3600.0, overwrite_s=50_000.0)),
     "old footage goes, as it should": well(recording=Recording(kept_s=800_000.0, overwrite_s=60.0)),
     "a month to go": well(identity=Identity(days_left=31.0)),
+    "a certificate in its last third, which renews by itself": well(
+        identity=Identity(days_left=300.0, life_days=1095.0)
+    ),
     "an update and its starts": well(starts=rules.STARTS_MAX),
     "a machine that tells nothing": well(computer=Computer(None, None, None)),
     "seconds of a restart": well(dark=(Dark("agent-stopped", 1, 20.0, 600.0),)),
@@ -319,6 +343,12 @@ def test_the_cause_is_told_and_not_what_follows_from_it() -> None:
         )
     )
     assert [one.part for one in away] == ["camera"]
+
+
+def test_a_post_that_is_let_in_has_a_wrong_clock_and_no_wrong_certificate() -> None:
+    """Dates of its own certificate are nothing to a post; the broker judges them, by a clock that is kept."""
+    for wrong in (Identity(days_left=-20_000.0), Identity(days_left=20_000.0, early_days=19_000.0)):
+        assert [one.part for one in diagnose(well(identity=wrong, time=Time(vouched=False)))] == ["clock"]
 
 
 def test_the_most_urgent_comes_first_and_notes_are_not_wrong() -> None:

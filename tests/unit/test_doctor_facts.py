@@ -231,6 +231,9 @@ def test_the_certificate_from_claim_to_expiry(tmp_path: Path) -> None:
     assert told().refused == "revoked: stolen"
     certificate(node, days=100)
     assert told().days_left == pytest.approx(100) and told().early_days == 0
+    assert told().life_days == pytest.approx(110) and told().claim and told().not_renewed == ""
+    (tmp_path / "renewal.txt").write_text("superseded: by a copy?\n")
+    assert told().not_renewed == "superseded: by a copy?"
     clock.advance(101 * 86_400)
     assert told().days_left == pytest.approx(-1)
     certificate(node, days=400, since_days=-200)
@@ -425,7 +428,7 @@ def test_trials_of_releases_and_settings(folder: Path) -> None:
         disk.replace(slots.STATE, plan.encode(now))
         found = gather.trials(disk)
         assert (found.release, found.release_failed, found.release_why) == expected
-    write_state(disk, ConfigState(force=2, seen=5, trial=Trial(revision=5), why="an older one"))
+    write_state(disk, ConfigState(force=2, seen=5, trial=Trial(revision=5)))
     assert (gather.trials(disk).settings, gather.trials(disk).settings_seen) == (5, 5)
 
 

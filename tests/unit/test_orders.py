@@ -14,9 +14,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from agent import wire
 from agent.clock import rfc3339
 from agent.errors import ConfigError, Transient
+from agent.station.fleet_settings import FleetSettings
 from agent.station.main import BrokerSettings, DeskSettings, StationSettings
 from agent.station.order import order
 from agent.station.orders import RESEND_S, WAITING_PER_NODE_MAX, OrderBook
+from agent.station.settings_book import SettingsBook
 from agent.station.signing import signed
 from agent.station.store import StationStore
 from agent.station.worker import StationWorker
@@ -56,6 +58,7 @@ class Desk:
             brokers=[self.broker.address],
             wait_s_max=0.0,
             orders=OrderBook(self.folder),
+            settings=FleetSettings(SettingsBook(self.folder), clock=self.clock, site="ward-7"),
         )
         self.worker.open()
 

@@ -226,6 +226,31 @@ def test_the_label_names_the_post_and_its_code_can_be_read_back(site: Path) -> N
     assert cv2.QRCodeDetector().detectAndDecode(picture)[0] == "wardpost:ward-7/gate-2?device=a%2Fb%26c"
 
 
+def test_the_label_for_the_inside_joins_the_hotspot_and_opens_the_page(site: Path) -> None:
+    assert provision(site, "gate-2") == 0
+    kit = site / "nodes/gate-2/kit"
+    code = tomllib.loads((kit / "node.toml").read_text())["setup_page"]["code"]
+    assert re.fullmatch("[A-HJ-NP-Z2-9]{5}-[A-HJ-NP-Z2-9]{5}", code)
+    assert code not in (kit / "label.svg").read_text() and code in (kit / "label-inside.svg").read_text()
+    assert provision(site, "gate-2", "--again") == 0
+    assert code not in (kit / "label-inside.svg").read_text(), "another card, another code"
+    code = tomllib.loads((kit / "node.toml").read_text())["setup_page"]["code"]
+    cv2 = pytest.importorskip("cv2")
+    if not hasattr(cv2, "QRCodeDetector"):
+        pytest.skip("this OpenCV reads no QR codes")
+    import numpy as np
+
+    read = []
+    for path in (kit / "label-inside.svg").read_text().split("<path")[1:]:
+        runs = [(int(x), int(y), int(n)) for x, y, n in re.findall(r"M(\d+) (\d+)h(\d+)v1h-\3z", path)]
+        size = max(y for _, y, _ in runs) + 9
+        matrix = np.full((size, size), 255, np.uint8)
+        for x, y, n in runs:
+            matrix[y + 4, x + 4 : x + 4 + n] = 0
+        read.append(cv2.QRCodeDetector().detectAndDecode(np.kron(matrix, np.ones((8, 8), np.uint8)))[0])
+    assert read == [f"WIFI:T:WPA;S:wp-gate-2;P:{code.replace('-', '')};;", f"http://10.42.77.1:8080/#{code}"]
+
+
 def test_without_segno_the_kit_is_made_and_what_is_missing_is_said(
     site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -324,7 +324,7 @@ def test_a_restarted_recorder_explains_its_absence(post: RecordingPost) -> None:
 
 
 def test_the_queue_is_bounded_in_bytes() -> None:
-    queue = PacketQueue(s_max=100, bytes_max=10_000, poll_s=0.1)
+    queue = PacketQueue(s_max=100, bytes_max=10_000, whole_s=0.5, whole_bytes=1 << 20)
     packets = encoded(seconds=12)
     taken = [queue.offer(packet) for packet in packets]
     assert not all(taken)
@@ -336,8 +336,8 @@ def test_the_queue_is_bounded_in_bytes() -> None:
     assert queue.dropped == taken.count(False)
 
 
-def test_the_queue_wakes_for_key_frames_and_at_a_bounded_rate() -> None:
-    queue = PacketQueue(s_max=100, bytes_max=1 << 20, poll_s=0.5)
+def test_the_queue_wakes_for_key_frames_and_when_a_fragment_has_come_together() -> None:
+    queue = PacketQueue(s_max=100, bytes_max=1 << 20, whole_s=0.5, whole_bytes=1 << 20)
     woken: list[int] = []
     queue.wake = lambda: woken.append(1)
     for packet in encoded(seconds=10, gop=100):
@@ -346,6 +346,26 @@ def test_the_queue_wakes_for_key_frames_and_at_a_bounded_rate() -> None:
     queue.lost(START, "gone")
     queue.lost(START, "gone")
     assert len(queue) == 101
+
+
+@pytest.mark.parametrize(("fps", "gop"), [(10, 10), (10, 100), (24, 48), (25, 250), (7, 3)])
+def test_a_recorder_that_works_only_when_woken_is_never_late(tmp_path: Path, fps: int, gop: int) -> None:
+    """The queue wakes it when a fragment is whole: so what a power cut may take is a fragment, not the sleep after it."""
+    settings = RecordingSettings(segment_s=10, fragment_s=0.5)
+    post = RecordingPost(FakeDisk(), tmp_path, settings=settings).boot()
+    woken = threading.Event()
+    post.recorder.set_wake(woken.set)
+    steps = 0
+    for packet in encoded(seconds=20, fps=fps, gop=gop):
+        post.clock.advance_to(packet.dts_ns)
+        post.recorder.offer(packet)
+        if woken.is_set():
+            woken.clear()
+            post.recorder.step(post.now())
+            steps += 1
+        durable_ns = post.recorder.state.durable_ns or START
+        assert packet.dts_ns - durable_ns <= 0.5 * 1.05 * NS + 2 * NS // fps
+    assert steps <= 20 * max(fps / gop, 2) + 5, "woken for nothing"
 
 
 def test_offering_never_waits_for_the_disk(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ import msgspec
 import pytest
 
 from agent.errors import Corrupt
-from agent.release import plan
+from agent.release import plan, starts
 from agent.release.plan import Act, Candidate, Limits, Phase, Release, Seen, State
 from tests.fakes.release import launcher
 
 LIMITS = Limits(settle_s=45, gate_s=300, network_s=900)
 OLD, NEW = Release(slot="7", number=7, version="1.7"), Release(slot="8", number=8, version="1.8")
 GOOD = State(good=OLD, highest=7)
+BOOT = "b" * 32
 WELL = Seen(up_s=60, frames=True, storage=True, broker=True)
 
 
@@ -27,7 +28,7 @@ def seen(up_s: float, *, frames: bool = True, storage: bool = True, broker: bool
 
 
 def trying(**before: bool) -> State:
-    return plan.started(plan.switched(plan.staged(GOOD, NEW), seen(1000, **before)))
+    return plan.started(plan.switched(plan.staged(GOOD, NEW), seen(1000, **before)), BOOT)
 
 
 def phase(state: State) -> Phase | None:
@@ -37,7 +38,7 @@ def phase(state: State) -> Phase | None:
 def test_a_good_release_is_installed_switched_and_confirmed() -> None:
     state = plan.staged(GOOD, NEW)
     assert (phase(state), plan.current(state)) == (Phase.STAGED, OLD)
-    state = plan.started(plan.switched(state, WELL))
+    state = plan.started(plan.switched(state, WELL), BOOT)
     assert (phase(state), plan.current(state)) == (Phase.TRYING, NEW)
     assert plan.gate(state, seen(44), LIMITS).act is Act.WAIT, "not by its first frame"
     assert plan.gate(state, seen(45), LIMITS).act is Act.CONFIRM
@@ -83,7 +84,7 @@ def test_a_network_that_goes_away_costs_no_good_release() -> None:
     assert plan.current(state) == OLD
     assert plan.doubt(state, seen(899, broker=False), LIMITS).act is Act.WAIT
     assert plan.doubt(state, seen(900, broker=False), LIMITS).act is Act.TRY_AGAIN
-    state = plan.started(plan.tried_again(state))
+    state = plan.started(plan.tried_again(state), BOOT)
     assert plan.current(state) == NEW
     assert plan.gate(state, seen(50, broker=False), LIMITS).act is Act.CONFIRM
 
@@ -111,13 +112,26 @@ def test_what_was_rolled_back_for_more_than_the_network_is_not_tried_again() -> 
 
 def test_the_fourth_start_without_confirmation_is_that_of_the_release_before() -> None:
     state = plan.switched(plan.staged(GOOD, NEW), WELL)
-    for number in range(1, plan.STARTS_MAX + 1):
-        state = plan.started(state)
+    for number in range(1, starts.STARTS_MAX + 1):
+        state = plan.started(state, BOOT)
         assert state.candidate is not None
         assert (state.candidate.starts, plan.current(state)) == (number, NEW)
-    state = plan.started(state)
+    state = plan.started(state, BOOT)
     assert (phase(state), plan.current(state)) == (Phase.ROLLED_BACK, OLD)
-    assert plan.started(state) == state
+    assert plan.started(state, BOOT) == state
+
+
+def test_a_power_cut_is_no_crash_and_a_release_that_takes_the_machine_down_is_left_all_the_same() -> None:
+    """A storm: seven cuts while a good release is on trial, and between them it crashes twice."""
+    state = plan.switched(plan.staged(GOOD, NEW), WELL)
+    for boot in range(starts.BOOTS_MAX):
+        for _ in range(1 + (boot in (2, 5))):
+            state = plan.started(state, f"boot {boot}")
+            assert phase(state) is Phase.TRYING
+    assert plan.gate(state, WELL, LIMITS).act is Act.CONFIRM
+    state = plan.started(state, "one boot more")
+    assert state.candidate is not None
+    assert (phase(state), state.candidate.why) == (Phase.ROLLED_BACK, "8 boots without being confirmed")
 
 
 def test_downgrade_and_replay_are_refused() -> None:
@@ -174,6 +188,9 @@ class Memory:
         self.state, self.now, self.present = state, now, whole
         self.refuses = False
 
+    def boot(self) -> str:
+        return BOOT
+
     def read(self) -> bytes | None:
         return self.state
 
@@ -200,18 +217,22 @@ LAUNCH: Any = launcher()
 
 def states() -> list[State]:
     candidates: list[Candidate | None] = [None]
-    for one, starts, alone in itertools.product(Phase, range(plan.STARTS_MAX + 2), (False, True)):
-        candidates.append(Candidate(release=NEW, phase=one, starts=starts, tries=1, alone=alone, why="because"))
+    counts = itertools.product(range(starts.STARTS_MAX + 2), (0, 1, 7, 8, 9), ("", BOOT, "c" * 32))
+    for one, (count, boots, boot), alone in itertools.product(Phase, counts, (False, True)):
+        candidates.append(
+            Candidate(release=NEW, phase=one, starts=count, boots=boots, boot=boot, tries=1, alone=alone, why="because")
+        )
     return [State(good=OLD, before=before, highest=7, candidate=c) for c in candidates for before in (None, OLD)]
 
 
 def test_the_launcher_decides_as_the_plan_does() -> None:
     """Its rule is a copy, for it must run when nothing of ours can be imported: here the two are held together."""
-    assert (LAUNCH.STARTS_MAX, LAUNCH.STATE_BYTES_MAX) == (plan.STARTS_MAX, plan.STATE_BYTES_MAX)
+    assert (LAUNCH.STARTS_MAX, LAUNCH.BOOTS_MAX) == (starts.STARTS_MAX, starts.BOOTS_MAX)
+    assert LAUNCH.STATE_BYTES_MAX == plan.STATE_BYTES_MAX
     for state, now in itertools.product(states(), ("7", "8", "")):
         files = Memory(plan.encode(state), now=now, whole={"7", "8"})
         LAUNCH.launch(files)
-        expected = plan.started(state)
+        expected = plan.started(state, BOOT)
         assert files.state is not None
         left = plan.decode(files.state)
         if left.candidate is not None and left != expected and expected.candidate is not None:
@@ -266,7 +287,7 @@ def test_the_launcher_on_a_real_folder(tmp_path: Path) -> None:
     state.parent.mkdir()
     state.write_bytes(plan.encode(plan.switched(plan.staged(GOOD, NEW), WELL)))
     said = []
-    for _ in range(plan.STARTS_MAX + 1):
+    for _ in range(starts.STARTS_MAX + 1):
         done = subprocess.run(
             [sys.executable, "-I", "deploy/wardpost-launch", "--root", str(tmp_path / "root"), "--state", str(state)],
             cwd=Path(__file__).resolve().parents[2],

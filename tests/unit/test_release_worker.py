@@ -20,9 +20,10 @@ from cryptography.x509.oid import NameOID
 
 from agent import wire
 from agent.errors import Corrupt, NeedsRestart, Transient
-from agent.release import download, plan
+from agent.release import download
 from agent.release.download import Https, Stick, fetch
 from agent.release.plan import Limits, Phase, State
+from agent.release.starts import STARTS_MAX
 from agent.release.worker import Eyes, ReleaseWorker
 from tests.fakes.clock import FakeClock
 from tests.fakes.disk import FakeDisk
@@ -321,7 +322,7 @@ def test_what_the_launcher_did_is_told_by_the_release_that_is_back(server: Serve
     post = Post(server)
     post.worker.update(announced(server, bundles[2]))
     assert post.run(60)
-    for _ in range(plan.STARTS_MAX):
+    for _ in range(STARTS_MAX):
         post.card.start()  # and each time it dies at once
     post.life()
     assert post.card.slots.running() == "base"

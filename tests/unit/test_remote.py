@@ -1,4 +1,4 @@
-"""`wardpost update` and `configure`: what a person at the station sees of a node that answers, fails, or is dark."""
+"""`wardpost update`, `signal`, `doctor --node`: what a person at the station sees of a node that answers, fails, or is dark."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from agent import remote, wire
 from agent.cli import main
+from agent.clock import rfc3339
+from agent.doctor.rules import Diagnosis, Urgency, as_reply, in_words
 from agent.errors import ConfigError, Corrupt
 from agent.overrides import with_values
 from agent.remote import Announced
 from agent.station.main import BrokerSettings, DeskSettings, StationSettings
-from agent.types import UtcReading
+from agent.types import NS, UtcReading
 from tests.fakes.release import KEY as RELEASE_KEY
 from tests.fakes.release import bundle_bytes
 from tests.unit.test_orders import KEY, TOPICS, Desk
@@ -88,13 +90,6 @@ def settings(tmp_path: Path) -> StationSettings:
         station=DeskSettings(site="ward-7", id="hq", data=str(tmp_path), command_key=str(key)),
         broker=BrokerSettings(brokers=("mqtt://127.0.0.1:1",)),
     )
-
-
-def reports(at: Desk, settings: wire.SettingsState | None) -> None:
-    """The node's heartbeat, as it says which settings it has."""
-    told = msgspec.structs.replace(beat(Beat(), at.clock), settings=settings)  # type: ignore[arg-type]
-    at.node.publish(TOPICS.heartbeat, wire.encode(told), qos=0)
-    at.run(1)
 
 
 def test_an_update_is_followed_from_acceptance_to_its_end(at: Desk, settings: StationSettings) -> None:
@@ -171,78 +166,6 @@ def test_a_hold_does_not_wait_for_an_update_that_is_downloaded_for_days(at: Desk
     assert {c.verb for c in at.run(5)} == {"update", "hold"}
 
 
-def test_settings_go_out_with_the_next_revision_and_never_what_the_node_would_refuse(
-    at: Desk, settings: StationSettings, tmp_path: Path
-) -> None:
-    file = tmp_path / "node.toml"
-    file.write_text(NODE_TOML, encoding="utf-8")
-    at.run(2)
-    at.appear()
-    at.run(5)
-    clock = Waiting(at, at.answer)
-
-    def configure(values: list[str], given: Path | None, said: list[str]) -> int:
-        return remote.configure(
-            settings,
-            "gate-2",
-            file=given,
-            values=values,
-            revision=None,
-            wait_s=20,
-            as_json=False,
-            clock=clock,
-            out=said.append,
-        )
-
-    said: list[str] = []
-    with pytest.raises(ConfigError, match="has never told which settings it has"):
-        configure(["vision.score_min=0.5"], None, said)
-    reports(at, wire.SettingsState(revision=0, seen=6))
-    with pytest.raises(ConfigError, match="score_min"):
-        configure(["vision.score_min=7"], file, said)
-    with pytest.raises(ConfigError, match="not of ward-7/gate-2"):
-        configure(["node.id=gate-3"], file, said)
-    assert clock.got == []
-    assert configure(["vision.score_min=0.5"], file, said) == 0
-    assert clock.got[-1].args["revision"] == 7, "6 was given up there: it is never used again"
-    assert "score_min = 0.5" in clock.got[-1].args["toml"] and "# of the gate" in clock.got[-1].args["toml"]
-    # What it reports to have is what the next change starts from.
-    reports(at, wire.SettingsState(revision=7, seen=7))
-    assert configure(["uplink.ack_timeout_s=20"], None, said) == 0
-    assert clock.got[-1].args["revision"] == 8
-    assert "score_min = 0.5" in clock.got[-1].args["toml"] and "ack_timeout_s = 20" in clock.got[-1].args["toml"]
-    reports(at, wire.SettingsState(revision=9, seen=9))
-    with pytest.raises(ConfigError, match="revision 9, not sent from here"):
-        configure(["vision.score_min=0.5"], None, said)
-
-
-def test_the_settings_of_the_card_are_known_where_the_sites_register_is(
-    at: Desk, settings: StationSettings, tmp_path: Path
-) -> None:
-    kit = tmp_path / "site/nodes/gate-2"
-    kit.mkdir(parents=True)
-    (kit / "node.toml").write_text(NODE_TOML, encoding="utf-8")
-    with_site = msgspec.structs.replace(
-        settings, station=msgspec.structs.replace(settings.station, register=str(tmp_path / "site"))
-    )
-    at.run(2)
-    at.appear()
-    reports(at, wire.SettingsState(revision=0))
-    clock = Waiting(at, at.answer)
-    remote.configure(
-        with_site,
-        "gate-2",
-        file=None,
-        values=["vision.score_min=0.3"],
-        revision=None,
-        wait_s=20,
-        as_json=True,
-        clock=clock,
-        out=lambda _: None,
-    )
-    assert clock.got[-1].args == {"revision": 1, "toml": NODE_TOML.replace("0.4", "0.3")}
-
-
 # -- the bundle -------------------------------------------------------------------------------------------------------
 
 
@@ -298,7 +221,9 @@ def test_the_commands_answer_in_one_line_whatever_is_wrong(tmp_path: Path, capsy
     for words, why in (
         (["update", *figures, "gate-2"], "station.command_key: not set"),
         (["update", *figures, "Gate 2"], "a node's id is"),
-        (["configure", "gate-2"], "give --file node.toml"),
+        (["configure", "--set", "vision.score_min=0.5"], "name the NODE"),
+        (["signal", "gate-2", "siren", "10"], "give --reason"),
+        (["signal", "gate-2", "lamp", "9999", "--reason", "x"], "0 to 3600"),
         (["configure", "gate-2", "--file", str(tmp_path / "absent")], "cannot be read"),
     ):
         assert main([words[0], "--config", str(config), *words[1:]]) == 78
@@ -314,6 +239,155 @@ def test_answers_as_json(at: Desk, settings: StationSettings) -> None:
     remote.update(settings, ["gate-2"], BUNDLE, wait_s=60, as_json=True, clock=clock, out=said.append)
     (row,) = json.loads("\n".join(said))
     assert (row["node"], row["state"], row["answer"]["result"]["summary"]) == ("gate-2", "done", "kept")
+
+
+# -- for now, or not at all -------------------------------------------------------------------------------------------
+
+
+def run_signal(settings: StationSettings, clock: Waiting, said: list[str], seconds: float = 10) -> int:
+    return remote.signal(
+        settings,
+        "gate-2",
+        "siren",
+        seconds,
+        reason="somebody climbs over",
+        by="Mai",
+        wait_s=20,
+        as_json=False,
+        clock=clock,
+        out=said.append,
+    )
+
+
+def test_a_siren_is_sent_once_and_never_later(at: Desk, settings: StationSettings) -> None:
+    said: list[str] = []
+    at.run(2)
+    silent = Waiting(at, lambda _: None)
+    assert run_signal(settings, silent, said) == 1, "never heard: it is not even queued"
+    assert "no answer" in said[0] and "never heard it" in said[0] and silent.got == []
+    at.appear()
+    at.run(5)
+    assert run_signal(settings, silent, said) == 1, "heard, but it does not answer"
+    assert [c.verb for c in silent.got] == ["siren"], "once"
+    assert at.run(120) == [], "and a siren that nobody waits for any more does not sound later"
+    assert "it is not asked again" in said[1]
+    assert at.book.of("gate-2")[0].state == "expired"
+
+
+def test_a_siren_that_sounds_one_that_is_refused_and_one_that_is_ended(at: Desk, settings: StationSettings) -> None:
+    at.run(2)
+    at.appear()
+    at.run(5)
+    said: list[str] = []
+
+    def node(command: wire.Command) -> None:
+        on = command.args["seconds"] > 0
+        reply = wire.Reply(id=command.id, state="done", result={"seconds": 10.0, "summary": "siren on for 10 s"})
+        if not on:
+            reply = wire.Reply(id=command.id, state="failed", detail="panel.siren: nothing is wired there")
+        at.node.publish(TOPICS.reply(command.id), wire.encode(reply), qos=1)
+
+    clock = Waiting(at, node)
+    assert run_signal(settings, clock, said) == 0
+    assert clock.got[0].args == {"seconds": 10, "reason": "somebody climbs over", "by": "Mai"}
+    assert run_signal(settings, clock, said, 0) == 1
+    assert said == ["gate-2: done: siren on for 10 s", "gate-2: failed: panel.siren: nothing is wired there"]
+    life_s = (at.book.of("gate-2")[0].expires_utc_ns - at.book.of("gate-2")[0].asked_utc_ns) / NS
+    assert life_s == remote.NOW_LIFE_S
+
+
+def test_a_hold_does_not_wait_behind_a_question(at: Desk, settings: StationSettings) -> None:
+    at.run(2)
+    at.appear()
+    at.run(5)
+    said: list[str] = []
+    at.ask("hold", {"reason": "theft"})  # which the node leaves unanswered
+    clock = Waiting(at, lambda c: at.answer(c) if c.verb == "siren" else None)
+    assert run_signal(settings, clock, said) == 0
+    assert {c.verb for c in clock.got} >= {"siren"}
+
+
+def test_the_doctor_of_a_node_says_at_the_station_what_it_says_on_the_spot(at: Desk, settings: StationSettings) -> None:
+    at.run(2)
+    at.appear()
+    at.run(5)
+    found = [Diagnosis(Urgency.NOW, "camera", "The camera gives no pictures", "the cable", "push it in")]
+    told = as_reply(found)
+
+    def node(command: wire.Command) -> None:
+        reply = wire.Reply(id=command.id, state="done", result=told)
+        at.node.publish(TOPICS.reply(command.id), wire.encode(reply), qos=1)
+
+    said: list[str] = []
+    clock = Waiting(at, node)
+    assert remote.doctor(settings, "gate-2", wait_s=20, as_json=False, clock=clock, out=said.append) == 1
+    assert said == [in_words(told)] and [c.verb for c in clock.got] == ["doctor"]
+    clock = Waiting(at, node)
+    told = as_reply([])
+    assert remote.doctor(settings, "gate-2", wait_s=20, as_json=True, clock=clock, out=said.append) == 0
+    assert json.loads(said[1])["well"]
+
+
+def test_of_a_dark_post_the_station_tells_when_it_was_heard_and_what_it_said_then(
+    at: Desk, settings: StationSettings
+) -> None:
+    at.run(2)
+    at.appear()
+    told = beat(Beat(), at.clock)  # type: ignore[arg-type]
+    told = msgspec.structs.replace(
+        told,
+        machine=msgspec.structs.replace(
+            told.machine, uptime_s=7200.0, temperature_c=84.0, throttled=["under-voltage now"]
+        ),
+        release=wire.ReleaseState(number=3, tried=4, phase="trying"),
+        settings=wire.SettingsState(revision=6, trial=7),
+    )
+    at.node.publish(TOPICS.heartbeat, wire.encode(told), qos=0)
+    mains = cloud_event(at, "mains", "Mains power lost; running on the battery")
+    at.node.publish(TOPICS.event("mains"), wire.encode(mains), qos=1)
+    at.run(5)
+    at.node.disconnect()
+    at.run(1200)
+    said: list[str] = []
+    began_ns = at.clock.boot_ns()
+    clock = Waiting(at, lambda _: None)
+    assert remote.doctor(settings, "gate-2", wait_s=20, as_json=False, clock=clock, out=said.append) == 1
+    assert at.clock.boot_ns() == began_ns, "nobody waits for a post that is known to be dark"
+    (text,) = said
+    for part in (
+        "gate-2: did not answer",
+        "it is dark; last heard 20",
+        "20 min ago",
+        "fell silent without a goodbye",
+        "up for 2 h",
+        "power: under-voltage now",
+        "hot: 84 C",
+        "release 4 was on trial",
+        "settings, revision 7, were on trial",
+        "Mains power lost",
+    ):
+        assert part in text, text
+    said.clear()
+    remote.doctor(settings, "gate-2", wait_s=20, as_json=True, clock=clock, out=said.append)
+    assert json.loads(said[0])["well"] is None and json.loads(said[0])["state"] == "dark"
+
+
+def cloud_event(at: Desk, kind: str, summary: str) -> wire.CloudEvent:
+    name = "01900000-0000-7000-8000-0000000000aa"
+    return wire.CloudEvent(
+        id=name,
+        source="wardpost/ward-7/gate-2",
+        type=f"wardpost.{kind}",
+        subject=name,
+        time=rfc3339(at.clock.utc().utc_ns),
+        epoch="01900000-0000-7000-8000-0000000000ee",
+        sequence=1,
+        session=1,
+        bootid="f" * 32,
+        monons=1,
+        timeerrms=None,
+        data=wire.EventData(incident=name, phase="started", severity="alert", summary=summary),
+    )
 
 
 # -- single values ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,46 @@ def test_an_output_on_a_full_disk_is_one_clear_line(command: list[str]) -> None:
         )
     assert done.returncode == 1
     assert done.stderr == "wardpost: the output cannot be written: No space left on device; make room and try again\n"
+
+
+FORBIDDEN = """
+    [node]
+    site = "ward-7"
+    id = "cam-7"
+    data = "/nowhere"
+    [uplink]
+    brokers = ["mqtt://127.0.0.1:1"]
+    [camera]
+    url = "x.mp4"
+    [[zones]]
+    name = "street"
+    polygon = [[0, 0], [1, 0], [1, 1], [0, 1]]
+    [calendar]
+    time_zone = "Asia/Ho_Chi_Minh"
+    unsynchronised = "inactive"
+    [[schedules]]
+    name = "night"
+    hours = ["22:00-06:00"]
+    [[rules]]
+    name = "nobody-at-night"
+    kind = "enters"
+    zones = ["street"]
+    labels = ["person"]
+    during = ["night"]
+"""
+
+
+@pytest.mark.parametrize(("at", "told"), [("23:30", True), ("12:00", False), (None, False)])
+def test_a_rule_with_hours_is_replayed_at_the_hour_that_is_told(
+    footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], at: str | None, told: bool
+) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text(textwrap.dedent(FORBIDDEN))
+    when = [] if at is None else ["--at", f"2026-12-24T{at}:00+07:00"]
+    events, _ = replayed(capsys, str(footage), "--config", str(config), *when)
+    assert ("nobody-at-night" in json.dumps(events)) is told
+
+
+def test_a_time_that_is_none_is_one_clear_line(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", str(footage), "--at", "noon"]) == 78
+    assert "--at" in capsys.readouterr().err

@@ -374,3 +374,104 @@ def test_requests_that_no_post_of_ours_sends_are_refused() -> None:
 
     with pytest.raises(Corrupt, match="not for a P-256 key"):
         authority.read_csr(weak.public_bytes(Encoding.PEM).decode(), "gate-2")
+
+
+def test_the_stations_and_the_brokers_certificates_are_renewed_for_the_same_keys(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {kind: (site / f"{kind}/{kind}.pem").read_bytes() for kind in ("broker", "station")}
+    keys_before = {kind: (site / f"{kind}/{kind}.key").read_bytes() for kind in before}
+    assert main(["site", "renew", str(site)]) == 0
+    assert "nothing was changed" in capsys.readouterr().out
+    assert main(["site", "renew", str(site), "--now"]) == 0
+    told = capsys.readouterr().out
+    assert "broker: a new certificate" in told and "copy" in told and "station: a new certificate" in told
+    for kind, old in before.items():
+        new, last = (x509.load_pem_x509_certificate(pem) for pem in ((site / f"{kind}/{kind}.pem").read_bytes(), old))
+        assert new.serial_number != last.serial_number and new.public_key() == last.public_key()
+        assert new.subject == last.subject and (site / f"{kind}/{kind}.key").read_bytes() == keys_before[kind]
+        new.verify_directly_issued_by(x509.load_pem_x509_certificate((site / "ca/ca.pem").read_bytes()))
+    assert main(["site", "show", str(site)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("broker: good for") == shown.count("station: good for") == 1
+
+
+def test_what_ends_is_told_half_a_year_before_and_the_station_renews_its_own(
+    site: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    from agent.site import commands
+    from agent.station.enrolment import EnrolmentDesk
+    from tests.fakes.clock import FakeClock
+
+    clock = FakeClock(utc_ns=SystemClock().utc().utc_ns)
+    desk = EnrolmentDesk(site, clock=clock, site=open_site(site).settings.name)
+    desk.open()
+    desk.tend()
+    first = (site / "station/station.pem").read_bytes()
+    assert not caplog.records
+    clock.advance((authority.SERVER_DAYS - 100) * 86_400)
+    desk.tend()
+    assert (site / "station/station.pem").read_bytes() != first
+    assert "the broker's certificate ends in 100 days" in caplog.text and "site renew" in caplog.text
+    said = len(caplog.records)
+    desk.tend()
+    assert len(caplog.records) == said, "once a day"
+    desk.close()
+    assert commands.show(site, as_json=False, clock=clock, out=print) == 0
+    shown = capsys.readouterr().out
+    assert f"broker: good for 100 days - wardpost site renew {site}" in shown
+    assert f"station: good for {authority.SERVER_DAYS} days" in shown
+
+
+def test_a_post_whose_certificate_is_due_or_over_is_shown(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from agent.site import commands
+    from agent.site.provisioning import Asked, provision
+    from tests.fakes.clock import FakeClock
+
+    clock = FakeClock(utc_ns=SystemClock().utc().utc_ns)
+    assert provision(site, Asked(node="gate-7", ethernet=True), clock=clock, out=lambda _: None) == 0
+    now_ns = clock.utc().utc_ns
+    signed = authority.issue_node(
+        founding.load_authority(open_site(site)), "gate-7", 1, authority.new_key().public_key(), now_ns=now_ns
+    )
+    register = founding.open_register(open_site(site))
+    row = founding.of_certificate(signed, "node", now_ns, node="gate-7", generation=1)
+    assert register.enrolled(register.claims_of("gate-7")[0].claim, row, now_ns)
+    register.close()
+
+    def line() -> str:
+        capsys.readouterr()
+        assert commands.show(site, as_json=False, clock=clock, out=print) == 0
+        return next(text for text in capsys.readouterr().out.splitlines() if "gate-7:" in text)
+
+    assert line().strip() == "gate-7: enrolled"
+    clock.advance(800 * 86_400)
+    assert "its certificate is good for 295 days: it is renewed when the post is heard again" in line()
+    clock.advance(300 * 86_400)
+    assert "ended 5 days ago: provision it with --again" in line()
+
+
+def test_an_expired_certificate_leaves_the_list_of_revoked_ones_after_a_month(site: Path) -> None:
+    from tests.fakes.clock import FakeClock
+
+    clock = FakeClock(utc_ns=SystemClock().utc().utc_ns)
+    from agent.site import commands
+    from agent.site.provisioning import Asked, provision
+
+    assert provision(site, Asked(node="gate-8", ethernet=True), clock=clock, out=lambda _: None) == 0
+    founding.revoke(open_site(site), node="gate-8", serial=None, reason="", clock=clock)
+
+    def listed() -> int:
+        commands.brokers(site, clock=clock, out=lambda _: None)
+        return len(list(x509.load_pem_x509_crl((site / "broker/crl.pem").read_bytes())))
+
+    there = listed()
+    clock.advance((14 + 29) * 86_400)
+    assert listed() == there
+    clock.advance(2 * 86_400)
+    assert listed() < there
+
+
+def test_only_a_revoked_post_is_kicked(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["site", "kick", str(site), "nobody"]) == 78
+    assert "is not in the register" in capsys.readouterr().err

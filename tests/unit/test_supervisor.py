@@ -17,6 +17,7 @@ from agent.clock import SystemClock
 from agent.errors import ConfigError, NeedsRestart, Transient
 from agent.notify import Notifier
 from agent.supervisor import (
+    EXIT_AGAIN,
     EXIT_BUG,
     EXIT_CONFIG,
     EXIT_STOPPED,
@@ -389,3 +390,20 @@ def test_what_only_a_new_process_cures_ends_this_one_but_not_at_once() -> None:
     assert supervisor.look(clock.boot_ns() / NS) is None, "it has only just started"
     clock.advance(61)
     assert supervisor.look(clock.boot_ns() / NS) == EXIT_STUCK
+
+
+@pytest.mark.parametrize(("name", "code"), [("uplink", EXIT_AGAIN), ("camera", EXIT_STUCK)])
+def test_a_lost_network_is_never_counted_towards_a_reboot(name: str, code: int) -> None:
+    """A name server that never answers keeps the uplink for ever: a new process, but nothing that escalates."""
+    never = threading.Event()
+    made, _, exits = supervisor(Script("recorder"), Script(name, never, step_s_max=0.05))
+    made._on_network = frozenset({"uplink"})
+
+    def leave(code: int) -> None:
+        exits.append(code)
+        made.ask_to_stop()
+
+    made._exit_now = leave
+    made.run()
+    never.set()
+    assert exits[0] == code

@@ -3,45 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 import pytest
 
 from agent.assets import Assets
-from agent.config import VisionSettings
-from agent.types import NS, Box, Detection, Event, Frame, Kind, Label, Phase
+from agent.types import NS, Box, Detection, Frame, Kind, Label, Phase
 from agent.vision import evaluate
-from agent.vision.detector.tflite import TfliteDetector
 from agent.vision.opencv import cv2
 from agent.vision.tracker import Track
-from agent.vision.worker import Seen, VisionStats, VisionWorker
-from agent.worker import Inbox, WhenFull
-
-if TYPE_CHECKING:
-    from agent.types import Bgr
+from tests.fakes.watching import started, watch
+from tests.fakes.weather import Decoded
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="evaluation data is not on this machine")
-
-
-class Decoded:
-    """A decoded picture as the source of a frame."""
-
-    def __init__(self, bgr: Bgr) -> None:
-        self.bgr = bgr
-
-    def crop(self, box: Box, px_max: int) -> Bgr:
-        height, width = self.bgr.shape[:2]
-        part = self.bgr[int(box.y * height) : round(box.y2 * height), int(box.x * width) : round(box.x2 * width)]
-        scale = px_max / max(*part.shape[:2], 1)
-        if scale >= 1:
-            return part
-        return cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
 def read(path: Path, *, fps: float | None, frames_max: int, every: int = 1) -> Iterator[Frame]:
@@ -57,36 +35,6 @@ def read(path: Path, *, fps: float | None, frames_max: int, every: int = 1) -> I
             gray = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
             luma = cv2.resize(gray, (320, round(320 * bgr.shape[0] / bgr.shape[1])), interpolation=cv2.INTER_AREA)
             yield Frame(index, round((1 + at_s) * NS), np.asarray(luma, np.uint8), Decoded(bgr))
-
-
-def watch(
-    frames: Iterator[Frame], assets: Assets, *, seen: Seen | None = None, every_frame: bool = False
-) -> tuple[list[Event], VisionStats]:
-    inbox: Inbox[Frame] = Inbox(1, WhenFull.LATEST)
-    told: list[Event] = []
-    ids = itertools.count(1)
-    worker = VisionWorker(
-        frames=inbox,
-        settings=VisionSettings(),
-        zones=[],
-        place="the street",
-        detector=TfliteDetector(model=assets.model(), labels=assets.labels()),
-        new_id=lambda: f"id-{next(ids)}",
-        report=told.extend,
-        stopwatch_ns=time.perf_counter_ns,
-        seen=seen,
-        every_frame=every_frame,
-    )
-    worker.open()
-    for frame in frames:
-        inbox.put(frame)
-        worker.step(frame.boot_ns / NS)
-    worker.close()
-    return told, worker.stats
-
-
-def started(told: Sequence[Event], kind: Kind) -> int:
-    return sum(event.kind is kind and event.phase is Phase.STARTED for event in told)
 
 
 def test_a_street_with_people_and_bicycles_is_seen_told_with_pictures_and_ends(assets: Assets) -> None:

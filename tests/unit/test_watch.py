@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import json
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from agent import wire
-from agent.errors import ConfigError
+from agent.errors import ConfigError, WardpostError
 from agent.station.intake import EventIn
 from agent.station.store import Batch, Reader, Reject, StationStore
 from agent.station.watch import Watcher, follow, say_change, say_event
@@ -107,3 +108,33 @@ def test_json_is_one_object_a_line_with_the_event_as_it_came(tmp_path: Path) -> 
 def test_watching_nothing_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a station running on this data folder"):
         Reader(tmp_path).open()
+
+
+def held_open(path: Path) -> int:
+    """How many descriptors of this process are of that file."""
+    found = 0
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the listing's own
+            found += link.readlink() == path
+    return found
+
+
+def test_a_reader_that_finds_no_station_in_the_file_lets_go_of_it(tmp_path: Path) -> None:
+    """The demo's viewer asks again and again while the station is just making its file."""
+    path = tmp_path / "station.db"
+    path.write_bytes(b"")
+    reader = Reader(tmp_path)
+    for _ in range(3):
+        with pytest.raises(WardpostError):
+            reader.open()
+        assert held_open(path) == 0
+    path.unlink()
+    store = StationStore(tmp_path, clock=FakeClock(), site="ward-7")
+    store.open()
+    store.close()
+    reader.open()
+    one = held_open(path)
+    reader.open()
+    assert held_open(path) == one > 0, "open again is open once"
+    reader.close()
+    assert held_open(path) == 0

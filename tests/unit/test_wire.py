@@ -29,6 +29,8 @@ def test_every_topic_that_is_made_can_be_taken_apart(site: str, node: str, leaf:
         "event": topics.event(leaf),
         "cmd": topics.command(leaf),
         "reply": topics.reply(leaf),
+        "config/desired": topics.desired,
+        "config/reported": topics.reported,
     }
     for channel, topic in made.items():
         expected = leaf if channel in {"event", "cmd", "reply"} else ""
@@ -42,6 +44,9 @@ def test_every_topic_that_is_made_can_be_taken_apart(site: str, node: str, leaf:
         "wardpost",
         "wardpost/v2/a/b/status",
         "wardpost/v1/A/b/status",
+        "wardpost/v1/a/b/config",
+        "wardpost/v1/a/b/config/other",
+        "wardpost/v1/a/b/config/desired/x",
         "wardpost/v1/a/b/event",
         "wardpost/v1/a/b/status/x",
         "wardpost/v1/a/+/status",

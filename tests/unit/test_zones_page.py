@@ -39,7 +39,7 @@ data = "{data}"
 [camera]
 driver = "stream"
 url = "{data}/film.mp4"
-masks = [
+privacy_masks = [
   # the neighbour's window
   [[0.8, 0.1], [0.9, 0.1], [0.9, 0.2]],
   [[0.1, 0.8], [0.2, 0.8], [0.2, 0.9]],  # the toilet
@@ -108,7 +108,7 @@ def test_what_is_not_drawn_anew_stays_to_the_byte(file: Path) -> None:
         {"name": "yard", "polygon": [[0.7, 0.4], [0.9, 0.4], [0.9, 1.0]]},
         {"name": "road", "polygon": [list(point) for point in SQUARE]},
     ]
-    assert tomllib.loads(after)["camera"]["masks"][2] == [list(point) for point in SQUARE]
+    assert tomllib.loads(after)["camera"]["privacy_masks"][2] == [list(point) for point in SQUARE]
     assert tomllib.loads(after)["health"] == {"heartbeat_s": 15.0}
 
 
@@ -117,9 +117,9 @@ def test_what_is_deleted_is_gone_and_the_rest_keeps_its_order(file: Path) -> Non
     after = edited(file.read_text(), [yard, toilet])
     tables = tomllib.loads(after)
     assert [zone["name"] for zone in tables["zones"]] == ["yard"]
-    assert tables["camera"]["masks"] == [[list(point) for point in toilet.points]]
+    assert tables["camera"]["privacy_masks"] == [[list(point) for point in toilet.points]]
     none = edited(after, [])
-    assert "zones" not in tomllib.loads(none) and tomllib.loads(none)["camera"]["masks"] == []
+    assert "zones" not in tomllib.loads(none) and tomllib.loads(none)["camera"]["privacy_masks"] == []
     assert "# patience" in none
 
 
@@ -135,7 +135,7 @@ def test_keys_that_the_page_does_not_know_stay_with_their_zone() -> None:
     [
         "",
         "zones = []\n",
-        'zones = [{name = "a", polygon = [[0, 0], [1, 0], [1, 1]]}]\n[camera]\nmasks = []',
+        'zones = [{name = "a", polygon = [[0, 0], [1, 0], [1, 1]]}]\n[camera]\nprivacy_masks = []',
         "camera.driver = 'stream'\n",
         "[camera]\r\ndriver = 'stream' # mine\r\n",
         "[camera]\n",
@@ -151,7 +151,7 @@ def test_every_way_to_write_the_file_takes_a_zone_and_a_mask(text: str) -> None:
         if "#" in line and "masks" not in line:
             assert line in after
     again = edited(after, [shape for shape in read(tomllib.loads(after)) if shape.kind == "zone"])
-    assert tomllib.loads(again).get("camera", {})["masks"] == []
+    assert tomllib.loads(again).get("camera", {})["privacy_masks"] == []
 
 
 def test_a_hundred_random_drawings_mean_what_was_drawn(file: Path, seed: int) -> None:
@@ -187,7 +187,7 @@ def test_a_line_and_an_ignore_mask_have_their_own_places(file: Path) -> None:
     tables = tomllib.loads(file.read_text())
     assert tables["lines"] == [{"name": "door", "points": [[0.2, 0.5], [0.4, 0.6]]}]
     assert tables["vision"]["ignore_masks"] == [[list(point) for point in SQUARE]]
-    assert len(tables["camera"]["masks"]) == 2, "to ignore is not to hide"
+    assert len(tables["camera"]["privacy_masks"]) == 2, "to ignore is not to hide"
     assert {shape.kind for shape in drawn(file)} == {"zone", "line", "ignore", "privacy"}
 
 

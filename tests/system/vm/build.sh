@@ -12,43 +12,10 @@ folder=$1
 checkout=$2
 python=$3
 here=$(dirname "$(readlink -f "$0")")
-suite=bookworm
-root=$folder/root
-marks=$folder/.done
-packages=systemd-sysv,udev,systemd-timesyncd,linux-image-cloud-amd64,initramfs-tools,e2fsprogs,python3-venv
-mkdir -p "$folder"
+. "$here/lib.sh"
 
-step() { # MARK WORDS: says what is done, unless it is done already
-  [ -e "$marks/$1" ] && return 1
-  echo "$(date +%T) $2"
-}
-done_() { mkdir -p "$marks" && touch "$marks/$1"; }
-
-in_root() {
-  chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
-}
-
-if step "base" "unpacking Debian $suite with systemd and a kernel (about 60 s)"; then
-  rm -rf "$root" "$marks"
-  sources=
-  for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
-    grep -qs "$suite" "$file" && sources=$file && break
-  done
-  if [ -z "$sources" ]; then  # this machine runs another release of Debian: its mirror has this one too
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -E '/debian/?$' | head -n 1)
-    [ -n "$mirror" ] || { echo "no Debian mirror in this machine's apt sources; add one to /etc/apt/sources.list" >&2; exit 1; }
-    sources=$mirror
-  fi
-  # The initial RAM disk holds only what this machine boots from: under emulation every megabyte costs.
-  mmdebstrap --quiet --mode=root --variant=minbase --include="$packages" \
-    --aptopt='Acquire::Languages "none"' --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-    --dpkgopt='path-exclude=/usr/share/locale/*' \
-    --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"' \
-    --essential-hook='echo MODULES=list >"$1/etc/initramfs-tools/conf.d/wardpost"' \
-    --essential-hook='printf "virtio_pci\nvirtio_blk\next4\n" >"$1/etc/initramfs-tools/modules"' \
-    "$suite" "$root" "$sources" >"$folder/mmdebstrap.log" 2>&1 || { tail -n 20 "$folder/mmdebstrap.log" >&2; exit 1; }
-  cp "$root"/boot/vmlinuz-* "$folder/vmlinuz"
-  cp "$root"/boot/initrd.img-* "$folder/initrd"
+if step "base" "unpacking Debian bookworm with systemd and a kernel (about 60 s)"; then
+  unpack_debian bookworm systemd-sysv,udev,systemd-timesyncd,linux-image-cloud-amd64,initramfs-tools,e2fsprogs,python3-venv
   done_ base
 fi
 
@@ -74,7 +41,7 @@ fi
 
 # What changes from day to day: the agent as a wheel, its unit, the settings of this machine.
 footage=${WARDPOST_CACHE:-$checkout/.cache/assets}/bikes.mp4
-now=$(cd "$checkout" && find agent deploy/wardpost-node.service tests/system/vm tests/system/powercut pyproject.toml "$footage" -type f ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-16)
+now=$(cd "$checkout" && find agent deploy/wardpost-node.service tests/system/vm/build.sh tests/system/vm/lib.sh tests/system/vm/files tests/system/powercut pyproject.toml "$footage" -type f ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-16)
 [ "$(cat "$marks/image" 2>/dev/null)" = "$now" ] && { echo "$(date +%T) ready: $folder/root.img is up to date"; exit 0; }
 echo "$(date +%T) installing the agent and making root.img (about 25 s)"
 rm -rf "$folder/source" "$folder/wheel" "$marks/image"
@@ -95,17 +62,9 @@ cp "$here"/../powercut/*.py "$root/usr/local/lib/wardpost/tests/system/powercut/
 install -D -m 644 "$footage" "$root/usr/share/wardpost/street.mp4"
 mkdir -p "$root/var/lib/wardpost"
 echo wardpost-test >"$root/etc/hostname"
-: >"$root/etc/machine-id"
-in_root systemctl --quiet enable wardpost-node.service wardpost-settings.service systemd-networkd.service
-# Nothing that a post would miss: under emulation every started program costs a second.
-in_root systemctl --quiet set-default multi-user.target
-in_root systemctl --quiet mask systemd-timesyncd.service systemd-update-utmp.service systemd-update-utmp-runlevel.service \
-  systemd-pstore.service e2scrub_reap.service e2scrub_all.timer apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer \
-  getty-static.service getty@tty1.service serial-getty@ttyS0.service serial-getty@hvc0.service systemd-fsckd.socket \
-  modprobe@configfs.service modprobe@dm_mod.service modprobe@drm.service modprobe@efi_pstore.service modprobe@fuse.service \
-  modprobe@loop.service sys-kernel-debug.mount sys-kernel-tracing.mount dev-mqueue.mount dev-hugepages.mount
-in_root apt-get clean
-rm -rf "$root"/var/lib/apt/lists/* "$root"/root/.cache "$root"/dev/* 
+units enable wardpost-node.service wardpost-settings.service systemd-networkd.service
+mask_idle_units
+tidy_root
 
 rm -f "$folder/root.img"
 truncate -s 2G "$folder/root.img"
