@@ -129,7 +129,8 @@ def _follow(
         if settled:
             return wanted, told
         state = states(settings).get(node, "")
-        if state not in HEARD:
+        restarts = judged and told is not None and told.trial == revision  # to try them it leaves and comes back
+        if state not in HEARD and not restarts:
             how = f"it is {state}" if state else "it was never heard here"
             waits = "stands at the broker" if wanted.published else "is published by the running station"
             out(f"{node}: {how}; revision {revision} {waits} and is taken when the node is back")

@@ -269,8 +269,10 @@ def test_a_whole_node_takes_settings_from_the_station_and_reports_them(
         until(lambda: _known(desk) == {"cam-7"}, "a node that is heard")
         refused = desk.ask("configure", "cam-7", "--file", str(post.config), "--set", "uplink.command_key=/nothing")
         assert refused.returncode == 1 and "uplink.command_key" in refused.stdout, refused.stdout + refused.stderr
-        done = desk.ask("configure", "cam-7", "--file", str(post.config), "--set", "vision.score_min=0.55")
-        assert done.returncode == 0 and "cam-7: done: taken on" in done.stdout, done.stdout + done.stderr
+        done = desk.ask(
+            "configure", "cam-7", "--file", str(post.config), "--set", "vision.score_min=0.55", "--wait-s", "5"
+        )
+        assert done.returncode == 0 and "tries the desired one" in done.stdout, done.stdout + done.stderr
         post.end(signal.SIGTERM)  # it would by itself, once it has run for `settled_s`: a process is not ended at once
         post.start()
         post.wait_for(lambda status: recording(status) and status["session"] == 2)
