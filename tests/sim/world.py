@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import agent.main
 from agent import boot
+from agent.assembly import world as outside
 from agent.clock import rfc3339
 from agent.config import (
     CameraSettings,
@@ -52,6 +52,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.detector import FakeDetector, bright_spots
 from tests.fakes.disk import FakeDisk
 from tests.fakes.panel import FakePanel
+from tests.fakes.planting import planted
 from tests.sim import checks
 from tests.sim.power import WAYS_MAX, CrashPoints, DatabaseImage, Death, Odometer, PowerCut, Way
 from tests.sim.scheduler import Machine, Pace, Scheduler
@@ -291,7 +292,7 @@ class World:
         capacity_bytes: int = 1 << 40,
         **settings: Any,
     ) -> None:
-        """`parts` replaces classes of the product by name, as seen by agent.main: how mutations are planted.
+        """`parts` replaces classes of the product by name (tests/fakes/planting.py): how mutations are planted.
 
         `synced`: whether the node's wall clock is vouched for; else it starts in 1970. `settings`: see `config_of`.
         """
@@ -432,7 +433,7 @@ class World:
         )
         self.panel = FakePanel()
         self.transport = SimTransport(broker=self.broker, clock=self.clock, heard=self.promises.publish)
-        world = agent.main.World(
+        world = outside.World(
             clock=self.clock,
             disk=self.disk,
             camera=self.camera,
@@ -451,7 +452,7 @@ class World:
         self.promises.keep_s = self.config.recording.keep_days_max * 86_400
         self.promises.born_s.setdefault(self.clock.boot_id, self.now_s - self.clock.boot_ns() / NS)
         try:
-            with mock.patch.multiple(agent.main, **{**self.parts, **parts}):
+            with planted({**self.parts, **parts}):
                 self.node = agent.main.build(self.config, world)
         except WardpostError as error:
             self.boot_error = str(error)

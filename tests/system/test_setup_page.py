@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agent.assembly.world import real_world
 from agent.assets import Assets
 from agent.clock import SystemClock
 from agent.config import Config, load
@@ -22,7 +23,7 @@ from agent.disk import PosixDisk
 from agent.evidence import dsse
 from agent.folder import DataLock
 from agent.local import order
-from agent.main import build, real_world
+from agent.main import build
 from agent.notify import Notifier
 from agent.panel import Input, Output
 from agent.release.settings_desk import at_start

@@ -176,7 +176,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        "workers",  # never import each other: they meet in main
+        "workers",  # never import each other: they meet in assembly
         (
             "camera.worker",
             "evidence.worker",
@@ -198,6 +198,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "programs",
         (
+            "assembly",
+            "assembly.*",
             "auditing",
             "card.*",
             "check",
@@ -380,7 +382,7 @@ def test_imports_only_point_down(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in MODULES if LAYERS[layer(n)][0] == "workers"])
 def test_workers_never_import_each_other(name: str) -> None:
     others = {other for other in ours(MODULES[name]) if LAYERS[layer(other)][0] == "workers"} - {name}
-    assert not others, f"agent.{name} imports {others}; workers meet in main.py"
+    assert not others, f"agent.{name} imports {others}; workers meet in agent/assembly"
 
 
 @pytest.mark.parametrize("name", [n for n in MODULES if LAYERS[layer(n)][0] == "drivers"])

@@ -464,10 +464,11 @@ def test_a_post_that_lay_in_the_dark_for_too_long_takes_a_new_claim_beside_its_o
 
 
 def test_a_post_renews_where_its_identity_is_its_own_and_nowhere_else(tmp_path: Path) -> None:
+    from agent.assembly.world import real_world
     from agent.clock import SystemClock
     from agent.config import Config, load
     from agent.disk import PosixDisk
-    from agent.main import build, real_world
+    from agent.main import build
 
     folder = tmp_path / "identity"
     folder.mkdir()

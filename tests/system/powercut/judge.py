@@ -20,11 +20,12 @@ from pathlib import Path
 
 import msgspec
 
+from agent.assembly.world import real_world
 from agent.boot import STORE_NAME
 from agent.clock import SystemClock
 from agent.config import Config
 from agent.disk import PosixDisk
-from agent.main import Node, build, real_world
+from agent.main import Node, build
 from agent.recording.coverage import Now, coverage
 from agent.recording.fragments import scan
 from agent.recording.index import FOLDER
