@@ -306,6 +306,7 @@ class SettingsDesk:
         )
         self._restart = f"revision {revision} of the configuration is tried"
         self._put(revision, "taken on", by=wanted.by, digest=digest)
+        self.changes += 1
 
     def _refuse(self, state: ConfigState, wanted: wire.Desired, why: str) -> None:
         new = settings.refused(state, wanted.revision, why, at=_now(self._clock))

@@ -46,6 +46,8 @@ class Post:
         self.station = True
         self.tells = True  # an agent that reports settings
         self.on = False
+        self.away_s = 0.0  # from the end of a process to the next one
+        self.starts_ns: int | None = None
         self.transport = FakeTransport(brokers=[at.broker], clock=at.clock)
 
     def start(self) -> None:
@@ -75,6 +77,11 @@ class Post:
 
     def step(self) -> None:
         now_ns = self.at.clock.boot_ns()
+        if self.starts_ns is not None:
+            if now_ns >= self.starts_ns:
+                self.starts_ns = None
+                self.start()
+            return
         for happening in self.transport.poll(0.0):
             if isinstance(happening, Connected):
                 self.errand.connected(happening.denied)
@@ -84,7 +91,10 @@ class Post:
         try:
             self.desk.watch((now_ns - self.began_ns) / NS)
         except NeedsRestart:
-            self.start()
+            if self.transport.connected and self.tells:  # the uplink has had its minute before the process leaves
+                self.errand.step(now_ns / NS, self._send)
+            self.off()
+            self.starts_ns = now_ns + round(self.away_s * NS)
             return
         if self.transport.connected and self.tells:
             self.errand.step(now_ns / NS, self._send)
@@ -124,7 +134,7 @@ class World:
     def run(self, seconds: float) -> None:
         end_ns = self.boot_ns() + round(seconds * NS)
         while self.boot_ns() < end_ns:
-            if self.post.on:
+            if self.post.on or self.post.starts_ns is not None:
                 self.post.step()
                 if self.post.transport.connected and self.boot_ns() // NS % 30 == 0:
                     self.post.beat()
@@ -210,6 +220,16 @@ def test_settings_are_desired_tried_kept_and_reported(
     assert code == 0 and world.post.running.uplink.ack_timeout_s == 20 and world.post.running.vision.score_min == 0.5
     assert len(published(world)) == 2, "each was sent once"
     assert shown(settings)[1] == "1 node, 0 behind"
+
+
+def test_a_node_that_is_away_to_try_them_is_waited_for(
+    world: World, settings: StationSettings, give: Callable[..., tuple[int, list[str]]]
+) -> None:
+    world.post.away_s = 200.0  # a slow board; the station calls it dark by then
+    world.post.start()
+    world.run(40)
+    code, said = give("vision.score_min=0.5", whole=True, wait_s=600)
+    assert code == 0 and "has revision 1, as desired since" in said[-1], said
 
 
 def published(world: World) -> list[wire.Desired]:
