@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 ANSWER_S_MAX = 30.0
+STILL_S_MAX = 10.0
 
 
 class Browser:
@@ -82,12 +83,21 @@ class Browser:
         self._call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def press(self, selector: str) -> None:
-        """A real click in the middle of an element."""
-        x, y = self.js(
+        """A real click in the middle of an element, once it has stopped moving and nothing lies on it."""
+        measure = (
             f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-            " const b = e.getBoundingClientRect(); return [b.left + b.width / 2, b.top + b.height / 2]; })()"
+            " const b = e.getBoundingClientRect(), x = b.left + b.width / 2, y = b.top + b.height / 2;"
+            " return [x, y, e.contains(document.elementFromPoint(x, y))]; })()"
         )
-        self.click(x, y)
+        until, before = time.monotonic() + STILL_S_MAX, None
+        while True:  # a page that is still being filled pushes its buttons down
+            now = self.js(measure)
+            if now == before and now[2]:
+                break
+            assert time.monotonic() < until, f"{selector} keeps moving, or something lies on it: {now}"
+            before = now
+            time.sleep(0.1)
+        self.click(now[0], now[1])
 
     def type(self, text: str) -> None:
         self._call("Input.insertText", text=text)

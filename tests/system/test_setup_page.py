@@ -257,6 +257,7 @@ def test_a_technician_installs_a_post_with_a_phone(post: Installed, tmp_path: Pa
 
         # The page goes on after that restart without the code being typed again, and ends when the technician is done.
         page.press("#back")
+        page.wait("document.querySelector('#done') !== null", 20)  # else the page that is left may answer
         page.wait("document.body?.dataset.ready === 'yes' && document.querySelector('#picture').naturalWidth > 300", 30)
         page.press("#done")
         page.wait("document.querySelector('#done').dataset.asked === 'yes'")
