@@ -227,6 +227,28 @@ def test_a_node_that_keeps_dying_reboots_the_machine_and_the_next_boot_knows_why
     assert post.now_s - began_s > HOUR_S and len(post.remembered["reboots"]) == 2
 
 
+def test_a_routine_save_that_is_still_at_work_does_not_undo_the_last_word(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next boot knows of no reboot, and the bound of four a day is none."""
+    save = escalate.Memory.save
+
+    def slow(memory: Any) -> None:
+        time.sleep(0.0 if memory.reboots else 0.3)
+        save(memory)
+
+    post.run(120)
+    for _ in range(10):
+        post.now_s += 70
+        post.dies()
+    monkeypatch.setattr(escalate.Memory, "save", slow)
+    post.watch.asked_s = float("-inf")  # this look begins a routine save, and decides
+    assert "ended badly" in post.watch.look(post.now_s + 1)
+    if post.watch.child is not None:
+        os.waitpid(post.watch.child.pid, 0)
+    assert len(post.remembered["reboots"]) == 1
+
+
 def test_a_partition_that_turned_read_only_reboots_after_ten_minutes_if_the_machine_is_old(
     post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
