@@ -25,6 +25,7 @@ from agent.config import Config, load
 from agent.disk import PosixDisk
 from agent.errors import ConfigError, WardpostError
 from agent.local import Snapshot, alerts_of, catalog_of, order
+from agent.quantities import DAY_S
 from agent.recording.footage import NoFootage, Part, extract
 from agent.recording.timeline import Timeline
 from agent.replay import ReplaySettings, replay
@@ -38,7 +39,6 @@ REHEARSED_MAX = 30  # judged alerts of a sort, the newest
 LEAD_S, TAIL_S = 15.0, 5.0
 """Around an alert: the motion gate learns the picture first, and an incident ends `gone_s` after it was last seen."""
 CLIP_S_MAX = 180.0
-_DAY_S = 86_400
 
 
 def run_audit(path: Path, *, days: float, as_json: bool, apply: bool, report: bool, out: Callable[[str], None]) -> int:
@@ -55,7 +55,7 @@ def run_audit(path: Path, *, days: float, as_json: bool, apply: bool, report: bo
     folder = Path(config.node.data)
     catalog = catalog_of(folder, clock)
     timeline = Timeline(catalog.anchors())
-    since_ns = clock.utc().utc_ns - round(days * _DAY_S * NS)
+    since_ns = clock.utc().utc_ns - round(days * DAY_S * NS)
     times = _Times(timeline)
     alerts = [one for one in alerts_of(folder, clock) if (times.start(one) or 0) >= since_ns]
     local = zone(config.calendar.time_zone)

@@ -33,6 +33,7 @@ from agent.clock import Clock, rfc3339
 from agent.config import TlsSettings
 from agent.disk import Disk
 from agent.errors import Corrupt, Transient
+from agent.quantities import DAY_S
 from agent.site import authority
 from agent.types import NS
 from agent.uplink import Send
@@ -42,7 +43,6 @@ REFUSED_FILE = "renewal.txt"
 """Why headquarters will not renew, in its words: for `wardpost doctor`."""
 ASK_AFTER_S = (30.0, 600.0)
 """After the first connection, at random in between: a fleet that comes back together does not ask together."""
-DAY_S = 86_400.0
 RETRY_S = (60.0, 6 * 3600.0)
 """No answer: asked again after the first of these, doubling up to the second, each with jitter."""
 TRIALS_MAX = 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DAY_S = 86_400.0
+from agent.quantities import DAY_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from agent.clock import Clock, parse_rfc3339, rfc3339
 from agent.config import Config, load
 from agent.disk import Disk, PosixDisk
 from agent.doctor.facts import (
-    DAY_S,
     Camera,
     Card,
     Computer,
@@ -42,6 +41,7 @@ from agent.evidence.seal import station_key
 from agent.folder import LOCK_NAME, DataLock, InUse
 from agent.logs import error_line
 from agent.machine import Machine
+from agent.quantities import DAY_S
 from agent.recording.account import account
 from agent.recording.coverage import Now, Stretch
 from agent.recording.timeline import Timeline

@@ -35,8 +35,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from agent.doctor.facts import DAY_S, Facts, Identity, Service
+from agent.doctor.facts import Facts, Identity, Service
 from agent.logs import fold
+from agent.quantities import DAY_S, gb, span
 
 LINK_GRACE_S = 10.0
 """A connection takes seconds to be made."""
@@ -688,22 +689,6 @@ RULES: tuple[Callable[[Facts], Found], ...] = (
 
 
 # -- words -----------------------------------------------------------------------------------------------------------
-
-
-def span(seconds: float) -> str:
-    """A time as people say it, rounded to its largest unit: `45 s`, `12 min`, `3 h`, `4 days`."""
-    if seconds < 120:
-        return f"{max(seconds, 0):.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 2 * DAY_S:
-        return f"{seconds / 3600:.0f} h"
-    return f"{seconds / DAY_S:.0f} days"
-
-
-def gb(size: int) -> str:
-    """Bytes as people say them."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def _and(*texts: str) -> str:

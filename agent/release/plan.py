@@ -31,6 +31,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from agent import state_file
 from agent.errors import Corrupt
 from agent.release.starts import Count, counted, too_many
 
@@ -136,12 +137,7 @@ def encode(state: State) -> bytes:
 
 def decode(data: bytes) -> State:
     """Raises Corrupt in one line."""
-    if len(data) > STATE_BYTES_MAX:
-        raise Corrupt(f"release state: {len(data)} bytes; {STATE_BYTES_MAX} at most")
-    try:
-        return msgspec.json.decode(data, type=State)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Corrupt(f"release state: {error}") from None
+    return state_file.decode(data, State, name="release state", bytes_max=STATE_BYTES_MAX)
 
 
 def current(state: State) -> Release:

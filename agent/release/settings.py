@@ -24,6 +24,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from agent import state_file
 from agent.config import Config
 from agent.errors import Corrupt
 from agent.release import starts
@@ -94,12 +95,7 @@ def encode(state: ConfigState) -> bytes:
 
 def decode(data: bytes) -> ConfigState:
     """Raises Corrupt in one line."""
-    if len(data) > STATE_BYTES_MAX:
-        raise Corrupt(f"config state: {len(data)} bytes; {STATE_BYTES_MAX} at most")
-    try:
-        return msgspec.json.decode(data, type=ConfigState)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Corrupt(f"config state: {error}") from None
+    return state_file.decode(data, ConfigState, name="config state", bytes_max=STATE_BYTES_MAX)
 
 
 def objection(state: ConfigState, revision: int, old: Config, new: Config) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from agent.errors import Corrupt
+from agent import state_file
 from agent.types import NS
 
 NOTE_S = 60.0
@@ -47,12 +47,7 @@ def encode(state: PageState) -> bytes:
 
 def decode(data: bytes) -> PageState:
     """Raises Corrupt in one line."""
-    if len(data) > STATE_BYTES_MAX:
-        raise Corrupt(f"setup-page state: more than {STATE_BYTES_MAX} bytes")
-    try:
-        return msgspec.json.decode(data, type=PageState)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Corrupt(f"setup-page state: {error}") from None
+    return state_file.decode(data, PageState, name="setup-page state", bytes_max=STATE_BYTES_MAX)
 
 
 def requested(state: PageState, request: bytes | None) -> str:

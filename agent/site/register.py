@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ConfigError, Corrupt, Transient
+from agent.transaction import immediate
 
 SCHEMA = "1"
 WAIT_S_MAX = 5.0
@@ -374,16 +375,8 @@ class Register:
 
     @contextmanager
     def _transaction(self, what: str) -> Iterator[sqlite3.Connection]:
-        with self._plain(what):
-            db = self._open_db()
-            db.execute("begin immediate")
-            try:
-                yield db
-                db.execute("commit")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("rollback")
-                raise
+        with self._plain(what), immediate(self._open_db()) as db:
+            yield db
 
     @contextmanager
     def _plain(self, what: str) -> Iterator[None]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ConfigError, Transient
+from agent.transaction import immediate
 
 BUSY_S_MAX = 5.0
 """So long one process waits for another."""
@@ -70,14 +71,8 @@ class Book:
         with self._plain(what):
             if self._db is None:
                 raise Transient(f"{self._path}: not open")
-            self._db.execute("begin immediate")
-            try:
-                yield self._db
-                self._db.execute("commit")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("rollback")
-                raise
+            with immediate(self._db) as db:
+                yield db
 
     @contextmanager
     def _plain(self, what: str) -> Iterator[None]:

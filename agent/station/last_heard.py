@@ -13,6 +13,7 @@ from typing import Any
 from agent import wire
 from agent.clock import rfc3339
 from agent.errors import Corrupt
+from agent.quantities import span
 from agent.station.states import NodeSeen
 from agent.types import NS
 
@@ -46,7 +47,7 @@ class LastHeard:
         if seen is None:
             what = "this station has never heard it; is it enrolled here, and is this the station it reports to?"
             return cls(node, "never heard", None, what, (), ())
-        ago = _span(max(utc_ns - seen.seen_utc_ns, 0) / NS)
+        ago = span(max(utc_ns - seen.seen_utc_ns, 0) / NS)
         summary = f"it is {seen.state}; last heard {rfc3339(seen.seen_utc_ns)}, {ago} ago"
         if seen.state in ("online", "late"):
             summary += "; it is there, and does not answer: is `wardpost station` running here?"
@@ -90,7 +91,7 @@ def _facts(body: bytes | None) -> list[str]:
 def _machine(beat: wire.Heartbeat) -> Iterator[str]:
     machine = beat.machine
     if machine.uptime_s is not None:
-        yield f"up for {_span(machine.uptime_s)}, wardpost {beat.version}"
+        yield f"up for {span(machine.uptime_s)}, wardpost {beat.version}"
     if machine.throttled:
         yield f"power: {', '.join(machine.throttled)}"
     if machine.temperature_c is not None and machine.temperature_c >= HOT_C:
@@ -119,10 +120,3 @@ def _events(events: Sequence[tuple[int, bytes]]) -> list[str]:
             continue
         found.append(f"{event.time or rfc3339(received_ns)} {event.data.summary}")
     return found
-
-
-def _span(seconds: float) -> str:
-    for size, name in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {name}"
-    return f"{seconds:.0f} s"

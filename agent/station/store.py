@@ -27,6 +27,7 @@ from agent.station.intake import EventIn, HeartbeatIn, Intake, RecordIn, Reporte
 from agent.station.ledgers import Alarm, Ledgers, Refused, Signed
 from agent.station.rollout import Post, Rollout
 from agent.station.states import NodeSeen
+from agent.transaction import immediate
 
 SCHEMA = "3"
 UPGRADES = {"1": "upgrade_1_to_2.sql", "2": "upgrade_2_to_3.sql"}
@@ -180,14 +181,8 @@ class StationStore:
         with _plain(path, what):
             if self._db is None:
                 raise Transient(f"{path}: the store is closed")
-            self._db.execute("begin immediate")
-            try:
-                yield self._db
-                self._db.execute("commit")
-            except BaseException:
-                if self._db is not None and self._db.in_transaction:
-                    self._db.execute("rollback")
-                raise
+            with immediate(self._db) as db:
+                yield db
 
     def _need_room(self) -> None:
         free = self._free_bytes(self._folder)

@@ -27,7 +27,8 @@ from agent.doctor.facts import (
     Time,
     Trials,
 )
-from agent.doctor.rules import RULES, Diagnosis, Urgency, as_reply, diagnose, in_words, span, summary
+from agent.doctor.rules import RULES, Diagnosis, Urgency, as_reply, diagnose, in_words, summary
+from agent.quantities import span
 
 NOW, SOON, NOTE = Urgency.NOW, Urgency.SOON, Urgency.NOTE
 WELL = Facts(

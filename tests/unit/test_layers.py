@@ -35,6 +35,9 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "notify",
             "login",
             "part",
+            "quantities",
+            "state_file",
+            "transaction",
         ),
     ),
     (
@@ -262,6 +265,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "tomlkit": ("zones_page.edit",),
     "psutil": ("machine",),
     "sqlite3": (
+        "transaction",
         "site.register",
         "store.store",
         "store.trim",

@@ -1,0 +1,23 @@
+"""A transaction of SQLite that is all or nothing, also when what is done in it fails."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def immediate(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Committed when it ends well, else rolled back. The connection commits nothing by itself (isolation_level=None).
+
+    Raises what SQLite raises, and what is raised inside.
+    """
+    db.execute("begin immediate")
+    try:
+        yield db
+        db.execute("commit")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("rollback")
+        raise
