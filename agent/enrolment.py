@@ -9,16 +9,13 @@ certificate for it, and what is removed already stays so. The private key never 
 
 from __future__ import annotations
 
-import base64
 import logging
 import random
 from collections.abc import Sequence
 from contextlib import suppress
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from agent import wire
 from agent.clock import Clock
@@ -27,6 +24,8 @@ from agent.disk import Disk
 from agent.errors import ConfigError, Corrupt, Transient
 from agent.renewal import NEXT_CERT, NEXT_KEY
 from agent.site import authority
+from agent.site.proof import private_key, prove
+from agent.state_file import read_small
 from agent.types import NS
 from agent.uplink import Broker, Connected, Disconnected, Hello, Received, Refused, Transport
 
@@ -37,7 +36,6 @@ REFUSED_FILE = "refused.txt"
 ANSWER_S_MAX = (2.0, 5.0, 10.0)
 """So long for an answer; then the question is asked again. On one connection as often as there are numbers."""
 BACKOFF_S_MAX = 60.0
-_FILE_BYTES_MAX = 64 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -172,34 +170,22 @@ class Enrolment:
         data = self._read(KEY)
         if data is None:
             return None
-        try:
-            key = load_pem_private_key(data, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            log.warning("%s cannot be read (%s); a new key is made", self._disk.path(KEY), error)
-            return None
-        return key if isinstance(key, ec.EllipticCurvePrivateKey) else None
+        key = private_key(data)
+        if key is None:
+            log.warning("%s is no key that can be read; a new one is made", self._disk.path(KEY))
+        return key
 
     def _ask_for(self) -> bytes:
         """The message. Raises ConfigError when the claim's key is missing or damaged."""
-        data = self._read(CLAIM_KEY)
-        try:
-            claim_key = load_pem_private_key(data or b"", password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            claim_key = None
-        if not isinstance(claim_key, ec.EllipticCurvePrivateKey) or self._key is None:
+        claim_key = private_key(self._read(CLAIM_KEY) or b"")
+        if claim_key is None or self._key is None:
             raise ConfigError(f"{self._disk.path(CLAIM_KEY)}: no key of a claim; provision the post with --again")
         asked = wire.Enrol(csr=authority.make_csr(self._node, self._key).decode(), proof="")
-        signature = claim_key.sign(asked.proof_bytes(self._site, self._claim), ec.ECDSA(hashes.SHA256()))
-        return wire.encode(wire.Enrol(csr=asked.csr, proof=base64.b64encode(signature).decode()))
+        proof = prove(claim_key, asked.proof_bytes(self._site, self._claim))
+        return wire.encode(msgspec.structs.replace(asked, proof=proof))
 
     def _read(self, name: str) -> bytes | None:
-        try:
-            with self._disk.open(name) as file:
-                return file.read(_FILE_BYTES_MAX)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise Transient(f"{self._disk.path(name)}: cannot be read: {error.strerror}") from None
+        return read_small(self._disk, name)
 
     # -- the conversation ---------------------------------------------------------------------------------------------
 

@@ -15,18 +15,15 @@ whole until the new one has connected. The private keys never leave the card.
 
 from __future__ import annotations
 
-import base64
 import logging
 import random
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from agent import wire
 from agent.clock import Clock, rfc3339
@@ -35,6 +32,8 @@ from agent.disk import Disk
 from agent.errors import Corrupt, Transient
 from agent.quantities import DAY_S
 from agent.site import authority
+from agent.site.proof import private_key, prove
+from agent.state_file import read_small
 from agent.types import NS
 from agent.uplink import Send
 
@@ -48,7 +47,6 @@ RETRY_S = (60.0, 6 * 3600.0)
 TRIALS_MAX = 5
 """So often the broker may refuse the new pair and take the old one; then another certificate is asked for."""
 TRIAL_AGAIN_S = 600.0
-_FILE_BYTES_MAX = 64 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -205,9 +203,8 @@ class Renewal:
         asked = wire.Renew(
             csr=authority.make_csr(self._node, key).decode(), by=authority.key_digest(own.public_key()), proof=""
         )
-        signature = own.sign(asked.proof_bytes(self._site, self._node), ec.ECDSA(hashes.SHA256()))
-        proof, pem = base64.b64encode(signature).decode(), authority.certificate_pem(cert).decode()
-        return wire.encode(wire.Renew(csr=asked.csr, by=asked.by, proof=proof, cert=pem))
+        proof = prove(own, asked.proof_bytes(self._site, self._node))
+        return wire.encode(msgspec.structs.replace(asked, proof=proof, cert=authority.certificate_pem(cert).decode()))
 
     def received(self, topic: str, payload: bytes) -> bool:
         if topic != self._topics.renewed:
@@ -272,20 +269,10 @@ class Renewal:
             return None
 
     def _load(self, name: str) -> ec.EllipticCurvePrivateKey | None:
-        try:
-            key = load_pem_private_key(self._read(name) or b"", password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            return None
-        return key if isinstance(key, ec.EllipticCurvePrivateKey) else None
+        return private_key(self._read(name) or b"")
 
     def _read(self, name: str) -> bytes | None:
-        try:
-            with self._disk.open(name) as file:
-                return file.read(_FILE_BYTES_MAX)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise Transient(f"{self._disk.path(name)}: cannot be read: {error.strerror}") from None
+        return read_small(self._disk, name)
 
     def _now(self) -> float:
         return self._clock.boot_ns() / NS

@@ -6,19 +6,15 @@ the same certificate. Any other key is refused, and that is an alarm: two machin
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent import wire
 from agent.errors import Corrupt
 from agent.site.authority import key_digest, read_csr
+from agent.site.proof import proved
 from agent.site.register import Certificate, Claim, Node
 
 
@@ -80,7 +76,7 @@ def decide(  # noqa: PLR0911  (one return for each answer)
         return Refuse(Kind.UNKNOWN, f"{name} is not in this site's register; provision the post again")
     if own.revoked_utc_ns is not None or node.state == "revoked" or node.generation != claim.generation:
         return Refuse(Kind.REVOKED, f"{name} of {claim.node} was revoked; a new card was made, or the post given up")
-    if not _proved(asked, site, name, own):
+    if not proved(own.pem.encode(), asked.proof, asked.proof_bytes(site, name)):
         return Refuse(Kind.PROOF, f"the request is not signed by the key of {name}")
     try:
         key = read_csr(asked.csr, claim.node)
@@ -97,16 +93,3 @@ def decide(  # noqa: PLR0911  (one return for each answer)
     if now_utc_ns >= claim.expires_utc_ns:
         return Refuse(Kind.EXPIRED, f"{name} has run out; provision {claim.node} with --again")
     return Issue(claim.node, claim.generation, key)
-
-
-def _proved(asked: wire.Enrol, site: str, name: str, own: Certificate) -> bool:
-    """Whether the claim's own key has signed the request: then no broker need be believed."""
-    key = x509.load_pem_x509_certificate(own.pem.encode()).public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        return False
-    try:
-        signature = base64.b64decode(asked.proof, validate=True)
-        key.verify(signature, asked.proof_bytes(site, name), ec.ECDSA(hashes.SHA256()))
-    except (binascii.Error, ValueError, InvalidSignature):
-        return False
-    return True

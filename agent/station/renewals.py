@@ -7,20 +7,16 @@ the older ones are revoked, so that a copy of the card as it was is worth nothin
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent import wire
 from agent.errors import Corrupt
 from agent.site.authority import key_digest, read_csr, renewal_due
+from agent.site.proof import proved
 from agent.site.register import Certificate, Node
 from agent.types import NS
 
@@ -142,21 +138,8 @@ def _distrust(asked: wire.Renew, site: str, node: Node, own: Certificate | None,
     if own.revoked_utc_ns is not None or node.state == "revoked" or own.generation != node.generation:
         why = own.reason or "a new card was made"
         return Refuse(Kind.REVOKED, f"the certificate of {node.node} that asks was revoked: {why}")
-    if not _proved(asked, site, node.node, own):
+    if not proved(own.pem.encode(), asked.proof, asked.proof_bytes(site, node.node)):
         return Refuse(Kind.PROOF, f"the request is not signed by key {asked.by[:16]} of {node.node}")
     if now_utc_ns >= own.not_after_utc_ns + EXPIRED_S_MAX * NS:
         return Refuse(Kind.EXPIRED, f"the certificate of {node.node} has long expired; provision it with --again")
     return None
-
-
-def _proved(asked: wire.Renew, site: str, name: str, own: Certificate) -> bool:
-    """Whether that certificate's key has signed the request: then no broker need be believed."""
-    key = x509.load_pem_x509_certificate(own.pem.encode()).public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        return False
-    try:
-        signature = base64.b64decode(asked.proof, validate=True)
-        key.verify(signature, asked.proof_bytes(site, name), ec.ECDSA(hashes.SHA256()))
-    except (binascii.Error, ValueError, InvalidSignature):
-        return False
-    return True

@@ -114,6 +114,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "site.brokers",
             "site.folder",
             "site.founding",
+            "site.proof",
             "site.register",
             "site.rights",
             "station.rings",
@@ -249,6 +250,7 @@ STATION_MAY = (
     "site.authority",
     "site.folder",
     "site.founding",
+    "site.proof",
     "site.register",
 )
 
