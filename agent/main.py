@@ -29,7 +29,7 @@ from agent.errors import Transient
 from agent.evidence.worker import LedgerWorker
 from agent.folder import DataLock
 from agent.health import HealthWorker
-from agent.machine import Machine, power_words
+from agent.machine import power_words
 from agent.notify import Notifier
 from agent.panel.worker import PanelWorker
 from agent.recording.holds import HoldDesk
@@ -68,14 +68,14 @@ def run(config_path: Path) -> int:
     clock = SystemClock()
     with DataLock(Path(config.node.data)).take(clock, patience_s=5.0):
         config, revision = at_start(config, disk, clock, log.warning)
-        node = build(config, replace(real_world(config, disk, clock), revision=revision, config_path=config_path))
-        machine = Machine()
+        world = replace(real_world(config, disk, clock), revision=revision, config_path=config_path)
+        node = build(config, world)
         supervisor = Supervisor(
             node.workers,
             clock=clock,
             notify=Notifier.from_environment(os.environ),
             limits=Limits(),
-            rss_bytes=machine.rss_bytes,
+            rss_bytes=world.machine.rss_bytes,
             on_network=frozenset({"uplink", "release"} | ({"camera"} if "://" in config.camera.url else set())),
         )
         for name, tell in node.wakers.items():

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from agent import wire
 from agent.clock import Clock, rfc3339, uuid7_maker
@@ -38,7 +38,6 @@ EVENTS_SHOWN_MAX = 5
 HEARD = ("online", "late")
 
 Out = Callable[[str], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,15 +322,10 @@ def _row(node: str, one: Order, args: dict[str, Any]) -> dict[str, Any]:
 
 def states(settings: StationSettings) -> dict[str, str]:
     """Of each node that was ever heard; empty while the station's file cannot be read."""
-    return _read(settings, lambda reader: {seen.node: seen.state for seen in reader.nodes()})
-
-
-def _read(settings: StationSettings, ask: Callable[[Reader], dict[str, T]]) -> dict[str, T]:
-    """What the station's file says of its nodes; nothing while it cannot be read."""
     reader = Reader(Path(settings.station.data))
     try:
         reader.open()
-        return ask(reader)
+        return {seen.node: seen.state for seen in reader.nodes()}
     except WardpostError:
         return {}
     finally:

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from agent.config import Id, Settings
 from agent.errors import ConfigError, Corrupt
-from agent.station.rollout import NODES_MAX, RINGS_MAX, Percent, Post, Ring, Rollout, Rules, Seconds
+from agent.station.rollout import NODES_MAX, RINGS_MAX, Post, Ring, Rollout, Rules, Seconds
 
 REST = "*"
 
@@ -23,19 +23,11 @@ class RingSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     soak_s: Seconds | None = None
 
 
-class RingsFile(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """rings.toml; deploy/rings.example.toml documents it."""
+class RingsFile(Settings, Rules, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """rings.toml: the rules, and the rings. deploy/rings.example.toml documents it."""
 
     ring: Annotated[tuple[RingSettings, ...], Meta(min_length=1, max_length=RINGS_MAX)]
     soak_s: Seconds = 86_400.0
-    failed_percent_max: Percent = 10.0
-    confirmed_percent_min: Percent = 50.0
-    parallel_nodes_max: Annotated[int, Meta(ge=1, le=1000)] = 20
-    install_s_max: Seconds = 2 * 86_400.0
-    straggler_s_max: Seconds = 86_400.0
-    sick_s_max: Seconds = 900.0
-    silent_s_max: Seconds = 3600.0
-    leftover_s_max: Seconds = 30 * 86_400.0
 
 
 class Wanted(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
