@@ -2,12 +2,12 @@
 
 Debian trixie with cloud-init stands for Raspberry Pi OS. The post has no network but the broker of its site. The power
 may be cut during its first boot, once while cloud-init works and once while the agent is installed; what was not
-flushed is lost. Then it is left alone: it must install itself, record, enrol, and be seen at the station; and after one more cut
-go straight to recording.
+flushed is lost. Then it is left alone: it must install itself, record, enrol, and be seen at the station; and after one
+more cut go straight to recording. In a second story its agent is updated, and the power goes while that is under way.
 
-WARDPOST_CARD_VM_CUTS: how many power cuts in the first boot, 2 at most (0: they cost some minutes). WARDPOST_SEED
-repeats the moments.
-Report, seconds per step: test-out/card-vm.json.
+WARDPOST_CARD_VM_CUTS: how many power cuts in the first boot, 2 at most (0: they cost some minutes).
+WARDPOST_CARD_VM_UPDATE_CUTS: how many during the update, 2 at most (0: the second story, of ten minutes, is not told).
+WARDPOST_SEED repeats the moments. Reports, seconds per step: test-out/card-vm.json, test-out/card-vm-update.json.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 from cryptography import x509
 
@@ -41,9 +43,11 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(2400)]
 
 NODE = "gate-north"
 CUTS = int(os.environ.get("WARDPOST_CARD_VM_CUTS", "0"))
+UPDATE_CUTS = int(os.environ.get("WARDPOST_CARD_VM_UPDATE_CUTS", "0"))
 ARCH, PYTHON = "x86_64", "3.13"
 STEP_S_MAX = 900.0  # an emulated processor on a busy machine
 REPORT = ROOT / "test-out" / "card-vm.json"
+UPDATE_REPORT = ROOT / "test-out" / "card-vm-update.json"
 # Motion alerts: one look of the detector takes an emulated processor seconds, a busy one more than the watchdog allows.
 # That the bundle's detector loads and sees is tried in test_card.py, on a real processor.
 PROFILE = """\
@@ -114,6 +118,13 @@ class Card:
         os.truncate(self.path, CARD_BYTES)  # a card is larger than its image
         self.said = wardpost("flash", self.path, NODE, "--site", self.site.root, "--bundle", folder / "bundle")
         self.laps("wardpost flash")
+        self.lived: Path | None = None  # the card as the first story has left it
+
+    def switch_on(self, image: Path, name: str) -> tuple[CardMachine, Path]:
+        """A computer with this state of the card, and a copy of it for `lose_power`."""
+        before = self.folder / f"{name}.before"
+        sparse_copy(image, before)
+        return CardMachine(self.folder, image, self.site.port, name=name), before
 
 
 @pytest.fixture(scope="module")
@@ -252,11 +263,6 @@ def test_a_flashed_card_becomes_a_post_that_headquarters_sees_whatever_its_power
     assert card.said.startswith(f"{card.path} ") and "read back and found good" in card.said
     laps("(between)")
 
-    def switch_on(name: str) -> tuple[CardMachine, Path]:
-        before = folder / f"{name}.before"
-        sparse_copy(now, before)
-        return CardMachine(folder, now, site.port, name=name), before
-
     try:
         # -- two boots that do not come to their end ------------------------------------------------------------------
         moments = (
@@ -264,7 +270,7 @@ def test_a_flashed_card_becomes_a_post_that_headquarters_sees_whatever_its_power
             ("the agent is installed", chance.uniform(3.0, 40.0), "none"),
         )
         for n, (sign, wait_s, mode) in enumerate(moments[:CUTS]):
-            machine, before = switch_on(f"cut-{n}")
+            machine, before = card.switch_on(now, f"cut-{n}")
             wait_for(f"boot {n + 1}: {sign}", lambda m=machine, s=sign: s in m.said(), machine, STEP_S_MAX)  # type: ignore[misc]
             time.sleep(wait_s)
             console, progress = machine.said(), machine.read("node/progress.txt")
@@ -278,7 +284,7 @@ def test_a_flashed_card_becomes_a_post_that_headquarters_sees_whatever_its_power
             ok(console)
 
         # -- left alone -----------------------------------------------------------------------------------------------
-        whole, before = switch_on("whole")
+        whole, before = card.switch_on(now, "whole")
         machine = whole
         wait_for("the first boot is done", lambda: "wardpost: DONE" in whole.said(), whole, STEP_S_MAX)
         laps("first boot to its end, after those cuts")
@@ -305,7 +311,7 @@ def test_a_flashed_card_becomes_a_post_that_headquarters_sees_whatever_its_power
         laps("(looking)")
 
         # -- the next boot --------------------------------------------------------------------------------------------
-        machine, before = switch_on("second")
+        machine, before = card.switch_on(now, "second")
 
         def back() -> bool:
             beat = heard.heartbeat()
@@ -323,9 +329,102 @@ def test_a_flashed_card_becomes_a_post_that_headquarters_sees_whatever_its_power
         assert [one["kind"] for one in post["certificates"] if one["kind"] == "node"] == ["node"], shown
         assert not shown["refused"], shown
         report["recording_before_certificate_s"] = look_at(now, folder, card.kit)
+        card.lived = now
     finally:
         if machine is not None and machine.running():
             machine.cut()
         site.close()
         REPORT.parent.mkdir(exist_ok=True)
         REPORT.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def still_film(path: Path) -> None:
+    """Ten seconds in which nothing moves: an update waits for a moment without an incident."""
+    with av.open(str(path), "w", format="mp4") as out:
+        stream = out.add_stream("libx264", rate=10, options={"g": "10", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for _ in range(100):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((240, 320, 3), 90, np.uint8), format="rgb24")))
+        out.mux(stream.encode())
+
+
+@pytest.mark.skipif(not UPDATE_CUTS, reason="takes ten minutes: WARDPOST_CARD_VM_UPDATE_CUTS=2 tells it")
+def test_the_power_may_go_while_the_agent_is_updated(card: Card, seed: int) -> None:
+    now = card.lived
+    if now is None:
+        pytest.skip("the story before has not come to its end")
+    chance = random.Random(f"update {seed}")
+    site, folder, laps = card.site, card.folder, Laps()
+    report: dict[str, Any] = {"seed": seed, "steps_s": laps.seconds, "cuts": []}
+    bundle = folder / "release-1.zip"
+    wardpost(
+        "release", "make", "-o", bundle, "--key", site.root / "release/release.key", "--wheels", folder / "bundle/wheels",
+        "--number", "1", "--architecture", ARCH, "--python", PYTHON,
+    )  # fmt: skip
+    report["bundle_bytes"] = bundle.stat().st_size
+    laps("wardpost release make")
+    with mounted(now, 2, folder / "mnt") as root:
+        (root / "mnt/stick").mkdir()  # a stick that somebody has plugged in
+        shutil.copy(bundle, root / "mnt/stick")
+        still_film(root / FILM.lstrip("/"))
+        settings = root / "etc/wardpost/node.toml"
+        settings.write_text(settings.read_text() + "\n[vision.tamper]\nenabled = false\n")
+    heard = site.heard(NODE)
+    boots = {heard.heartbeat().get("bootid")}
+    machine: CardMachine | None = None
+
+    def told() -> dict[str, Any]:
+        return dict(heard.heartbeat().get("release") or {})
+
+    def back() -> bool:
+        beat = heard.heartbeat()
+        return records(beat) and beat["bootid"] not in boots
+
+    try:
+        site.open()
+        machine, before = card.switch_on(now, "update")
+        wait_for("it records", back, machine, STEP_S_MAX)
+        laps("boot")
+        config = site.root / "station/station.toml"
+        wardpost(
+            "update",
+            "--config",
+            config,
+            "--bundle",
+            bundle,
+            "--url",
+            f"/mnt/stick/{bundle.name}",
+            "--wait-s",
+            "0",
+            NODE,
+        )
+        moments = (
+            ("it was told", lambda: True, chance.uniform(5.0, 60.0), "subset"),
+            ("the new release is tried", lambda: told().get("phase") == "trying", chance.uniform(0.0, 30.0), "none"),
+        )
+        for n, (what, come, wait_s, mode) in enumerate(moments[:UPDATE_CUTS]):
+            wait_for(what, come, machine, STEP_S_MAX)
+            laps(f"{what}")
+            time.sleep(wait_s)
+            boots.add(heard.heartbeat()["bootid"])
+            after = folder / f"update-{n}.img"
+            lost = lose_power(machine, before, after, mode=mode, seed=chance.getrandbits(32))
+            before.unlink()
+            report["cuts"].append({
+                "after": what, "s": round(wait_s, 1), "mode": mode, "unflushed_bytes_lost": lost, "release": told(),
+            })  # fmt: skip
+            with mounted(after, 2, folder / "mnt") as root:  # whatever the moment: `current` is a whole release
+                current = root / "opt/wardpost" / (root / "opt/wardpost/current").readlink()
+                assert (current / "bin/wardpost").is_file(), sorted(current.parent.iterdir())
+            machine, before = card.switch_on(after, f"update-{n}-again")
+            wait_for("after the cut it records and is heard", back, machine, STEP_S_MAX)
+            laps(f"cut {wait_s:.0f} s later; boot to recording and heard")
+        wait_for("the new release is confirmed", lambda: told().get("number") == 1, machine, 2 * STEP_S_MAX)
+        laps("... to the new release confirmed")
+        assert records(heard.heartbeat())
+    finally:
+        if machine is not None and machine.running():
+            machine.cut()
+        site.close()
+        UPDATE_REPORT.parent.mkdir(exist_ok=True)
+        UPDATE_REPORT.write_text(json.dumps(report, indent=2) + "\n")

@@ -23,7 +23,7 @@ BROKER = "10.0.2.100"  # where the machine finds the broker
 # The network card by the name that it has on a Raspberry Pi; QEMU 7.2 makes a mess of the instruction cmpxchg16b, on
 # which the kernel dies within a minute; the rest spares an emulated processor what no post would miss.
 KERNEL = "net.ifnames=0 clearcpuid=cx16 mitigations=off lsm=capability audit=0 cryptomgr.notests quiet systemd.show_status=error"
-ROOT_MIB = 1792
+ROOT_MIB = 2560
 CARD_BYTES = 4 << 30  # the rest is for footage
 
 
