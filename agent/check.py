@@ -24,6 +24,7 @@ from agent.config import Config
 from agent.enrolment import CLAIM_FILE
 from agent.errors import ConfigError, WardpostError
 from agent.logs import error_line, fold
+from agent.sending.address import parse_address
 from agent.types import NS
 from agent.vision.faults import Fault, faults, polygon_faults
 
@@ -109,6 +110,7 @@ def judge(settings: Config, clock: Clock) -> Iterator[Finding]:
     yield from _model(settings)
     yield from _panel(settings)
     yield from _uplink(settings, clock)
+    yield from _sending(settings)
     if clock.utc().unc_ns is None:
         yield Finding(
             Level.WARNING,
@@ -242,6 +244,20 @@ def _panel(settings: Config) -> Iterator[Finding]:
             what = f"BCM pin {pin} is also panel.{users[pin]}"
             yield Finding(Level.PROBLEM, f"panel.{name}", what, "give each its own pin; see hardware/wiring.md")
         users.setdefault(pin, name)
+
+
+def _sending(settings: Config) -> Iterator[Finding]:
+    """Footage goes where nobody else can read it, by somebody who can prove who he is."""
+    url, tls = settings.sending.url, settings.uplink.tls
+    if not url:
+        return
+    try:
+        parse_address(url)
+    except ConfigError as error:
+        yield Finding(Level.PROBLEM, "sending.url", str(error).removeprefix("sending.url: "))
+    if tls is None or not (tls.cert and tls.key):
+        what = "is set without uplink.tls.cert and uplink.tls.key, by which this post proves that it sends"
+        yield Finding(Level.PROBLEM, "sending.url", what, "enrol this post, or clear sending.url")
 
 
 def _uplink(settings: Config, clock: Clock) -> Iterator[Finding]:

@@ -27,13 +27,14 @@ EX_CONFIG = 78
 NODE_CONFIG = Path("/etc/wardpost/node.toml")
 STATION_CONFIG = Path("/etc/wardpost/station.toml")
 _DISK_SAYS_NO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+_STATION_LIBRARIES = ("sqlalchemy", "alembic", "pg8000", "starlette", "uvicorn", "jinja2", "argon2", "obstore")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Whatever the input, the answer is a line that a person can act on, never a traceback."""
     args = parser().parse_args(argv)
     try:
-        code: int = args.run(args)
+        code = _run_command(args)
         if sys.stdout is not None:
             sys.stdout.flush()  # here, not at exit: a full disk or a reader that has gone is answered below
     except ConfigError as error:
@@ -57,7 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def parser() -> argparse.ArgumentParser:
+def _run_command(args: argparse.Namespace) -> int:
+    try:
+        code: int = args.run(args)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _STATION_LIBRARIES:
+            raise
+        raise ConfigError(f"{error.name} is missing: a station needs pip install 'wardpost[station]'") from None
+    return code
+
+
+def parser() -> argparse.ArgumentParser:  # noqa: PLR0915  (a list of commands)
     """All commands and options. tests/unit/test_docs.py holds the README against it."""
     top = argparse.ArgumentParser(prog="wardpost", description="An unattended security-camera post, and its station.")
     top.add_argument("--version", action="version", version=f"wardpost {__version__}")
@@ -102,6 +113,8 @@ def parser() -> argparse.ArgumentParser:
     _config(station, STATION_CONFIG)
     station.set_defaults(run=_station)
 
+    _people_commands(commands)
+    _outward_commands(commands)
     _remote(commands)
     _rollout_command(commands)
     watch = commands.add_parser("watch", help="print alerts as the station stores them")
@@ -137,6 +150,16 @@ def _state(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     status.set_defaults(run=_status)
 
 
+def _posts_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    posts = commands.add_parser("posts", help="at a station: its posts, why they are dark, and what is to be done")
+    _config(posts, STATION_CONFIG)
+    posts.add_argument("--node", metavar="NODE", help="one post, with all that speaks for why it is dark")
+    posts.add_argument("--to-do", action="store_true", help="what somebody must do, by trips, with what to bring")
+    posts.add_argument("--by-cost", action="store_true", help="the posts that cost most upkeep first")
+    posts.add_argument("--json", action="store_true", help="print it as JSON")
+    posts.set_defaults(run=_posts)
+
+
 def _card(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     flash = commands.add_parser("flash", help="write a node's kit onto a stock card or image, and read it back")
     flash.add_argument("target", type=Path, metavar="IMAGE|DEVICE", help="image of a card, or a reader: /dev/sdb")
@@ -155,7 +178,149 @@ def _card(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     bundle.set_defaults(run=_bundle)
 
 
+def _outward_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    told = commands.add_parser("outward", help="at a station: what it tells others, and what it could not deliver")
+    _config(told, STATION_CONFIG)
+    told.add_argument("--json", action="store_true", help="print it as JSON")
+    told.set_defaults(run=_outward)
+    token = commands.add_parser("token", help="at a station: programs that may fetch feeds, each by a token of its own")
+    actions = token.add_subparsers(title="actions", metavar="ACTION", required=True)
+    texts = {"add": "a new token, told this once", "list": "all that were given out", "revoke": "refuse it from now on"}
+    for name, text in texts.items():
+        one = actions.add_parser(name, help=text)
+        _config(one, STATION_CONFIG)
+        one.set_defaults(run=_token, action=name, name="", purpose="", json=False)
+        if name == "list":
+            one.add_argument("--json", action="store_true", help="print it as JSON")
+            continue
+        one.add_argument("name", metavar="NAME")
+        if name == "add":
+            one.add_argument("--for", dest="purpose", required=True, metavar="PURPOSE", help="cap, metrics, events")
+
+
+def _outward(args: argparse.Namespace) -> int:
+    from agent.clock import SystemClock
+    from agent.config import load
+    from agent.station.main import StationSettings
+    from agent.station.outward.command import show
+    from agent.station.outward.settings import OutwardSettings
+
+    settings = load(args.config, StationSettings)
+    desk, told = settings.station, settings.outward or OutwardSettings()
+    return show(told, data=desk.data, database=desk.database, as_json=args.json, clock=SystemClock(), out=print)
+
+
+def _token(args: argparse.Namespace) -> int:
+    from agent.clock import SystemClock
+    from agent.config import load
+    from agent.station.main import StationSettings
+    from agent.station.outward.command import token
+
+    desk = load(args.config, StationSettings).station
+    return token(
+        args.action,
+        data=desk.data,
+        database=desk.database,
+        site=desk.site,
+        station=desk.id,
+        name=args.name,
+        purpose=args.purpose,
+        as_json=args.json,
+        clock=SystemClock(),
+        out=print,
+    )
+
+
+def _people_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    user = commands.add_parser("user", help="at a station: who may log in to its pages, as what, and for which posts")
+    actions = user.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for name, text in _USER_ACTS.items():
+        one = actions.add_parser(name, help=text)
+        _config(one, STATION_CONFIG)
+        one.set_defaults(run=_user, action=name)
+        if name == "list":
+            one.add_argument("--json", action="store_true", help="print it as JSON")
+            continue
+        one.add_argument("login", metavar="LOGIN")
+        if name == "add":
+            one.add_argument("--name", default="", metavar="TEXT", help="as colleagues know them; default: the login")
+            one.add_argument("--role", required=True, metavar="ROLE", help=_ROLES)
+        if name == "role":
+            one.add_argument("role", metavar="ROLE", help=_ROLES)
+        if name in ("add", "role"):
+            one.add_argument("--post", action="append", default=[], metavar="NODE", help="only these; default: all")
+        if name in ("add", "passwd"):
+            one.add_argument("--password-file", type=Path, metavar="F", help="its first line; default: it is asked for")
+    trail = commands.add_parser("trail", help="at a station: the audit log of who viewed and did what on its pages")
+    acts = trail.add_subparsers(title="actions", metavar="ACTION", required=True)
+    check = acts.add_parser("check", help="whether it is whole, and as it was written")
+    check.add_argument("--json", action="store_true", help="print it as JSON")
+    export = acts.add_parser("export", help="all of it into one file, for `wardpost verify`")
+    export.add_argument("-o", dest="output", required=True, type=Path, metavar="FILE")
+    for one, name in ((check, "check"), (export, "export")):
+        _config(one, STATION_CONFIG)
+        one.set_defaults(run=_trail, action=name)
+
+
+_ROLES = "operator, supervisor, school, technician, auditor, admin"
+_USER_ACTS = {
+    "add": "a new person",
+    "list": "everybody, with role and posts",
+    "passwd": "another password; ends their sessions",
+    "role": "another role, or other posts; ends their sessions",
+    "disable": "shut somebody out, at once",
+    "enable": "let somebody in again",
+}
+
+
+def _user(args: argparse.Namespace) -> int:
+    from agent.config import load
+    from agent.station.main import StationSettings
+    from agent.station.people import command
+
+    desk = load(args.config, StationSettings).station
+    match args.action:
+        case "add":
+            asked = {"name": args.name, "role": args.role, "posts": args.post, "password_file": args.password_file}
+            return command.add(desk, args.login, **asked, out=print)
+        case "list":
+            return command.show(desk, as_json=args.json, out=print)
+        case "passwd":
+            return command.passwd(desk, args.login, password_file=args.password_file, out=print)
+        case "role":
+            return command.set_role(desk, args.login, args.role, posts=args.post, out=print)
+    return command.set_disabled(desk, args.login, disabled=args.action == "disable", out=print)
+
+
+def _trail(args: argparse.Namespace) -> int:
+    from agent.config import load
+    from agent.station.main import StationSettings
+    from agent.station.people import command
+
+    desk = load(args.config, StationSettings).station
+    if args.action == "check":
+        return command.check(desk, as_json=args.json, out=print)
+    return command.export(desk, args.output, out=print)
+
+
 def _remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    send = commands.add_parser("send", help="at a station: have nodes send their footage of a time range, dark or not")
+    send.add_argument("nodes", nargs="+", metavar="NODE")
+    _config(send, STATION_CONFIG)
+    send.add_argument("--from", dest="start", metavar="TIME", help="like 2026-11-21T14:00:00+07:00")
+    send.add_argument("--to", dest="end", metavar="TIME", help="a day after that at most; may lie in the future")
+    send.add_argument("--reason", default="", metavar="TEXT", help="why; it goes on the ledger")
+    send.add_argument("--list", action="store_true", help="what was asked for, how far it is, what is here")
+    _answer_options(send)
+    send.set_defaults(run=_send)
+    dock = commands.add_parser("dock", help="at a station: take in the footage on a node's card, or a copy of it")
+    dock.add_argument("folder", type=Path, metavar="FOLDER", help="the node's data folder: segments/ and ledger/ in it")
+    _config(dock, STATION_CONFIG)
+    dock.add_argument("--custodian", required=True, metavar="NAME", help="who had the card until now")
+    dock.add_argument("--node", metavar="NODE", help="whose card it is (default: as its files say)")
+    dock.add_argument("--json", action="store_true", help="print the report as JSON")
+    dock.set_defaults(run=_dock)
+
     update = commands.add_parser("update", help="at a station: have nodes install a release, and tell what they answer")
     update.add_argument("nodes", nargs="+", metavar="NODE")
     _config(update, STATION_CONFIG)
@@ -184,6 +349,7 @@ def _remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     signal.add_argument("--wait-s", type=float, default=20.0, metavar="S", help="for an answer: 20")
     signal.add_argument("--json", action="store_true", help="print the answer as JSON")
     signal.set_defaults(run=_signal)
+    _posts_command(commands)
 
 
 def _rollout_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -233,11 +399,47 @@ def _bundle_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--sha256", default="", metavar="HEX", help="likewise")
 
 
+def _dock(args: argparse.Namespace) -> int:
+    from agent.clock import SystemClock
+    from agent.config import load
+    from agent.station.dock.command import dock
+    from agent.station.main import StationSettings
+
+    return dock(
+        load(args.config, StationSettings),
+        args.folder,
+        custodian=args.custodian,
+        node=args.node,
+        as_json=args.json,
+        clock=SystemClock(),
+        out=_line,
+        progress=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+
+
 def _answer_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--wait-s", type=float, default=60.0, metavar="S", help="follow the answers for so long: 60; 0: queue and end"
     )
     command.add_argument("--json", action="store_true", help="print the answers as JSON")
+
+
+def _send(args: argparse.Namespace) -> int:
+    from agent import remote
+    from agent.clock import SystemClock
+    from agent.config import load
+    from agent.station.footage_list import listed
+    from agent.station.main import StationSettings
+
+    settings = load(args.config, StationSettings)
+    if args.list:
+        return listed(settings, args.nodes, as_json=args.json, out=_line)
+    if args.start is None or args.end is None:
+        raise ConfigError("send: give --from, --to and --reason; or --list")
+    asked = {"from": args.start, "to": args.end, "reason": args.reason}
+    return remote.send(
+        settings, args.nodes, asked, wait_s=args.wait_s, as_json=args.json, clock=SystemClock(), out=_line
+    )
 
 
 def _update(args: argparse.Namespace) -> int:
@@ -406,6 +608,12 @@ def _sites(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     init.add_argument("--broker", action="append", required=True, metavar="HOST[:PORT]", help="as posts reach it")
     show = action("show", "its posts, what was refused, what expires")
     show.add_argument("--json", action="store_true", help="print it as JSON")
+    place = action("place", "note what a post shares with its neighbours; what is not given stays, '' takes it back")
+    place.add_argument("node", metavar="NODE")
+    place.add_argument("--house", metavar="TEXT", help="whose mains and router it shares with other posts")
+    place.add_argument("--pole", metavar="TEXT", help="of the street: the line that several houses hang on")
+    place.add_argument("--provider", metavar="TEXT", help="who carries its messages")
+    place.add_argument("--position", metavar="LAT,LON", help="in degrees: 21.0285,105.8542")
     action("brokers", "write the brokers' configuration and the CRL anew")
     backup = action("backup", "one encrypted file")
     backup.add_argument("-o", dest="output", required=True, type=Path, metavar="FILE")
@@ -420,6 +628,8 @@ def _sites(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     kick = action("kick", "end the session of a revoked post at its brokers, once they have read the new CRL")
     kick.add_argument("node", metavar="NODE")
     kick.add_argument("--stay-s", type=float, default=15.0, metavar="S", help="watch so long whether it comes back")
+    desk = action("desk-cert", "a certificate for the pages of this site's station")
+    desk.add_argument("hosts", nargs="+", metavar="HOST", help="as browsers write it: a name or an address")
     renew = action("renew", "new certificates for broker and station, when half of their life is over")
     renew.add_argument("--now", action="store_true", help="also before")
 
@@ -433,6 +643,10 @@ def _provision_command(commands: argparse._SubParsersAction[argparse.ArgumentPar
     one.add_argument("--place", default="", metavar="TEXT", help="in words, for whoever receives an alert")
     one.add_argument("--custodian", default="", metavar="TEXT", help="who looks after it; stands on the label")
     one.add_argument("--consent", default="", metavar="TEXT", help="who agreed, when, where the paper is")
+    one.add_argument("--house", default="", metavar="TEXT", help="whose mains and router it shares with other posts")
+    one.add_argument("--pole", default="", metavar="TEXT", help="of the street: the line that several houses hang on")
+    one.add_argument("--provider", default="", metavar="TEXT", help="who carries its messages; tells why it is dark")
+    one.add_argument("--position", default="", metavar="LAT,LON", help="in degrees: 21.0285,105.8542")
     one.add_argument("--camera-url", default="", metavar="URL", help="rtsp://... or /dev/video0; else the ribbon cable")
     one.add_argument("--time-zone", default="", metavar="NAME", help="Asia/Ho_Chi_Minh; default: the profile's")
     one.add_argument("--wifi", metavar="NAME", help="the network's name, as people see it")
@@ -762,7 +976,12 @@ def _verify(args: argparse.Namespace) -> int:
     from agent.evidence.standalone import in_words
     from agent.evidence.verify import EXIT, trusted_key, verify
 
-    result = verify(args.package, [trusted_key(path) for path in args.trust])
+    trusted = [trusted_key(path) for path in args.trust]
+    if args.package.suffix == ".jsonl":
+        from agent.station.people import command
+
+        return command.verify(args.package, trusted, as_json=args.json, out=print)
+    result = verify(args.package, trusted)
     print(json.dumps(result, indent=2) if args.json else in_words(str(args.package), result))
     return EXIT[result["verdict"]]
 
@@ -785,10 +1004,11 @@ def _watch(args: argparse.Namespace) -> int:
     from agent.clock import SystemClock
     from agent.config import load
     from agent.station.main import StationSettings
-    from agent.station.store import Reader
+    from agent.station.reader import Reader
     from agent.station.watch import Watcher, follow
 
-    reader = Reader(Path(load(args.config, StationSettings).station.data))
+    settings = load(args.config, StationSettings).station
+    reader = Reader(Path(settings.data), database=settings.database)
     reader.open()
     try:
         watcher = Watcher(reader, as_json=args.json)
@@ -798,6 +1018,26 @@ def _watch(args: argparse.Namespace) -> int:
     finally:
         reader.close()
     return 0
+
+
+def _posts(args: argparse.Namespace) -> int:
+    from agent.clock import SystemClock
+    from agent.config import load
+    from agent.station.main import StationSettings
+    from agent.station.posts.table import posts
+
+    desk = load(args.config, StationSettings).station
+    return posts(
+        Path(desk.data),
+        database=desk.database,
+        register=desk.register,
+        node=args.node,
+        as_todo=args.to_do,
+        by_cost=args.by_cost,
+        as_json=args.json,
+        clock=SystemClock(),
+        out=print,
+    )
 
 
 def _verdict(args: argparse.Namespace) -> int:
@@ -856,6 +1096,15 @@ def _site(args: argparse.Namespace) -> int:  # noqa: PLR0911  (one return for ea
             return commands.init(root, name=args.site, hosts=args.broker, clock=clock, out=print)
         case "show":
             return commands.show(root, as_json=args.json, clock=clock, out=print)
+        case "place":
+            from agent.site.whereabouts import place
+
+            asked = {name: getattr(args, name) for name in ("house", "pole", "provider", "position")}
+            return place(root, args.node, **asked, clock=clock, out=print)
+        case "desk-cert":
+            from agent.site.desk_cert import desk_cert
+
+            return desk_cert(root, args.hosts, clock=clock, out=print)
         case "brokers":
             return commands.brokers(root, clock=clock, out=print)
         case "backup":
@@ -876,7 +1125,8 @@ def _provision(args: argparse.Namespace) -> int:
     from agent.site.provisioning import Asked, provision
 
     names = (
-        "node profile device place custodian consent camera_url time_zone user wifi psk_file country ethernet lte"
+        "node profile device place custodian consent house pole provider position camera_url time_zone user"
+        " wifi psk_file country ethernet lte"
         " lte_user lte_password_file lte_pin claim_days again"
     )
     asked = Asked(ssh_keys=tuple(args.ssh_key), **{name: getattr(args, name) for name in names.split()})

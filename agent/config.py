@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 
 from agent.errors import ConfigError
 
-Id = Annotated[str, Meta(pattern="^[a-z0-9-]{1,32}$")]
+Id = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$(?!\n)")]
 Unit = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=1)]
 Pin = Annotated[int, Meta(ge=0, le=27)]
@@ -133,7 +133,7 @@ class ScheduleSettings(Settings, frozen=True, kw_only=True, forbid_unknown_field
         "mon", "tue", "wed", "thu", "fri", "sat", "sun",
     )  # fmt: skip
     hours: Annotated[
-        tuple[Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)$")], ...],
+        tuple[Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)$(?!\n)")], ...],
         Meta(min_length=1, max_length=16),
     ]
     except_on: Annotated[tuple[str, ...], Meta(max_length=64)] = ()  # 2026-12-24, or 2026-12-24/2027-01-06
@@ -243,12 +243,28 @@ class ReleaseSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields
 class SetupPageSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[setup_page]: the page that a technician at the post sees while he installs it."""
 
-    code: Annotated[str, Meta(pattern="^([A-HJ-NP-Z2-9]{5}-?[A-HJ-NP-Z2-9]{5})?$")] = ""  # empty: there is no page
+    code: Annotated[str, Meta(pattern=r"^([A-HJ-NP-Z2-9]{5}-?[A-HJ-NP-Z2-9]{5})?$(?!\n)")] = ""  # empty: no page
     addresses: Annotated[tuple[str, ...], Meta(max_length=4)] = ("10.42.77.1/24", "10.12.194.1/28")
     port: Annotated[int, Meta(ge=1024, le=65_535)] = 8080
     page_minutes_max: Annotated[float, Meta(gt=0, le=240)] = 30.0
     hold_s: Annotated[float, Meta(ge=3, le=50)] = 10.0  # the bell, while the box is open, switches the page on
     request_file: str = "/boot/firmware/node/setup-page.txt"  # each new content of it does so once
+
+
+class SendingSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[sending]: footage to headquarters, at its word. Who sends is proved by the certificate of [uplink.tls]."""
+
+    url: str = ""  # https://host:8444, the [uploads] of the station; empty: this post sends no footage
+    kbps_max: Annotated[float, Meta(ge=64, le=1_000_000)] = 2000.0  # kilobits a second; nothing while an alert waits
+
+
+class LiveSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[live]: what headquarters may watch as it happens, by a signed command, on record."""
+
+    enabled: bool = True
+    viewers_max: Annotated[int, Meta(ge=1, le=8)] = 2
+    s_max: Annotated[float, Meta(ge=10, le=3600)] = 120.0  # of one grant; who watches may ask for the next
+    still_period_s: Annotated[float, Meta(ge=1, le=60)] = 2.0  # between stills, where no video gets through
 
 
 class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -268,7 +284,9 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     panel: PanelSettings = PanelSettings()
     health: HealthSettings = HealthSettings()
     release: ReleaseSettings = ReleaseSettings()
+    sending: SendingSettings = SendingSettings()
     setup_page: SetupPageSettings = SetupPageSettings()
+    live: LiveSettings = LiveSettings()
 
 
 S = TypeVar("S", bound=Settings)

@@ -19,6 +19,7 @@ from agent.disk import PosixDisk
 from agent.errors import ConfigError
 from agent.panel import Panel
 from agent.renewal import Renewal
+from agent.sending import Depot
 from agent.uplink import Transport
 from agent.vision.detector import Detector
 
@@ -129,3 +130,27 @@ def make_transport(
         username=settings.username, password_file=settings.password_file, tls=settings.tls, choose=choose
     )
     return PahoTransport(clock=clock, credentials=credentials, keepalive_s=settings.keepalive_s)
+
+
+def make_depot(config: Config, clock: Clock) -> Depot | None:
+    """Where footage goes when headquarters asks for it; None where that is not set. Connects to nothing.
+
+    Raises ConfigError.
+    """
+    tls = config.uplink.tls
+    if not config.sending.url:
+        return None
+    if tls is None or not (tls.cert and tls.key):
+        raise ConfigError("sending.url: needs uplink.tls with the node's certificate: by its key it proves who sends")
+    from agent.sending.address import parse_address
+    from agent.sending.depot import HttpDepot
+    from agent.uplink.mqtt import tls_context
+
+    return HttpDepot(
+        parse_address(config.sending.url),
+        clock=clock,
+        site=config.node.site,
+        node=config.node.id,
+        key=Path(tls.key),
+        context=lambda: tls_context(tls, vouched=clock.utc().unc_ns is not None),
+    )

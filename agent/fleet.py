@@ -22,8 +22,8 @@ from agent.remote import Announced
 from agent.station import rings
 from agent.station.main import StationSettings
 from agent.station.orders import OrderBook
+from agent.station.reader import Reader
 from agent.station.rollout import Has, Rollout, State
-from agent.station.store import Reader
 from agent.types import NS
 
 ANSWER_S_MAX = 15.0
@@ -37,7 +37,7 @@ def start(
     settings: StationSettings, bundle: Announced, *, rings_file: Path, clock: Clock, as_json: bool, out: Out
 ) -> int:
     """Begins a rollout. Raises ConfigError with what is wrong, Transient."""
-    reader = Reader(Path(settings.station.data))
+    reader = Reader(Path(settings.station.data), database=settings.station.database)
     reader.open()
     try:
         heard = [seen.node for seen in reader.nodes()]
@@ -92,7 +92,7 @@ def _ask(settings: StationSettings, verb: str, body: msgspec.Struct, *, clock: C
 
 def status(settings: StationSettings, *, as_json: bool, out: Out) -> int:
     """How far the newest rollout has come. Beside a running station or without one. Raises ConfigError, Transient."""
-    reader = Reader(Path(settings.station.data))
+    reader = Reader(Path(settings.station.data), database=settings.station.database)
     reader.open()
     try:
         found = reader.rollout()

@@ -76,7 +76,9 @@ def run(config_path: Path) -> int:
             notify=Notifier.from_environment(os.environ),
             limits=Limits(),
             rss_bytes=world.machine.rss_bytes,
-            on_network=frozenset({"uplink", "release"} | ({"camera"} if "://" in config.camera.url else set())),
+            on_network=frozenset(
+                {"uplink", "release", "sending"} | ({"camera"} if "://" in config.camera.url else set())
+            ),
         )
         for name, tell in node.wakers.items():
             tell(supervisor.waker(name))
@@ -173,18 +175,36 @@ def build(config: Config, world: World) -> Node:
     )
     state.retention = retention
     uplink, release, ledger = headquarters.uplink, headquarters.release, books.ledger
+    sending, live = headquarters.sender, headquarters.live
     privacy, vision, camera = sight.privacy, sight.vision, sight.camera
     return Node(
         store=store,
-        workers=(privacy, panel, health, local, uplink, ledger, retention, release, page, recorder, vision, camera),
+        workers=(
+            privacy,
+            panel,
+            health,
+            local,
+            uplink,
+            ledger,
+            retention,
+            release,
+            sending,
+            live,
+            page,
+            recorder,
+            vision,
+            camera,
+        ),
         state=state,
         ledger=ledger,
         wakers={
             "ledger": ledger.set_wake,
+            "live": headquarters.live.set_wake,
             "page": lambda wake: setattr(page, "wake", wake),
             "panel": panel.set_wake,
             "privacy": lambda wake: setattr(privacy, "wake", wake),
             "recorder": recorder.set_wake,
+            "sending": lambda wake: setattr(sending, "wake", wake),
             "vision": lambda wake: setattr(sight.frames, "wake", wake),
         },
     )

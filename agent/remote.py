@@ -1,4 +1,4 @@
-"""`wardpost update`, `signal`, `doctor --node`: at the station, a signed command for nodes, and what they answer.
+"""`wardpost update`, `send`, `signal`, `doctor --node`: at the station, a signed command for nodes, and their answers.
 
 The command is queued in the station's folder, like a hold; the running station sends it, now or when a dark node is
 back. So this needs no connection of its own, and ending it takes nothing back.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import wire
-from agent.clock import Clock, rfc3339, uuid7_maker
+from agent.clock import Clock, parse_rfc3339, rfc3339, uuid7_maker
 from agent.doctor.rules import in_words
 from agent.errors import ConfigError, Corrupt, WardpostError
 from agent.evidence import keys
@@ -23,10 +23,10 @@ from agent.login import login
 from agent.release.bundle import BUNDLE_BYTES_MAX, NUMBER_MAX, verify
 from agent.station.last_heard import KINDS_OF_TROUBLE, LastHeard
 from agent.station.main import StationSettings
-from agent.station.order import check_node, queue
+from agent.station.order import check_node, plain_times, queue
 from agent.station.orders import Order, OrderBook
+from agent.station.reader import Reader
 from agent.station.signing import Signer
-from agent.station.store import Reader
 from agent.types import NS
 
 POLL_S = 0.5
@@ -117,6 +117,30 @@ def update(
 ) -> int:
     """Queues `update` for each node and tells what they answer; see `_follow`. Raises ConfigError, Transient."""
     return _send(settings, "update", dict.fromkeys(nodes, bundle.args()), wait_s, as_json, clock, out)
+
+
+def send(
+    settings: StationSettings,
+    nodes: Sequence[str],
+    args: dict[str, Any],
+    *,
+    wait_s: float,
+    as_json: bool,
+    clock: Clock,
+    out: Out,
+) -> int:
+    """Queues `send` for each node (`from`, `to`, `reason`) and tells what they answer; see `_follow`.
+
+    Raises ConfigError, Transient.
+    """
+    if settings.uploads is None:
+        raise ConfigError("send: this station takes no footage; give it [uploads] (deploy/station.example.toml)")
+    if not str(args["reason"]).strip():
+        raise ConfigError("send: give --reason; it goes on the post's ledger")
+    asked = plain_times(args)
+    if parse_rfc3339(asked["to"]) <= parse_rfc3339(asked["from"]):
+        raise ConfigError("send: the range ends before it begins; give --from and then --to")
+    return _send(settings, "send", dict.fromkeys(nodes, asked), wait_s, as_json, clock, out)
 
 
 # -- for now, or not at all ------------------------------------------------------------------------------------------
@@ -210,7 +234,7 @@ def ask_now(
 
 def last_heard(settings: StationSettings, node: str, *, clock: Clock) -> LastHeard:
     """What this station knows of a node that does not answer. Raises Transient, ConfigError."""
-    reader = Reader(Path(settings.station.data))
+    reader = Reader(Path(settings.station.data), database=settings.station.database)
     reader.open()
     try:
         seen = next((one for one in reader.nodes() if one.node == node), None)
@@ -322,7 +346,7 @@ def _row(node: str, one: Order, args: dict[str, Any]) -> dict[str, Any]:
 
 def states(settings: StationSettings) -> dict[str, str]:
     """Of each node that was ever heard; empty while the station's file cannot be read."""
-    reader = Reader(Path(settings.station.data))
+    reader = Reader(Path(settings.station.data), database=settings.station.database)
     try:
         reader.open()
         return {seen.node: seen.state for seen in reader.nodes()}

@@ -65,6 +65,7 @@ class NodeState:
         self.uplink: UplinkWorker | None = None  # made after this: its heartbeat comes from here
         self.release: Callable[[], wire.ReleaseState | None] = lambda: None  # made after this
         self.settings: Callable[[], wire.SettingsState | None] = lambda: None  # made after this
+        self.watching: Callable[[], tuple[str, ...]] = tuple  # made after this: who sees the live picture
         self._supervisor: Supervisor | None = None
 
     def watch(self, supervisor: Supervisor) -> None:
@@ -163,6 +164,7 @@ class NodeState:
             camera=self._camera.stats.up,
             fault=bool(self._recorder.state.fault) or any(life.trouble for life in lives.values()),
             privacy=self._privacy_left_s() > 0,
+            watched=bool(self.watching()),
         )
 
     def coverage(self, args: dict[str, Any]) -> dict[str, Any]:
@@ -199,6 +201,7 @@ class NodeState:
                 "away_s": 0.0 if self.uplink is None else round(self.uplink.away_s, 1),
                 "trouble": "" if self.uplink is None else self.uplink.trouble,
             },
+            "watching": list(self.watching()),
             "station_silent": self.uplink is not None and self.uplink.station_silent,
             "camera": msgspec.to_builtins(self.camera()),
             "vision": msgspec.to_builtins(self.vision()) | {"fault": self._vision.stats.detector_fault},
@@ -222,6 +225,8 @@ def verbs(
     update: Callable[[dict[str, Any]], dict[str, Any]],
     doctor: Callable[[dict[str, Any]], dict[str, Any]],
     signal: Callable[[str, dict[str, Any]], dict[str, Any]],
+    send: Callable[[dict[str, Any]], dict[str, Any]],
+    live: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> dict[str, Verb]:
     """What a station may ask of this node: see `agent.uplink.commands` for who is believed."""
 
@@ -242,6 +247,8 @@ def verbs(
         "holds": Verb(lambda _: holds.listing(), acting=False),
         "hold": Verb(lambda args: holds.hold(args, HEADQUARTERS), acting=True, lasting=True, needs_time=False),
         "release": Verb(lambda args: holds.release(args, HEADQUARTERS), acting=True, lasting=True),
+        "live": Verb(live, acting=True),
+        "send": Verb(send, acting=True, lasting=True, needs_time=False),
         "verdict": Verb(lambda args: verdicts.take(args, HEADQUARTERS), acting=True, lasting=True, needs_time=False),
         "update": Verb(update, acting=True, lasting=True, needs_time=False),  # its number is what replay is judged by
         "privacy": Verb(lambda args: {"seconds": privacy.command(seconds(args, 300.0))}, acting=True),

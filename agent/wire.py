@@ -27,9 +27,10 @@ ROOT = "wardpost/v1"
 CLAIM_PREFIX = "claim-"
 """How the name of a claim begins, and that of no node."""
 
-Id = Annotated[str, Meta(pattern="^[a-z0-9-]{1,32}$", description="lower-case letters, digits and hyphens")]
-Uuid = Annotated[str, Meta(pattern="^[0-9a-f-]{36}$", description="UUIDv7, RFC 9562")]
-BootId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$", description="names one boot of the machine")]
+# `$` alone would let one line end follow, and names go into topics and names of files.
+Id = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$(?!\n)", description="lower-case letters, digits and hyphens")]
+Uuid = Annotated[str, Meta(pattern=r"^[0-9a-f-]{36}$(?!\n)", description="UUIDv7, RFC 9562")]
+BootId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$(?!\n)", description="names one boot of the machine")]
 Utc = Annotated[str, Meta(max_length=40, description="RFC 3339, UTC")]
 Unit = Annotated[float, Meta(ge=0, le=1)]
 Sequence = Annotated[int, Meta(ge=1, le=2**53 - 1)]
@@ -205,7 +206,7 @@ class CloudEvent(Message, frozen=True, kw_only=True):
     specversion: Literal["1.0"] = "1.0"
     id: Uuid
     source: Annotated[str, Meta(max_length=100, description="wardpost/<site>/<node>")]
-    type: Annotated[str, Meta(pattern="^wardpost\\.[a-z]+$")]
+    type: Annotated[str, Meta(pattern=r"^wardpost\.[a-z]+$(?!\n)")]
     subject: Uuid
     time: Annotated[Utc, Meta(description="when it happened, by the node's clock at the time of recording")]
     datacontenttype: Literal["application/json"] = "application/json"
@@ -319,7 +320,7 @@ class Renew(Message, frozen=True, kw_only=True):
 
     csr: Annotated[str, Meta(max_length=4096, description="PKCS 10 in PEM, for a P-256 key; its CN is the node's id")]
     by: Annotated[
-        str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 of the SubjectPublicKeyInfo that signs; hex")
+        str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)", description="SHA-256 of the SubjectPublicKeyInfo that signs; hex")
     ]
     proof: Annotated[
         str, Meta(max_length=256, description="ECDSA with SHA-256 by that key over proof_bytes(), DER in base64")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 from agent.assets import Assets
+from tests.fakes import database as databases
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,6 +25,13 @@ def assets() -> Assets:
     """The pinned model and the sample footage. Fetched once, checked at every use; a test that needs one and cannot
     have it fails with the line that says what to do: a skip would hide that nothing was tested."""
     return Assets(Path(os.environ.get("WARDPOST_CACHE") or ROOT / ".cache" / "assets"))
+
+
+@pytest.fixture(params=databases.KINDS)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[databases.Database]:
+    """The station's: once in a file of `tmp_path`, once on PostgreSQL where there is one for tests."""
+    with databases.fresh(request.param, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

@@ -16,15 +16,19 @@ from agent.doctor.desk import DoctorDesk
 from agent.evidence import keys
 from agent.evidence.records import RecordKind
 from agent.health import Heartbeats
+from agent.live.worker import LiveWorker
 from agent.panel.signals import SignalDesk, hours
 from agent.panel.worker import PanelWorker
 from agent.recording.holds import HoldDesk
+from agent.recording.marks import Marks
 from agent.release.download import Https, Stick
 from agent.release.plan import Limits as ReleaseLimits
 from agent.release.settings_desk import SettingsDesk
 from agent.release.settings_errand import SettingsErrand
 from agent.release.worker import Eyes, ReleaseWorker, running_slot
+from agent.sending.worker import FootageSender
 from agent.state import NodeState, verbs
+from agent.types import Priority
 from agent.uplink import parse_broker
 from agent.uplink.commands import believe, load_key
 from agent.uplink.worker import UplinkWorker
@@ -40,6 +44,8 @@ class Headquarters:
     uplink: UplinkWorker
     release: ReleaseWorker
     settings: SettingsDesk
+    sender: FootageSender
+    live: LiveWorker
 
 
 def make_headquarters(
@@ -90,6 +96,30 @@ def make_headquarters(
         reply=lambda reply: uplink.tell(reply),  # noqa: PLW0108  (made after this)
         also=settings.watch,
     )
+    recorder = sight.recorder
+    sender = FootageSender(
+        depot=world.depot,
+        disk=disk,
+        index=books.store,
+        marks=Marks(books.store, preroll_s=config.recording.preroll_s, postroll_s=config.recording.postroll_s),
+        holds=holds,
+        clock=clock,
+        bytes_per_s_max=config.sending.kbps_max * 125.0,
+        writing=lambda: recorder.state.writing,
+        alerts_wait=lambda: any(row.priority <= Priority.ALERT for row in books.store.pending(1)),
+        note=books.noting(RecordKind.EXTRACTION),
+        reply=lambda reply: uplink.tell(reply),  # noqa: PLW0108  (made after this)
+    )
+    live = LiveWorker(
+        settings=config.live,
+        clock=clock,
+        rtc=world.rtc,
+        gallery=sight.gallery,
+        stills=sight.stills,
+        privacy_left_s=lambda: sight.privacy.left_s,
+        note=books.noting(RecordKind.VIEWED),
+        reply=lambda reply: uplink.tell(reply),  # noqa: PLW0108  (made after this)
+    )
     signals = SignalDesk(
         outputs={"siren": panel.siren, "lamp": panel.lamp},
         privacy_left_s=lambda: sight.privacy.left_s,
@@ -122,6 +152,8 @@ def make_headquarters(
             update=release.update,
             doctor=doctor.examine,
             signal=signals.signal,
+            send=sender.take,
+            live=live.take,
         ),
         wait_s_max=world.wait_s_max,
         ledger_key=lambda: books.chain.key.public.hex(),  # noqa: PLW0108  (of the key in force by then: it may change)
@@ -133,7 +165,8 @@ def make_headquarters(
     )
     if world.renewal is not None:
         world.renewal.tell = books.tell
+    state.watching = lambda: live.watching
     state.release, state.settings, state.uplink = release.reported, settings.reported, uplink
     books.ledger.handed_over = uplink.notify
     books.reporter.committed = uplink.notify
-    return Headquarters(uplink, release, settings)
+    return Headquarters(uplink, release, settings, sender, live)

@@ -12,6 +12,8 @@ from agent.assembly.world import World
 from agent.camera.worker import CameraWorker
 from agent.config import Config
 from agent.evidence.seal import Lock, station_key
+from agent.live.feed import Gallery
+from agent.live.worker import STILL_BYTES_MAX
 from agent.privacy import PrivacyWorker
 from agent.recording.recorder import RecorderWorker
 from agent.setup_page.view import LiveView
@@ -23,6 +25,8 @@ from agent.vision.tracker import Track
 from agent.vision.view_shelf import ViewShelf
 from agent.vision.worker import Seen, VisionWorker
 from agent.worker import Inbox, WhenFull
+
+STILL_PX = 640
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class Sight:
     frames: Inbox[Frame]
     snapshots: Snapshots
     view: LiveView
+    gallery: Gallery
+    stills: LiveView
 
     def has_frames(self) -> bool:
         """Whether the camera gives pictures now. Any thread."""
@@ -60,12 +66,18 @@ def make_sight(config: Config, world: World, books: Books) -> Sight:
         stall_s=config.camera.stall_s,
     )
 
+    gallery = Gallery(recorder.offer)
+
+    def paused(boot_ns: int, reason: str) -> None:
+        gallery.cut()
+        recorder.paused(boot_ns, reason)
+
     privacy = PrivacyWorker(
         clock=clock,
         ledger=store,
-        packets=recorder.offer,
+        packets=gallery.offer,
         frames=frames.put,
-        paused=recorder.paused,
+        paused=paused,
         report=reporter,
         new_id=new_id,
         s_max=config.panel.privacy_s_max,
@@ -84,6 +96,9 @@ def make_sight(config: Config, world: World, books: Books) -> Sight:
         idle_s=0.0 if world.wait_s_max else 0.05,
     )
     snapshots, view = Snapshots(), LiveView(boot_ns=clock.boot_ns, attend=world.attend)
+    stills = LiveView(  # for a network that carries no video: small, and no picture is decoded only for it
+        boot_ns=clock.boot_ns, side_px=STILL_PX, period_s=config.live.still_period_s / 2, jpeg_bytes_max=STILL_BYTES_MAX
+    )
     vision = VisionWorker(
         frames=frames,
         settings=config.vision,
@@ -105,9 +120,9 @@ def make_sight(config: Config, world: World, books: Books) -> Sight:
             # Footage that only the station may read leaves no picture of the place on the card either.
             shelf=None if station else ViewShelf(disk),
         ),
-        seen=both(snapshots.seen, view.seen),
+        seen=both(both(snapshots.seen, view.seen), stills.seen),
     )
-    return Sight(recorder, privacy, camera, vision, frames, snapshots, view)
+    return Sight(recorder, privacy, camera, vision, frames, snapshots, view, gallery, stills)
 
 
 def both(first: Seen, second: Seen) -> Seen:

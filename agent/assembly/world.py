@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent import drivers
@@ -14,12 +14,15 @@ from agent.camera.vigilance import Attention
 from agent.clock import Clock, Usage
 from agent.config import Config
 from agent.disk import Disk
+from agent.live import Rtc
+from agent.live.rtc import AioRtc
 from agent.machine import Machine
 from agent.panel import Panel
 from agent.release import tree
 from agent.release.slots import Slots
 from agent.release.worker import running_slot
 from agent.renewal import Renewal
+from agent.sending import Depot
 from agent.store.store import ignore_step
 from agent.uplink import Transport
 from agent.vision.detector import Detector
@@ -42,8 +45,10 @@ class World:
     revision: int = 0  # of the settings, where they came from afar
     config_path: Path | None = None  # of the settings on the system; None: there is no such file
     renewal: Renewal | None = None  # None: its certificate is somebody else's care
+    depot: Depot | None = None  # None: headquarters gets no footage from here
     slots: Slots | None = None  # None: this agent was not installed by releases
     attend: Callable[[int], None] | None = None  # asks the camera for every picture until then; None: it gives them all
+    rtc: Rtc = field(default_factory=AioRtc)  # live view; nothing of it runs before somebody wants to see
     wait_s_max: float = 1.0  # how long a worker may block in a step; 0 where the simulator owns the time
 
 
@@ -66,6 +71,7 @@ def real_world(config: Config, disk: Disk, clock: Clock) -> World:
         panel=drivers.make_panel(config.panel, clock),
         transport=drivers.make_transport(config.uplink, clock, None if renewal is None else renewal.choose),
         renewal=renewal,
+        depot=drivers.make_depot(config, clock),
         slots=_slots(config, disk),
         machine=Machine(),
         rng=rng,

@@ -30,14 +30,14 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file."""
 
     bytes: Annotated[int, Meta(ge=0, le=BUNDLE_BYTES_MAX)]
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """manifest.json."""
 
     v: Literal[1] = 1
-    version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}$")]
+    version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}$(?!\n)")]
     arch: str
     python: str
     files: Annotated[dict[str, Entry], Meta(min_length=1, max_length=FILES_MAX)]

@@ -54,7 +54,7 @@ class WifiSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     ssid: str  # 1 to 32 bytes of UTF-8
     psk: str = ""  # 8 to 63 bytes, or 64 hex digits; empty: an open network
-    country: Annotated[str, Meta(pattern="^[A-Z]{2}$")]  # ISO 3166: the radio stays off without it
+    country: Annotated[str, Meta(pattern=r"^[A-Z]{2}$(?!\n)")]  # ISO 3166: the radio stays off without it
 
 
 class EthernetSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,7 +67,7 @@ class LteSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     apn: str
     user: str = ""
     password: str = ""
-    pin: Annotated[str, Meta(pattern="^([0-9]{4,8})?$")] = ""
+    pin: Annotated[str, Meta(pattern=r"^([0-9]{4,8})?$(?!\n)")] = ""
 
 
 class Network(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,7 +17,7 @@ from agent.errors import Corrupt, Transient
 from agent.local import catalog_of
 from agent.recording.coverage import Stretch
 from agent.recording.footage import survey
-from agent.station.store import FILE
+from agent.station.db.engine import FILE
 from agent.types import Segment
 
 

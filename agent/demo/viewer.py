@@ -9,7 +9,9 @@ from pathlib import Path
 
 from agent import wire
 from agent.errors import WardpostError
-from agent.station.store import FILE, Reader, event_of
+from agent.station.db.engine import FILE
+from agent.station.reader import Reader
+from agent.station.store import event_of
 from agent.station.watch import say_event
 
 ROWS_MAX = 500

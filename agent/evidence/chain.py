@@ -50,6 +50,7 @@ class What(StrEnum):
     TRUNCATED = "truncated"
     REWRITTEN = "rewritten"
     BAD_RECEIPT = "bad-receipt"
+    FOOTAGE = "altered-footage"  # a file that the node has sent is not what it recorded
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,11 @@
     receipts.jsonl        the station's receipts that bound the slice in time
     keys/*.pem            public keys: node-<id>.pem, station-<id>.pem
     keys.jsonl            where the node has changed its key since: the records by which each key introduced the next
+    case.json             of a package that the station has put together: the case
+    trail.jsonl           ... and the lines of the station's audit log that concern it
     report.html report.txt  for people
     verify.py             agent/evidence/standalone.py
-    manifest.json         every file with its SHA-256; manifest.sig: the node's signature over it
+    manifest.json         every file with its SHA-256; manifest.sig: the node's signature over it, or the station's
 
 The zip is stored, not compressed, and every byte of it is determined by the names and contents (`standalone` has the
 rules): whatever bit is changed, the package is refused. Memory is bounded: footage is copied in pieces of CHUNK_BYTES;
@@ -30,7 +32,7 @@ import shutil
 import tempfile
 import zlib
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import resources
@@ -103,6 +105,14 @@ class Origin:
     node: str  # site/node
     place: str = ""
     camera: str = ""  # in words
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """That it is the station which puts the package together, from what it has of a node. It signs, not the node."""
+
+    keys: Mapping[str, bytes]  # its raw public keys by id
+    files: Mapping[str, bytes]  # what it adds; names that `standalone.NAMES` has
 
 
 @dataclass(slots=True)
@@ -226,10 +236,12 @@ def export(
     witness: Witness | None,
     now: Now | None = None,
     mark: Mark | None = None,
+    station: Station | None = None,
 ) -> Exported:
     """Writes the package; blocks for reading and writing. The file appears whole or not at all.
 
-    `signer`: the node's newest key; without one the package is unsigned, and verifiers say so. `witness`: puts the
+    `signer`: the node's newest key, or with `station` the station's; without one the package is unsigned, and verifiers
+    say so. `witness`: puts the
     export on the ledger; without one, or when the ledger does not answer, the manifest says that it is not there.
     Raises NoFootage when the range holds nothing, ConfigError when `output` cannot be written, Transient.
     """
@@ -242,7 +254,9 @@ def export(
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
         temporary = folder / "package.zip"
         with temporary.open("w+b") as file:
-            made = _Export(disk, catalog, origin, request, clock, signer, witness, now, mark, Archive(file), folder)
+            made = _Export(
+                disk, catalog, origin, request, clock, signer, witness, now, mark, station, Archive(file), folder
+            )
             result = made.run(output)
             result.bytes = file.seek(0, 2)
             file.seek(0)
@@ -280,6 +294,7 @@ class _Export:
     witness: Witness | None
     now: Now | None
     mark: Mark | None
+    station: Station | None
     archive: Archive
     folder: Path
     missing: list[dict[str, str]] = field(default_factory=list)
@@ -303,6 +318,8 @@ class _Export:
         line = self._witness(content, kept)
         sliced = _Slice.of(self.disk, {segment.name for segment in kept if segment.sha256}, line)
         self._ledger(sliced, line)
+        for name, data in ({} if self.station is None else self.station.files).items():
+            self.archive.add_bytes(name, data)
         manifest = self._manifest(kept, timeline, clip, content, line, marked, locked)
         facts = report.Facts(
             manifest=manifest,
@@ -365,7 +382,8 @@ class _Export:
                 with self.disk.open(segment.name) as file:
                     self.archive.add(segment.name, file, size)
             except FileNotFoundError:
-                self.missing.append({"name": segment.name, "why": "deleted while the package was made"})
+                why = "deleted while the package was made" if self.station is None else "the station does not have it"
+                self.missing.append({"name": segment.name, "why": why})
                 continue
             kept.append(segment)
         return kept
@@ -443,7 +461,9 @@ class _Export:
             self.archive.add_bytes(KEYS, b"".join(raw + b"\n" for raw in sliced.introductions))
         if sliced.given:
             self.archive.add_bytes(RECEIPTS, b"".join(raw + b"\n" for raw in sliced.receipt_lines))
-        if isinstance(getattr(self.signer, "public", None), bytes):
+        if self.station is not None:
+            keys |= {f"station-{keyid}": public for keyid, public in self.station.keys.items()}
+        elif isinstance(getattr(self.signer, "public", None), bytes):
             keys["node-" + keyid_of(self.signer.public)] = self.signer.public  # type: ignore[union-attr]
         for name, public in sorted(keys.items()):
             self.archive.add_bytes(f"keys/{name}.pem", public_pem(public))
@@ -476,6 +496,7 @@ class _Export:
             "v": 1,
             "what": "Wardpost evidence package",
             "agent": __version__,
+            "maker": "node" if self.station is None else "station",
             "node": self.origin.node,
             "place": self.origin.place,
             "camera": self.origin.camera,

@@ -40,11 +40,11 @@ class Payload(Struct, frozen=True, kw_only=True):
     station: Annotated[str, Meta(max_length=32)]
     node: Annotated[str, Meta(max_length=80)]  # site/node
     seq: Annotated[int, Meta(ge=1, le=2**53 - 1)]
-    head: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]  # sha256 of that line
+    head: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]  # sha256 of that line
     time: str  # RFC 3339
     unc_ms: int | None  # of the station's clock
-    prev: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]  # sha256 of the receipt before, for this node
-    key: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]  # the station's public key; a claim like the rest
+    prev: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]  # sha256 of the receipt before, for this node
+    key: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]  # the station's public key; a claim like the rest
 
 
 @dataclass(frozen=True, slots=True)

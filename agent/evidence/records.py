@@ -49,6 +49,7 @@ class RecordKind(StrEnum):
     VERDICT = "verdict"  # what headquarters says of an alert
     SIGNAL = "signal"  # siren or lamp at headquarters' word: for how long, who asked, why
     UPDATE = "update"  # a release or a configuration from afar: refused, staged, switched to, confirmed, rolled back
+    VIEWED = "viewed"  # headquarters watched as it happened: who, why, how long, how it ended
     PAGE = "page"  # the local page of a technician: on, who entered, what he tried, off
     OVERFLOW = "overflow"  # facts that are in the node's store, and for which there was no room in the journal
 
@@ -59,7 +60,7 @@ class Payload(Struct, frozen=True, kw_only=True):
     v: int
     node: Annotated[str, Meta(max_length=80)]  # site/node
     seq: Annotated[int, Meta(ge=1, le=2**53 - 1)]
-    prev: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]  # sha256 of the line before, without its newline
+    prev: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]  # sha256 of the line before, without its newline
     epoch: str  # of the store
     number: int | None  # of the row in the store's journal; None: the ledger's own
     boot_id: str

@@ -10,10 +10,12 @@ compared by other means.
 
 Format of a package (agent/evidence/package.py writes it): a zip in which every byte is determined by the names and
 contents of its files, so that nothing can be changed unseen. manifest.json names every file with its SHA-256 and is
-signed by the node (manifest.sig). ledger.jsonl is a slice of the node's ledger: one signed record a line, each with the
-hash of the one before; the record of kind `segment` holds the SHA-256 of a file of footage. receipts.jsonl holds what
-the station signed: how long the ledger was at what time. Signatures are Ed25519 over DSSE's PAE
-("DSSEv1 <length> <type> <length> <payload>", in-toto DSSE v1).
+signed (manifest.sig) by the node, or, where its `maker` is `station`, by the station that put the package together from
+what the node had sent; then case.json tells of the case, and trail.jsonl holds lines of the station's audit log.
+ledger.jsonl is a slice of the node's ledger: one signed record a line, each with the hash of the one before; the record
+of kind `segment` holds the SHA-256 of a file of footage. receipts.jsonl holds what the station signed: how long the
+ledger was at what time. Signatures are Ed25519 over DSSE's PAE ("DSSEv1 <length> <type> <length> <payload>", in-toto
+DSSE v1).
 
 Footage that was sealed to the station lies in segments/ as it was sealed. A package that was opened at the station
 holds opening.json besides: for each of these files its own key. The file's header, which is part of what the ledger
@@ -71,12 +73,13 @@ MANIFEST, SIGNATURE, LEDGER, EXTRACTION, RECEIPTS = (
     "receipts.jsonl",
 )
 KEYS = "keys.jsonl"
+TRAIL = "trail.jsonl"
 OPENING, OPENING_SIGNATURE = "opening.json", "opening.sig"
 FIRST = "README.txt"  # by its name at the front even a cut-off package is known as one
 NAMES = re.compile(
     r"manifest\.json|manifest\.sig|ledger\.jsonl|extraction\.jsonl|receipts\.jsonl|keys\.jsonl|coverage\.json|report\.html"
     r"|report\.txt|verify\.py|README\.txt|clip(-[0-9]{1,4})?\.mp4|segments/[0-9]{6,12}-[0-9]{8,12}\.mp4"
-    r"|keys/[a-z0-9-]{1,64}\.pem|opening\.json|opening\.sig|opened/clip(-[0-9]{1,4})?\.mp4"
+    r"|case\.json|trail\.jsonl|keys/[a-z0-9-]{1,64}\.pem|opening\.json|opening\.sig|opened/clip(-[0-9]{1,4})?\.mp4"
     r"|opened/[0-9]{6,12}-[0-9]{8,12}\.mp4"
 )
 
@@ -1194,6 +1197,7 @@ class Check:
             self._ledger()
             self._introduced()
             self._receipts()
+            self._trail()
             self._extraction()
             self._segments()
             self._check_signatures()
@@ -1256,6 +1260,11 @@ class Check:
         if found in hashes:
             return f"its place holds {hashes[found]}: files were swapped, or one was put in twice"
         return self._damage(member.name, self.stated[member.name][0])
+
+    @property
+    def by_station(self) -> bool:
+        """Whether the station put the package together, and not the node."""
+        return bool(self.manifest.get("maker") == "station")
 
     def _keys(self) -> None:
         for member in self.package.members.values():
@@ -1347,7 +1356,7 @@ class Check:
         content = self.package.read(self.package.members[MANIFEST], MANIFEST_BYTES_MAX)
         self._sign(
             key,
-            self.node_keys,
+            self.station_keys if self.by_station else self.node_keys,
             pae(PACKAGE_TYPE, content),
             sig,
             "manifest-signature",
@@ -1523,6 +1532,20 @@ class Check:
             elif named not in numbers and first < seq <= last:
                 self._add("dropped-receipt", line.where, "it names a receipt that is not in the package")
 
+    def _trail(self) -> None:
+        """Lines of the station's audit log: each signed by it; which others there are between them is not shown."""
+        if TRAIL in self.package.members and not self.by_station:
+            self._add("extra-file", TRAIL, "an audit log in a package that no station has made")
+        before: Optional[Line] = None  # noqa: UP045
+        for line in self._lines(TRAIL, RECORD_TYPE, _RECORD_FIELDS, "trail"):
+            says = "its signature is not right: the line was altered, or signed again by another key"
+            self._sign(line.key, self.station_keys, line.signed, line.signature, "trail-signature", line.where, says)
+            if before is not None:
+                step = line.payload["seq"] - before.payload["seq"]
+                if step <= 0 or (step == 1 and line.payload["prev"] != before.digest):
+                    self._add("trail", line.where, "it does not follow the line before it")
+            before = line
+
     def _extraction(self) -> None:
         """The export itself stands on the ledger, with the hash of what was taken out."""
         for line in self._lines(EXTRACTION, RECORD_TYPE, _RECORD_FIELDS, "record"):
@@ -1692,7 +1715,11 @@ class Check:
         if not self.trusted:
             return
         known = {key_id(raw) for raw in self.trusted}
-        if known == {self.opener} and not known & {*self.node_keys, *self.station_keys}:
+        if known & set(self.node_keys) and self.by_station and self.signer not in known:
+            # or else anybody could thin out a node's package and sign what is left as a station of his own
+            says = "the station that put this together is not one whose key you trust: name that key, too"
+            self._add("foreign-key", "keys", says)
+        elif known == {self.opener} and not known & {*self.node_keys, *self.station_keys}:
             self.trust = "opened by somebody whose key you trust; the keys of node and station were not compared"
         elif known & self._vouching():
             self.trust = "signed by a node's key that you trust"
@@ -1707,6 +1734,8 @@ class Check:
                 )
                 if late:
                     self.notes.append(f"the station's receipts do not reach the records of the last {late} files")
+            elif self.signer in known:
+                self.trust = "put together and signed by a station whose key you trust"
             else:
                 self._add("foreign-key", "keys", "no record here has a receipt by the station whose key you trust")
         else:
@@ -1775,6 +1804,14 @@ class Check:
             )
         if self.opening or self.manifest.get("clip") is not None:
             self.proves.append("the clip shows exactly these pictures, in order, at their own speed (holes closed)")
+        if self.by_station:
+            self.notes.append(
+                "the station has put this together from what it had; what is missing, the coverage, the case and the"
+                " lines of its audit log are the station's word"
+            )
+            named = {line.payload.get("receipt") for line in self.records}
+            if not any(line.key == self.signer and line.digest in named for line in self.receipts):
+                self.notes.append("no record of the node here names a receipt by this key of the station: compare it")
         after, before = self.bracket()
         if after:
             self.proves.append(f"the node made the records of these files after {after}, by the station's clock")

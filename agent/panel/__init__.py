@@ -115,16 +115,22 @@ class PostState(StrEnum):
     NO_NETWORK = "no network"
     NO_CAMERA = "no camera"
     FAULT = "fault"
+    WATCHED = "watched"
     PRIVACY = "privacy"
 
 
-def post_state(*, booting: bool, network: bool, camera: bool, fault: bool, privacy: bool = False) -> PostState:
+def post_state(
+    *, booting: bool, network: bool, camera: bool, fault: bool, privacy: bool = False, watched: bool = False
+) -> PostState:
     """The most urgent thing to say. `fault`: a worker is down, or footage cannot be written.
 
-    Privacy comes first: whoever threw the switch relies on seeing that it works, and it ends by itself.
+    Privacy comes first: whoever threw the switch relies on seeing that it works, and it ends by itself. So does a live
+    view (`watched`), which whoever lives beside the post has a right to see.
     """
     if privacy:
         return PostState.PRIVACY
+    if watched:
+        return PostState.WATCHED
     if fault:
         return PostState.FAULT
     if booting:
@@ -142,6 +148,7 @@ BLINK_MS: dict[PostState, tuple[int, ...]] = {
     PostState.NO_NETWORK: (200, 300, 200, 2300),
     PostState.NO_CAMERA: (200, 300, 200, 300, 200, 1800),
     PostState.FAULT: (200, 300, 200, 300, 200, 300, 200, 1300),
+    PostState.WATCHED: (1200, 300),
     PostState.PRIVACY: (2700, 300),
 }
 IDENTIFY_MS = (100, 100)  # somebody at headquarters wants to know which box this is

@@ -43,7 +43,7 @@ _EOCD = struct.Struct("<4s4H2LH")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _WHEEL = re.compile(r"wheels/[A-Za-z0-9._+!-]{5,200}\.whl")
 
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 
 
 class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,10 +58,10 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a release is."""
 
     v: Literal[1] = 1
-    version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}$")]
+    version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}$(?!\n)")]
     number: Annotated[int, Meta(ge=1, le=NUMBER_MAX)]
-    architecture: Annotated[str, Meta(pattern="^[a-z0-9_]{1,32}$")]
-    python: Annotated[str, Meta(pattern=r"^3\.[0-9]{1,2}$")]
+    architecture: Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,32}$(?!\n)")]
+    python: Annotated[str, Meta(pattern=r"^3\.[0-9]{1,2}$(?!\n)")]
     unpacked_bytes: Annotated[int, Meta(ge=0)]
     files: Annotated[list[File], Meta(min_length=1, max_length=FILES_MAX)]
 

@@ -39,7 +39,7 @@ TRIES_MAX = 2
 STATE_BYTES_MAX = 16 * 1024
 WHY_CHARS_MAX = 300
 
-Slot = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}$", description="a folder in releases/")]
+Slot = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}$(?!\n)", description="a folder in releases/")]
 
 
 class Phase(StrEnum):

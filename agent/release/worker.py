@@ -47,7 +47,7 @@ class Update(Struct, frozen=True, kw_only=True):
     number: Annotated[int, Meta(ge=1, le=NUMBER_MAX)]
     url: Annotated[str, Meta(min_length=1, max_length=1000)]  # https://..., or the path of a file on a stick
     bytes: Annotated[int, Meta(ge=1, le=BUNDLE_BYTES_MAX)]
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class Opening(Struct, frozen=True, kw_only=True):
     boot_id: str
     until_ns: Annotated[int, Meta(ge=0)]  # CLOCK_BOOTTIME of that boot
     left_s: Annotated[float, Meta(ge=0, le=86_400)]  # when this was written
-    nonce: Annotated[str, Meta(pattern="^[0-9a-f]{32,64}$")]
+    nonce: Annotated[str, Meta(pattern=r"^[0-9a-f]{32,64}$(?!\n)")]
     why: Annotated[str, Meta(max_length=100)]
 
 

@@ -51,9 +51,18 @@ class _Shot:
 class LiveView:
     """`seen` is called from the vision thread, the rest from any other."""
 
-    def __init__(self, *, boot_ns: Callable[[], int], attend: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        boot_ns: Callable[[], int],
+        attend: Callable[[int], None] | None = None,
+        side_px: int = SIDE_PX,
+        period_s: float = PERIOD_S,
+        jpeg_bytes_max: int = JPEG_BYTES_MAX,
+    ) -> None:
         """`attend`: asks a camera that decodes on demand for every picture until then (CLOCK_BOOTTIME ns)."""
         self._boot_ns, self._attend = boot_ns, attend
+        self._side_px, self._period_s, self._jpeg_bytes_max = side_px, period_s, jpeg_bytes_max
         self._shots: Inbox[_Shot] = Inbox(1, WhenFull.LATEST)
         self._fresh = threading.Condition()  # held for an instant only: vision takes it
         self._encoding = threading.Lock()
@@ -65,10 +74,10 @@ class LiveView:
     def seen(self, frame: Frame, motion: list[Box], _found: list[Detection], tracks: Sequence[Track]) -> None:
         """VisionWorker's observer."""
         now_ns = self._boot_ns()
-        if now_ns > self._wanted_until_ns or now_ns - self._taken_ns < PERIOD_S * NS:
+        if now_ns > self._wanted_until_ns or now_ns - self._taken_ns < self._period_s * NS:
             return
         try:
-            picture = frame.crop(FULL, SIDE_PX)
+            picture = frame.crop(FULL, self._side_px)
         except Transient:
             return  # the next frame will do
         self._taken_ns = now_ns
@@ -107,7 +116,7 @@ class LiveView:
         """Encodes what came last, once for everybody, 3 to 8 ms. None: there is nothing newer than `after`."""
         with self._encoding:
             shot = self._shots.get()
-            jpeg = None if shot is None else thumbnail.jpeg(shot.picture, bytes_max=JPEG_BYTES_MAX)
+            jpeg = None if shot is None else thumbnail.jpeg(shot.picture, bytes_max=self._jpeg_bytes_max)
             if shot is not None and jpeg is not None:
                 number = 1 if self._still is None else self._still.number + 1
                 self._still = Still(number, shot.boot_ns, jpeg, scene(shot.picture.shape[0], shot.motion, shot.tracks))

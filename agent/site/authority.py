@@ -3,6 +3,7 @@
     authority     CN=<site> Wardpost authority    signs everything below; path length 0
     broker        CN=broker of <site>, SAN: hosts serverAuth, clientAuth (the members of a cluster call each other)
     station       CN=station                      clientAuth
+    desk          CN=desk of <site>, SAN: hosts   serverAuth: for browsers
     claim         CN=claim-<random>               clientAuth, for days: may ask for one certificate
     node          CN=<node>, OU=g<generation>     clientAuth
 
@@ -40,6 +41,7 @@ YEAR_DAYS = 365
 AUTHORITY_DAYS = 25 * YEAR_DAYS
 SERVER_DAYS = 5 * YEAR_DAYS
 """Of broker and station: `wardpost site renew` makes them anew, a person brings them there."""
+DESK_DAYS = 800
 NODE_DAYS = 3 * YEAR_DAYS
 """A post renews by itself in the last third, so one that was in use yesterday may lie in the dark for a year, and at
 best for three. Shorter would shut out posts that are put away for a season; longer leaves a stolen key good for longer
@@ -130,6 +132,21 @@ def issue_broker(
         after=_after(now_ns, SERVER_DAYS),
         usage=[ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
         names=names,
+    )
+
+
+def issue_desk(
+    authority: Authority, site: str, hosts: Sequence[str], key: ec.EllipticCurvePublicKey, *, now_ns: int
+) -> x509.Certificate:
+    """A certificate for the desk's pages. Raises ValueError for a host that cannot be one."""
+    return _issue(
+        authority,
+        [x509.NameAttribute(NameOID.COMMON_NAME, f"desk of {site}")],
+        key,
+        before=_moment(now_ns) - CLIENT_BACKDATED,
+        after=_after(now_ns, DESK_DAYS),
+        usage=[ExtendedKeyUsageOID.SERVER_AUTH],
+        names=[_general_name(host) for host in hosts],
     )
 
 

@@ -15,6 +15,7 @@ from agent.site.authority import renewal_due
 from agent.site.backup import PASSPHRASE_CHARS_MIN
 from agent.site.folder import open_site, refuse_existing
 from agent.site.register import Register
+from agent.site.whereabouts import words
 
 _KEEP = """\
 What to keep where:
@@ -55,6 +56,10 @@ def show(root: Path, *, as_json: bool, clock: Clock, out: Callable[[str], None])
                 "place": one.place,
                 "custodian": one.custodian,
                 "consent": one.consent,
+                "house": one.house,
+                "pole": one.pole,
+                "provider": one.provider,
+                "position": None if one.lat is None else [one.lat, one.lon],
                 "profile": one.profile,
                 "certificates": [
                     {
@@ -76,6 +81,7 @@ def show(root: Path, *, as_json: bool, clock: Clock, out: Callable[[str], None])
         ]
         refusals = register.refusals()
         own = [*register.certificates("authority"), *founding.servers(register)]
+        spots = {one.node: words(one) for one in register.nodes()}
         lives = {one.node: _life(register, one.node, one.generation, now_ns) for one in register.nodes()}
     finally:
         register.close()
@@ -95,7 +101,7 @@ def show(root: Path, *, as_json: bool, clock: Clock, out: Callable[[str], None])
         state = "its claim is open" if node["claimopen"] else node["state"]
         if node["state"] == "provisioned" and not node["claimopen"]:
             state = "never enrolled, and its claim has run out: provision it with --again"
-        where = f", {node['place']}" if node["place"] else ""
+        where = "".join(f", {text}" for text in (node["place"], spots[str(node["node"])]) if text)
         out(f"  {node['node']}: {state}{where}{lives[str(node['node'])]}")
     if not nodes:
         out("  no posts yet: wardpost provision NODE --site ...")

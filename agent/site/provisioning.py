@@ -24,12 +24,12 @@ from agent.setup_page.gate import CODE_ALPHABET, CODE_CHARS, spelled
 from agent.site import authority, founding, kit, label
 from agent.site.folder import SiteFolder, check_name, making, open_site, write_all
 from agent.site.register import Claim, Node, Register
+from agent.site.whereabouts import SHARED, check_text, parse_position
 from agent.types import NS
 from agent.vision.faults import faults
 from agent.wire import CLAIM_PREFIX
 
 CLAIM_CHARS = 16
-TEXT_CHARS_MAX = 200
 SSH_KEYS_MAX = 16
 _CHECKOUT = Path(__file__).resolve().parents[2] / "deploy/profiles"
 _INSTALLED = Path(sys.prefix) / "share/wardpost/profiles"
@@ -45,6 +45,10 @@ class Asked:
     place: str = ""
     custodian: str = ""
     consent: str = ""
+    house: str = ""
+    pole: str = ""
+    provider: str = ""
+    position: str = ""
     camera_url: str = ""
     time_zone: str = ""
     user: str = "technician"
@@ -70,9 +74,9 @@ def provision(root: Path, asked: Asked, *, clock: Clock, out: Callable[[str], No
     check_name("node", asked.node)
     if not 1 <= asked.claim_days <= authority.CLAIM_DAYS_MAX:
         raise ConfigError(f"--claim-days: {asked.claim_days}; 1 to {authority.CLAIM_DAYS_MAX}")
-    for what in ("device", "place", "custodian", "consent"):
-        if len(getattr(asked, what)) > TEXT_CHARS_MAX or not getattr(asked, what).isprintable():
-            raise ConfigError(f"--{what}: one line of {TEXT_CHARS_MAX} characters at most")
+    for what in ("device", "place", "custodian", "consent", *SHARED):
+        check_text(what, getattr(asked, what))
+    parse_position(asked.position)
     post = _post(site, asked)
     _judge(post)
     register = founding.open_register(site)
@@ -239,6 +243,7 @@ def _write(site: SiteFolder, post: kit.Post, asked: Asked, register: Register, *
     except ConfigError as error:
         no_label = str(error)
     _put(site.root / "nodes" / post.node, files)
+    lat, lon = parse_position(asked.position)
     node = Node(
         node=post.node,
         generation=generation,
@@ -249,6 +254,11 @@ def _write(site: SiteFolder, post: kit.Post, asked: Asked, register: Register, *
         consent=asked.consent,
         profile=asked.profile,
         made_utc_ns=now_ns,
+        house=asked.house,
+        pole=asked.pole,
+        provider=asked.provider,
+        lat=lat,
+        lon=lon,
     )
     claim = Claim(
         claim=name, node=post.node, generation=generation, hash=row.key_sha256, expires_utc_ns=now_ns + _days(asked)

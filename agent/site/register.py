@@ -11,21 +11,24 @@ import importlib.resources
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ConfigError, Corrupt, Transient
 from agent.transaction import immediate
 
-SCHEMA = "1"
+SCHEMA = "2"
+UPGRADES = {"1": "upgrade_1_to_2.sql"}
 WAIT_S_MAX = 5.0
 REFUSALS_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A post."""
+    """A post. House, pole, provider and position are what it shares with its neighbours, which is where whoever asks
+    why a post is dark begins. Empty or None: nobody has said.
+    """
 
     node: str
     generation: int
@@ -36,6 +39,11 @@ class Node:
     consent: str
     profile: str
     made_utc_ns: int
+    house: str = ""  # one mains connection and one router
+    pole: str = ""  # of the street: the line that several houses hang on
+    provider: str = ""  # who carries its messages
+    lat: float | None = None  # WGS 84, degrees; both or neither
+    lon: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +89,9 @@ class Refusal:
     last_utc_ns: int
 
 
+_NODE = tuple(field.name for field in fields(Node))
+
+
 class Register:
     """One connection, one thread."""
 
@@ -93,12 +104,10 @@ class Register:
         if self._path.exists():
             raise ConfigError(f"{self._path}: there is a register already")
         self._connect("rwc")
-        sql = importlib.resources.files("agent.site").joinpath("schema.sql").read_text(encoding="utf-8")
         try:
             with self._transaction("create") as db:
-                for statement in "\n".join(line.partition("--")[0] for line in sql.splitlines()).split(";"):
-                    if statement.strip():
-                        db.execute(statement)
+                for statement in _statements("schema.sql"):
+                    db.execute(statement)
                 rows = [("schema", SCHEMA), ("site", site), ("brokers", "\n".join(brokers)), ("crl", "0")]
                 db.executemany("insert into meta values (?, ?)", rows)
         except BaseException:
@@ -113,13 +122,22 @@ class Register:
             raise ConfigError(f"{self._path}: no register there; is this the folder that `wardpost site init` made?")
         self._connect("rw")
         try:
-            found = self.meta("schema")
+            found = self._upgraded()
         except BaseException:
             self.close()
             raise
         if found != SCHEMA:
             self.close()
             raise Corrupt(f"{self._path}: schema {found!r}, this program reads {SCHEMA!r}")
+
+    def _upgraded(self) -> str:
+        """The schema of the file, after the steps that lead to this program's. A cut leaves a step whole or unbegun."""
+        while (script := UPGRADES.get(found := self.meta("schema"))) is not None:
+            with self._transaction("upgrade") as db:
+                if db.execute("select value from meta where key = 'schema'").fetchone() == (found,):  # nobody else has
+                    for statement in _statements(script):
+                        db.execute(statement)
+        return found
 
     def close(self) -> None:
         """Lets go of the file. Never raises."""
@@ -214,12 +232,19 @@ class Register:
                 raise ConfigError(f"{node.node}: somebody has just provisioned this post; see `wardpost site show`")
             revoked = _revoke(db, "node = ?", (node.node,), now_utc_ns, "provisioned again")
             db.execute(
-                "insert into node values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (node) do update set"
+                "insert into node (node, generation, state, device, place, custodian, consent, profile, made_utc_ns,"
+                " house, pole, provider, lat, lon) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                " on conflict (node) do update set"
                 " generation = excluded.generation, state = excluded.state, device = excluded.device,"
                 " place = excluded.place, custodian = excluded.custodian, consent = excluded.consent,"
-                " profile = excluded.profile, made_utc_ns = excluded.made_utc_ns",
+                " profile = excluded.profile, made_utc_ns = excluded.made_utc_ns,"
+                # A new card for a post hangs where the old one hung, unless somebody says otherwise.
+                " house = coalesce(nullif(excluded.house, ''), house),"
+                " pole = coalesce(nullif(excluded.pole, ''), pole),"
+                " provider = coalesce(nullif(excluded.provider, ''), provider),"
+                " lat = coalesce(excluded.lat, lat), lon = coalesce(excluded.lon, lon)",
                 (node.node, node.generation, node.state, node.device, node.place, node.custodian, node.consent,
-                 node.profile, node.made_utc_ns),
+                 node.profile, node.made_utc_ns, node.house, node.pole, node.provider, node.lat, node.lon),
             )  # fmt: skip
             _add_certificate(db, certificate)
             db.execute(
@@ -228,6 +253,18 @@ class Register:
             )
             _audit(db, now_utc_ns, "provisioned", node.node, f"generation {node.generation}, {claim.claim}")
         return revoked
+
+    def located(self, node: Node, now_utc_ns: int) -> bool:
+        """Notes house, pole, provider and position as they are in `node`. False when the register has no such post."""
+        where = f"house {node.house!r}, pole {node.pole!r}, provider {node.provider!r}, position {node.lat}, {node.lon}"
+        with self._transaction("note where a post is") as db:
+            changed = db.execute(
+                "update node set house = ?, pole = ?, provider = ?, lat = ?, lon = ? where node = ?",
+                (node.house, node.pole, node.provider, node.lat, node.lon, node.node),
+            ).rowcount
+            if changed:
+                _audit(db, now_utc_ns, "located", node.node, where)
+        return bool(changed)
 
     def enrolled(self, claim: str, certificate: Certificate, now_utc_ns: int) -> bool:
         """Notes that a claim was used and what was given for it. False when it is used or revoked meanwhile."""
@@ -339,12 +376,8 @@ class Register:
         return self._db
 
     def _nodes(self, where: str, *args: object) -> list[Node]:
-        rows = self._rows("node, generation, state, device, place, custodian, consent, profile, made_utc_ns",
-                          f"node {where}", args)  # fmt: skip
-        return [
-            Node(node=n, generation=g, state=s, device=d, place=p, custodian=c, consent=co, profile=pr, made_utc_ns=m)
-            for n, g, s, d, p, c, co, pr, m in rows
-        ]
+        rows = self._rows(", ".join(_NODE), f"node {where}", args)
+        return [Node(**dict(zip(_NODE, row, strict=True))) for row in rows]
 
     def _claims(self, where: str, *args: object) -> list[Claim]:
         rows = self._rows("claim, node, generation, hash, expires_utc_ns, used_by, used_utc_ns, serial",
@@ -388,6 +421,14 @@ class Register:
             raise Transient(f"{self._path}: cannot {what}: {error}; check the disk, or try again") from error
         except sqlite3.DatabaseError as error:
             raise Corrupt(f"{self._path}: cannot {what}: {error}; restore the site from its backup") from error
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script of ours, one by one: executescript would commit behind our back."""
+    sql = importlib.resources.files("agent.site").joinpath(script).read_text(encoding="utf-8")
+    for statement in "\n".join(line.partition("--")[0] for line in sql.splitlines()).split(";"):
+        if statement.strip():
+            yield statement
 
 
 def _add_certificate(db: sqlite3.Connection, one: Certificate) -> None:

@@ -15,7 +15,12 @@ create table node (
   custodian text not null default '',                   -- who looks after it, and how to reach them
   consent text not null default '',  -- of the household: who agreed, when, where the paper is
   profile text not null default '',
-  made_utc_ns integer not null
+  made_utc_ns integer not null,
+  house text not null default '',    -- one mains connection and one router
+  pole text not null default '',     -- of the street: the line that several houses hang on
+  provider text not null default '', -- who carries its messages
+  lat real check (lat between -90 and 90),              -- WGS 84; null: nobody has said
+  lon real check (lon between -180 and 180)
 ) strict, without rowid;
 
 -- Every certificate that the authority has signed.

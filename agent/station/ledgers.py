@@ -4,14 +4,15 @@ A line is stored when a known key of its node has signed it; only then is it ack
 a second line of that number, a link that does not fit - is an alarm, and the line is kept: it is the evidence.
 A line of an unknown key is refused, so the node keeps it until a person has looked (`station.node_keys`).
 
-All functions run in the caller's transaction, on the station's one thread.
+All functions run in the caller's transaction, on the station's one thread. After one that failed, `open` again.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from agent.clock import Clock
 from agent.errors import Corrupt
@@ -19,6 +20,9 @@ from agent.evidence import dsse, receipts, records
 from agent.evidence.chain import What, accept_key, replaces
 from agent.evidence.keys import Key, keyid_of, public_of
 from agent.evidence.records import GENESIS, Payload, RecordKind, digest
+from agent.station.db.tables import alarm as alarm_table
+from agent.station.db.tables import carried, key, ledger, line, receipt
+from agent.station.db.upsert import Upsert
 from agent.station.intake import RecordIn
 from agent.types import NS
 
@@ -29,6 +33,34 @@ ALARM_EVERY_S = 600.0
 ALARM = "EVIDENCE ALARM"
 KEYS_PER_NODE_MAX = 100
 KEYS_REPLACED_MAX = 100_000
+
+_KEYS_OF = select(func.count()).select_from(key).where(key.c.node == bindparam("of"))
+_KEY = select(key.c.public, key.c.root).where(key.c.node == bindparam("of"), key.c.keyid == bindparam("id"))
+_ADD_KEY = Upsert(key, lambda made: made.on_conflict_do_nothing())
+_THERE = select(line.c.n).where(
+    line.c.node == bindparam("of"),
+    line.c.root == bindparam("of_root"),
+    line.c.seq == bindparam("number"),
+    line.c.sha256 == bindparam("hash"),
+)
+_AROUND = select(line.c.seq, line.c.sha256, line.c.prev).where(
+    line.c.node == bindparam("of"),
+    line.c.root == bindparam("of_root"),
+    line.c.seq.between(bindparam("first"), bindparam("last")),
+)
+_ADD_LINE = insert(line).returning(line.c.n)
+_NEWEST = Upsert(
+    ledger,
+    lambda made: made.on_conflict_do_update(
+        index_elements=["node", "root"],
+        set_={"epoch": made.excluded.epoch, "seq": made.excluded.seq, "head": made.excluded.head},
+        where=ledger.c.seq < made.excluded.seq,
+    ),
+)
+_COUNT_ALARM = Upsert(
+    alarm_table,
+    lambda made: made.on_conflict_do_update(index_elements=["node", "what"], set_={"count": alarm_table.c.count + 1}),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +102,25 @@ class Ledgers:
         self._replaced: dict[tuple[str, str, str], int] = {}  # (node, root, key) -> its last record
         self._waiting: set[tuple[str, str]] = set()  # (node, root) with lines newer than their receipt
 
-    def open(self, db: sqlite3.Connection) -> None:
-        """Remembers whose newest lines have no receipt yet."""
-        self._issued_ns.clear()
-        self._waiting = set(db.execute("select node, root from ledger where seq > receipt_seq"))
+    def open(self, db: Connection) -> None:
+        """Remembers whose newest lines have no receipt yet, and forgets what it knew before."""
+        waiting = select(ledger.c.node, ledger.c.root).where(ledger.c.seq > ledger.c.receipt_seq)
+        self._waiting = {(node, root) for node, root in db.execute(waiting)}
         self._replaced.clear()
-        for node, root, body in db.execute(
-            "select node, root, body from line where kind = ? order by seq limit ?", (RecordKind.KEY, KEYS_REPLACED_MAX)
-        ):
+        replacing = select(line.c.node, line.c.root, line.c.body).where(line.c.kind == RecordKind.KEY.value)
+        for node, root, body in db.execute(replacing.order_by(line.c.seq).limit(KEYS_REPLACED_MAX)):
             envelope = dsse.parse(bytes(body))
             self._replaces(node, root, records.read(envelope), envelope.keyid)
 
     # -- keys ---------------------------------------------------------------------------------------------------------
 
-    def register(self, db: sqlite3.Connection, keys: Mapping[str, str]) -> None:
+    def register(self, db: Connection, keys: Mapping[str, str]) -> None:
         """Keys that a person vouches for: node -> 64 hex digits. Raises Corrupt."""
         for node, text in keys.items():
             keyid = keyid_of(public_of(text))
             self._add_key(db, node, keyid, text, root=keyid, how="registered")
 
-    def pin(self, db: sqlite3.Connection, node: str, text: str) -> None:
+    def pin(self, db: Connection, node: str, text: str) -> None:
         """Believes a node about its key, if it is the first that is heard of."""
         if text and not self._knows(db, node):
             try:
@@ -98,20 +129,18 @@ class Ledgers:
                 return
             self._add_key(db, node, keyid, text, root=keyid, how="pinned")
 
-    def _knows(self, db: sqlite3.Connection, node: str) -> bool:
-        return db.execute("select 1 from key where node = ? limit 1", (node,)).fetchone() is not None
+    def _knows(self, db: Connection, node: str) -> bool:
+        return bool(db.execute(_KEYS_OF, {"of": node}).scalar_one())
 
-    def _add_key(self, db: sqlite3.Connection, node: str, keyid: str, public: str, *, root: str, how: str) -> None:
-        (count,) = db.execute("select count(*) from key where node = ?", (node,)).fetchone()
-        if count < KEYS_PER_NODE_MAX:
-            db.execute(
-                "insert or ignore into key values (?, ?, ?, ?, ?, ?)",
-                (node, keyid, public, root, how, self._clock.utc().utc_ns),
-            )
+    def _add_key(self, db: Connection, node: str, keyid: str, public: str, *, root: str, how: str) -> None:
+        if db.execute(_KEYS_OF, {"of": node}).scalar_one() < KEYS_PER_NODE_MAX:
+            since = self._clock.utc().utc_ns
+            row = {"node": node, "keyid": keyid, "public": public, "root": root, "how": how, "since_utc_ns": since}
+            _ADD_KEY.one(db, row)
 
     # -- lines --------------------------------------------------------------------------------------------------------
 
-    def add(self, db: sqlite3.Connection, record: RecordIn, now_utc_ns: int) -> tuple[int, list[Alarm]]:
+    def add(self, db: Connection, record: RecordIn, now_utc_ns: int) -> tuple[int, list[Alarm]]:
         """Stores a line, or finds it there already; returns its row and what is wrong with it. Raises Refused."""
         sha256 = digest(record.line)
         try:
@@ -122,39 +151,42 @@ class Ledgers:
         if payload.node != f"{self._site}/{record.node}":
             raise Refused(What.OTHER_NODE, f"record {payload.seq} is of {payload.node!r}")
         root = self._root(db, record.node, envelope, payload)
-        row = db.execute(
-            "select n from line where node = ? and root = ? and seq = ? and sha256 = ?",
-            (record.node, root, payload.seq, sha256),
-        ).fetchone()
-        if row is not None:
-            return int(row[0]), []
+        there = db.execute(
+            _THERE, {"of": record.node, "of_root": root, "number": payload.seq, "hash": sha256}
+        ).scalar_one_or_none()
+        if there is not None:
+            return int(there), []
         alarms = self._neighbours(db, record.node, root, payload, sha256)
         alarms += self._retired(record.node, root, payload, envelope.keyid)
         self._replaces(record.node, root, payload, envelope.keyid)
-        cursor = db.execute(
-            "insert into line (node, root, seq, sha256, prev, kind, received_utc_ns, body)"
-            " values (?, ?, ?, ?, ?, ?, ?, ?)",
-            (record.node, root, payload.seq, sha256, payload.prev, payload.kind[:40], now_utc_ns, record.line),
-        )
+        n = db.execute(
+            _ADD_LINE,
+            {
+                "node": record.node,
+                "root": root,
+                "seq": payload.seq,
+                "sha256": sha256,
+                "prev": payload.prev,
+                "kind": payload.kind[:40],
+                "received_utc_ns": now_utc_ns,
+                "body": record.line,
+            },
+        ).scalar_one()
         introduced = accept_key(payload) if payload.kind == RecordKind.KEY else None
         if introduced is not None:
             self._add_key(db, record.node, introduced[0], introduced[1].hex(), root=root, how="introduced")
-        newer = db.execute(
-            "insert into ledger (node, root, epoch, seq, head) values (?, ?, ?, ?, ?) on conflict (node, root)"
-            " do update set epoch = excluded.epoch, seq = excluded.seq, head = excluded.head where seq < excluded.seq",
-            (record.node, root, record.epoch, payload.seq, sha256),
-        ).rowcount
-        if newer:
+        newest = {"node": record.node, "root": root, "epoch": record.epoch, "seq": payload.seq, "head": sha256}
+        if _NEWEST.one(db, newest):
             self._waiting.add((record.node, root))
-        return cursor.lastrowid or 0, alarms
+        return int(n), alarms
 
-    def _root(self, db: sqlite3.Connection, node: str, envelope: dsse.Envelope, payload: Payload) -> str:
+    def _root(self, db: Connection, node: str, envelope: dsse.Envelope, payload: Payload) -> str:
         """The ledger that a line belongs to, named by the first key of its line of keys. Raises Refused."""
         if payload.kind == RecordKind.INSTALL and not self._knows(db, node):
             told = accept_key(payload)
             if told is not None and told[0] == envelope.keyid and envelope.verify(told[1]):
                 self.pin(db, node, told[1].hex())
-        row = db.execute("select public, root from key where node = ? and keyid = ?", (node, envelope.keyid)).fetchone()
+        row = db.execute(_KEY, {"of": node, "id": envelope.keyid}).one_or_none()
         if row is None and not self._knows(db, node):
             raise Refused(What.FOREIGN_KEY, f"record {payload.seq}: the node has not told its key yet", alarm=False)
         if row is None:
@@ -167,13 +199,12 @@ class Ledgers:
             raise Refused(What.ALTERED, f"record {payload.seq}: the signature does not fit the content")
         return str(row[1])
 
-    def _neighbours(self, db: sqlite3.Connection, node: str, root: str, payload: Payload, sha256: str) -> list[Alarm]:
+    def _neighbours(self, db: Connection, node: str, root: str, payload: Payload, sha256: str) -> list[Alarm]:
         """Holds a new line against those with its number, the one before and the one after."""
         found: list[Alarm] = []
         around: dict[int, list[tuple[str, str]]] = {}
         for seq, other, prev in db.execute(
-            "select seq, sha256, prev from line where node = ? and root = ? and seq between ? and ?",
-            (node, root, payload.seq - 1, payload.seq + 1),
+            _AROUND, {"of": node, "of_root": root, "first": payload.seq - 1, "last": payload.seq + 1}
         ):
             around.setdefault(seq, []).append((other, prev))
         if payload.seq in around:
@@ -202,29 +233,28 @@ class Ledgers:
         if replaces(payload, keyid) and len(self._replaced) < KEYS_REPLACED_MAX:
             self._replaced.setdefault((node, root, keyid), payload.seq)
 
-    def raise_alarm(self, db: sqlite3.Connection, alarm: Alarm, now_utc_ns: int) -> str:
+    @staticmethod
+    def raise_alarm(db: Connection, alarm: Alarm, now_utc_ns: int) -> str:
         """Counts an alarm; returns what is to be told, empty when the same was told a while ago."""
-        db.execute(
-            "insert into alarm (node, what, count, first_utc_ns, told_utc_ns) values (?, ?, 1, ?, 0)"
-            " on conflict (node, what) do update set count = count + 1",
-            (alarm.node, alarm.what.value, now_utc_ns),
-        )
-        count, told_ns = db.execute(
-            "select count, told_utc_ns from alarm where node = ? and what = ?", (alarm.node, alarm.what.value)
-        ).fetchone()
+        row = {"node": alarm.node, "what": alarm.what.value, "count": 1, "first_utc_ns": now_utc_ns, "told_utc_ns": 0}
+        _COUNT_ALARM.one(db, row)
+        this = (alarm_table.c.node == alarm.node) & (alarm_table.c.what == alarm.what.value)
+        count, told_ns = db.execute(select(alarm_table.c.count, alarm_table.c.told_utc_ns).where(this)).one()
         if 0 <= now_utc_ns - told_ns < ALARM_EVERY_S * NS:
             return ""
-        db.execute(
-            "update alarm set told_utc_ns = ? where node = ? and what = ?", (now_utc_ns, alarm.node, alarm.what.value)
-        )
+        db.execute(update(alarm_table).where(this).values(told_utc_ns=now_utc_ns))
         times = f" (time {count} for this post)" if count > 1 else ""
         return f"{ALARM}: {alarm.what.value}: {alarm.text}{times}"
 
-    def trim(self, db: sqlite3.Connection) -> None:
+    def trim(self, db: Connection) -> None:
         """Gives up the oldest lines and receipts beyond the bound."""
-        for table in ("line", "receipt"):
-            db.execute(f"delete from {table} where n <= (select max(n) from {table}) - ?", (self._rows_max,))  # noqa: S608
-        db.execute("delete from carried where n < (select min(n) from line)")
+        for table in (line, receipt):
+            last = db.execute(select(func.max(table.c.n))).scalar_one() or 0
+            if last > self._rows_max:
+                db.execute(delete(table).where(table.c.n <= last - self._rows_max))
+        first = db.execute(select(func.min(line.c.n))).scalar_one()
+        if first is not None and first > 1:
+            db.execute(delete(carried).where(carried.c.n < first))
 
     # -- receipts -----------------------------------------------------------------------------------------------------
 
@@ -237,39 +267,34 @@ class Ledgers:
             if key not in self._issued_ns or now_ns - self._issued_ns[key] >= RECEIPT_EVERY_S * NS
         )
 
-    def sign(self, db: sqlite3.Connection, due: list[tuple[str, str]], key: Key) -> list[Signed]:
+    def sign(self, db: Connection, due: list[tuple[str, str]], signer: Key) -> list[Signed]:
         """Makes receipts and stores them. They may be sent once the transaction is committed."""
         found = []
         for node, root in due:
+            this = (ledger.c.node == node) & (ledger.c.root == root)
             row = db.execute(
-                "select epoch, seq, head, receipt_sha256 from ledger where node = ? and root = ?", (node, root)
-            ).fetchone()
+                select(ledger.c.epoch, ledger.c.seq, ledger.c.head, ledger.c.receipt_sha256).where(this)
+            ).one_or_none()
             if row is None:
                 continue  # its transaction failed: the node sends again
             epoch, seq, head, prev = row
             time = self._clock.utc()
-            line = receipts.make(
+            made = receipts.make(
                 station=self._station,
                 node=f"{self._site}/{node}",
                 seq=seq,
                 head=head,
                 time=time,
                 prev=prev or GENESIS,
-                key=key,
+                key=signer,
             )
-            db.execute(
-                "insert into receipt (node, root, seq, utc_ns, body) values (?, ?, ?, ?, ?)",
-                (node, root, seq, time.utc_ns, line),
-            )
-            db.execute(
-                "update ledger set receipt_seq = ?, receipt_sha256 = ? where node = ? and root = ?",
-                (seq, digest(line), node, root),
-            )
-            found.append(Signed(node, epoch, line.decode()))
+            db.execute(insert(receipt).values(node=node, root=root, seq=seq, utc_ns=time.utc_ns, body=made))
+            db.execute(update(ledger).where(this).values(receipt_seq=seq, receipt_sha256=digest(made)))
+            found.append(Signed(node, epoch, made.decode()))
         return found
 
     def signed(self, due: list[tuple[str, str]]) -> None:
         """The transaction of `sign` is committed."""
-        for key in due:
-            self._issued_ns[key] = self._clock.boot_ns()
-            self._waiting.discard(key)
+        for one in due:
+            self._issued_ns[one] = self._clock.boot_ns()
+            self._waiting.discard(one)

@@ -5,25 +5,39 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta, field
 
 from agent.clock import Clock, uuid7_maker
 from agent.config import Id, Settings, TlsSettings
-from agent.errors import Transient
+from agent.errors import ConfigError, Transient
+from agent.station.archive.making import ArchiveSettings, make_archive
+from agent.station.db.engine import database_url, open_engine
 from agent.station.enrolment import EnrolmentDesk
 from agent.station.fleet_settings import FleetSettings
+from agent.station.live.desk import LiveDesk
+from agent.station.live.settings import LiveSettings
+from agent.station.live.settings import check as check_live
 from agent.station.orders import OrderBook
+from agent.station.outward.settings import OutwardSettings
 from agent.station.rollout_desk import RolloutDesk
 from agent.station.settings_book import SettingsBook
 from agent.station.signing import Signer
 from agent.station.store import StationStore
+from agent.station.uploads_settings import UploadsSettings
+from agent.station.web.settings import WebSettings, listening
 from agent.station.worker import StationWorker
 from agent.types import NS
 from agent.uplink import parse_broker
 from agent.uplink.mqtt import Credentials, PahoTransport
+
+if TYPE_CHECKING:
+    from agent.station.outward.making import Outward
+    from agent.station.uploads_server import Uploads
+    from agent.station.web.keeper import Keeper
 
 RESTART_S = 5.0
 
@@ -36,6 +50,7 @@ class DeskSettings(Settings, frozen=True):
     site: Id
     id: Id
     data: str  # folder
+    database: str = ""  # URL: postgresql+pg8000://user@host/name?password_file=/path&ca=/path; empty: a file in `data`
     late_s: Annotated[float, Meta(ge=5, le=3600)] = 75.0  # two missed heartbeats of 30 s, and some air
     dark_s: Annotated[float, Meta(ge=10, le=86_400)] = 180.0
     event_rows_max: Annotated[int, Meta(ge=1000, le=100_000_000)] = 2_000_000
@@ -43,7 +58,7 @@ class DeskSettings(Settings, frozen=True):
     command_key: str = ""  # path of the private key (Ed25519, PEM) that nodes know as uplink.command_key
     register: str = ""  # folder of the site, made by `wardpost site init`: with it, this station enrols new posts
     order_days: Annotated[float, Meta(gt=0, le=29)] = 14.0  # so long a hold waits for a node that is dark
-    node_keys: dict[Id, Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]] = field(default_factory=dict)
+    node_keys: dict[Id, Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]] = field(default_factory=dict)
     """Public keys of ledgers that a person vouches for, by node."""
 
 
@@ -63,19 +78,28 @@ class StationSettings(Settings, frozen=True):
 
     station: DeskSettings
     broker: BrokerSettings
+    web: WebSettings | None = None
+    uploads: UploadsSettings | None = None
+    archive: ArchiveSettings = ArchiveSettings()
+    outward: OutwardSettings | None = None
+    live: LiveSettings = LiveSettings()
 
 
 class Station:
     """A station, ready to run."""
 
     def __init__(self, settings: StationSettings, *, clock: Clock, rng: random.Random) -> None:
-        """Raises ConfigError for brokers that are none."""
+        """Raises ConfigError for brokers that are none, and for pages that must not be served like this."""
         desk, broker = settings.station, settings.broker
         self._clock = clock
+        self._web = None if settings.web is None else _web(settings.web, settings, clock, lambda: self.live)
+        self.uploads = None if settings.uploads is None else _uploads(settings.uploads, settings, clock)
+        self._outward = None if settings.outward is None else _outward(settings.outward, settings, clock, rng)
         self.store = StationStore(
             Path(desk.data),
             clock=clock,
             site=desk.site,
+            database=desk.database,
             event_rows_max=desk.event_rows_max,
             nodes_max=desk.nodes_max,
             station=desk.id,
@@ -85,6 +109,15 @@ class Station:
             clock=clock,
             credentials=Credentials(broker.username, broker.password_file, broker.tls),
             keepalive_s=broker.keepalive_s,
+        )
+        self.live = LiveDesk(
+            settings.live,
+            secret=check_live(settings.live),
+            clock=clock,
+            site=desk.site,
+            key=desk.command_key,
+            new_id=uuid7_maker(clock),
+            wake=self.transport.wake,
         )
         orders = OrderBook(Path(desk.data))
         self.worker = StationWorker(
@@ -110,6 +143,7 @@ class Station:
                 SettingsBook(Path(desk.data)), clock=clock, site=desk.site, nodes_max=desk.nodes_max
             ),
             enrolment=EnrolmentDesk(Path(desk.register), clock=clock, site=desk.site) if desk.register else None,
+            live=self.live,
         )
 
     def run(self, stop: threading.Event) -> None:
@@ -121,7 +155,9 @@ class Station:
             while not stop.is_set():
                 try:
                     self.worker.open()
+                    self._start_others()
                     while not stop.is_set():
+                        self._tend_others()
                         now = self._clock.boot_ns() / NS
                         self._clock.wait(stop, self.worker.step(now) - self._clock.boot_ns() / NS)
                 except Transient as error:
@@ -129,8 +165,95 @@ class Station:
                     self.worker.close()
                     self._clock.wait(stop, RESTART_S)
         finally:
+            self._stop_others()
             self.worker.close()
             self.transport.close()
+
+    def _start_others(self) -> None:
+        """What runs beside the intake, once the database is there."""
+        if self.uploads is not None:
+            self.uploads.start()
+        if self._outward is not None:
+            self._outward.start()
+
+    def _tend_others(self) -> None:
+        if self._web is not None:
+            self._web.tend()
+        if self.uploads is not None:
+            self.uploads.check()
+
+    def _stop_others(self) -> None:
+        if self._outward is not None:
+            self._outward.stop()
+        if self._web is not None:
+            self._web.stop()
+        if self.uploads is not None:
+            self.uploads.stop()
+
+
+def _web(settings: WebSettings, whole: StationSettings, clock: Clock, live: Callable[[], LiveDesk]) -> Keeper:
+    """What keeps the pages up. Their libraries are loaded only where there are pages. Raises ConfigError."""
+    from agent.station.web.desk import open_web
+    from agent.station.web.keeper import Keeper
+
+    listening(settings)
+    desk, folder = whole.station, Path(whole.station.data)
+    return Keeper(
+        lambda: open_web(
+            settings,
+            folder=folder,
+            database=database_url(folder, desk.database),
+            site=desk.site,
+            station=desk.id,
+            signer=Signer(site=desk.site, key=desk.command_key, days=desk.order_days),
+            archive=make_archive(whole.archive, folder),
+            clock=clock,
+            register=desk.register,
+            watch=live(),
+            feeds=None if whole.outward is None else whole.outward.feeds,
+        ),
+        clock=clock,
+    )
+
+
+def _outward(settings: OutwardSettings, whole: StationSettings, clock: Clock, rng: random.Random) -> Outward:
+    """What tells others. Raises ConfigError."""
+    from agent.station.outward.making import Outward
+
+    desk, folder = whole.station, Path(whole.station.data)
+    if whole.web is None:
+        raise ConfigError("outward: needs [web]: it is the board that raises alerts, and notes which are overdue")
+    return Outward(
+        settings,
+        folder=folder,
+        database=database_url(folder, desk.database),
+        site=desk.site,
+        station=desk.id,
+        register=desk.register,
+        clock=clock,
+        rng=rng,
+    )
+
+
+def _uploads(settings: UploadsSettings, whole: StationSettings, clock: Clock) -> Uploads:
+    """What takes footage. Its libraries are loaded only where it is taken. Raises ConfigError."""
+    from agent.station.uploads_server import Uploads
+
+    desk, data = whole.station, Path(whole.station.data)
+    if not desk.register:
+        raise ConfigError(
+            "uploads: needs station.register, the site's folder: it tells whose certificates are honoured"
+        )
+    return Uploads(
+        settings,
+        clock=clock,
+        site=desk.site,
+        data=data,
+        register=Path(desk.register),
+        engine=open_engine(database_url(data, desk.database)),
+        archive=make_archive(whole.archive, data),
+        line_rows_max=desk.event_rows_max,
+    )
 
 
 def run_station(settings: StationSettings, *, clock: Clock, rng: random.Random, stop: threading.Event) -> None:

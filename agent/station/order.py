@@ -56,7 +56,7 @@ def order(
     book.open()
     try:
         if verb != "holds":
-            queue(book, settings, node, verb, _plain_times(args), command_id=uuid7_maker(clock)(), clock=clock)
+            queue(book, settings, node, verb, plain_times(args), command_id=uuid7_maker(clock)(), clock=clock)
         listed = book.of(node)
     finally:
         book.close()
@@ -78,7 +78,7 @@ def order(
     return 0
 
 
-def _plain_times(args: dict[str, Any]) -> dict[str, Any]:
+def plain_times(args: dict[str, Any]) -> dict[str, Any]:
     """Times as UTC: the node must not take them in its own zone."""
     found = dict(args)
     for name in _TIMES:

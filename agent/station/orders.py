@@ -54,8 +54,8 @@ create table if not exists request (
 """
 ONCE = ("doctor", "siren", "lamp")
 """Sent once, and not again while no answer has come: the node would refuse it as seen before, or sound twice."""
-_ROW = "node, case when verb = 'update' then verb when verb in ('doctor', 'siren', 'lamp') then id else '' end"
-"""Commands of one such row wait for each other."""
+_ROW = "node, case when verb = 'update' then verb when verb in ('doctor', 'siren', 'lamp', 'send') then id else '' end"
+"""Commands of one such row wait for each other. Not `send`: the second must not wait for days to be held."""
 REQUESTS_WAITING_MAX = 20
 REQUESTS_KEPT_MAX = 200
 

@@ -131,15 +131,28 @@ def _again(name: str, found: Certificate, alive: Sequence[Certificate]) -> Give 
     return Give(found)
 
 
-def _distrust(asked: wire.Renew, site: str, node: Node, own: Certificate | None, now_utc_ns: int) -> Refuse | None:
-    """Why whoever asks is not this post."""
+def standing(name: str, by: str, *, node: Node | None, own: Certificate | None, now_utc_ns: int) -> Refuse | None:
+    """Why a post of this name and key `by` is not honoured here, whatever it asks for; None when it is.
+
+    `own`: its certificate for that key, if it ever had one. That it holds the key is yet to be proved.
+    """
+    if node is None:
+        return Refuse(Kind.UNKNOWN, f"{name} is not in this site's register")
     if own is None:
-        return Refuse(Kind.PROOF, f"key {asked.by[:16]} has no certificate of {node.node}")
+        return Refuse(Kind.PROOF, f"key {by[:16]} has no certificate of {name}")
     if own.revoked_utc_ns is not None or node.state == "revoked" or own.generation != node.generation:
         why = own.reason or "a new card was made"
-        return Refuse(Kind.REVOKED, f"the certificate of {node.node} that asks was revoked: {why}")
+        return Refuse(Kind.REVOKED, f"the certificate of {name} that asks was revoked: {why}")
+    if now_utc_ns >= own.not_after_utc_ns + EXPIRED_S_MAX * NS:
+        return Refuse(Kind.EXPIRED, f"the certificate of {name} has long expired; provision it with --again")
+    return None
+
+
+def _distrust(asked: wire.Renew, site: str, node: Node, own: Certificate | None, now_utc_ns: int) -> Refuse | None:
+    """Why whoever asks is not this post."""
+    refusal = standing(node.node, asked.by, node=node, own=own, now_utc_ns=now_utc_ns)
+    if own is None or (refusal is not None and refusal.kind is not Kind.EXPIRED):
+        return refusal
     if not proved(own.pem.encode(), asked.proof, asked.proof_bytes(site, node.node)):
         return Refuse(Kind.PROOF, f"the request is not signed by key {asked.by[:16]} of {node.node}")
-    if now_utc_ns >= own.not_after_utc_ns + EXPIRED_S_MAX * NS:
-        return Refuse(Kind.EXPIRED, f"the certificate of {node.node} has long expired; provision it with --again")
-    return None
+    return refusal

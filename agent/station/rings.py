@@ -19,7 +19,7 @@ class RingSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """[[ring]]: `nodes = ["*"]`, in the last one, are all that the station has heard and no ring names."""
 
     name: Id
-    nodes: Annotated[tuple[Annotated[str, Meta(pattern=r"^([a-z0-9-]{1,32}|\*)$")], ...], Meta(min_length=1)]
+    nodes: Annotated[tuple[Annotated[str, Meta(pattern=r"^([a-z0-9-]{1,32}|\*)$(?!\n)")], ...], Meta(min_length=1)]
     soak_s: Seconds | None = None
 
 
@@ -44,7 +44,7 @@ class Start(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     number: Annotated[int, Meta(ge=1)]
     url: Annotated[str, Meta(min_length=1, max_length=1000)]
     bytes: Annotated[int, Meta(ge=1)]
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
     rings: Annotated[tuple[Wanted, ...], Meta(min_length=1, max_length=RINGS_MAX)]
     rules: Rules
     by: Annotated[str, Meta(max_length=100)] = ""

@@ -15,7 +15,8 @@ import msgspec
 from agent import wire
 from agent.clock import Clock, parse_rfc3339, rfc3339
 from agent.station.ledgers import ALARM
-from agent.station.store import Reader, event_of
+from agent.station.reader import Reader
+from agent.station.store import event_of
 from agent.types import NS
 
 POLL_S = 0.2

@@ -17,6 +17,7 @@ from agent.errors import Corrupt, Transient, WardpostError
 from agent.station.enrolment import EnrolmentDesk
 from agent.station.fleet_settings import FleetSettings
 from agent.station.intake import HeartbeatIn, Intake, ReportedIn, take_all
+from agent.station.live.desk import LiveDesk
 from agent.station.orders import ONCE, RESEND_S, OrderBook
 from agent.station.rollout_desk import RolloutDesk
 from agent.station.states import NodeState, age_s, judge
@@ -58,12 +59,13 @@ class StationWorker:
         enrolment: EnrolmentDesk | None = None,
         rollouts: RolloutDesk | None = None,
         settings: FleetSettings | None = None,
+        live: LiveDesk | None = None,
     ) -> None:
         """`wait_s_max`: how long a step may wait for the socket; 0 for a simulator that owns the time.
 
         `orders`: commands that are sent until their node has answered. `enrolment`: gives new posts their certificate.
         `rollouts`: brings a release to the fleet; it works on this `store` and a book of orders that is open with it.
-        `settings`: what nodes are to have, and say they have.
+        `settings`: what nodes are to have, and say they have. `live`: who watches what happens now.
         """
         self._store = store
         self._transport = transport
@@ -80,6 +82,7 @@ class StationWorker:
         self._enrolment = enrolment
         self._rollouts = rollouts
         self._settings = settings
+        self._live = live
         self._sent_s: dict[str, float] = {}  # when an order last went out; of those that wait
         self._turn = 0
         self._failures = 0
@@ -148,6 +151,7 @@ class StationWorker:
                 self._send_settings()
         elif self.broker is not None and self._is_asked():
             self._send_orders()  # somebody waits: a siren is for now
+        self._send_live()
 
     def _due(self) -> float:
         if self.broker is None and not self._connecting:
@@ -217,6 +221,8 @@ class StationWorker:
             reply = wire.decode(message.payload, wire.Reply)
         except Corrupt:
             return False  # it becomes a reject
+        if self._live is not None and reply.id == address.leaf and self._live.hears(address.node, reply):
+            return True
         if self._orders is not None and reply.id == address.leaf:
             try:
                 if self._orders.answered(address.node, reply):
@@ -294,6 +300,17 @@ class StationWorker:
                 self._transport.publish(topic, one.payload, qos=1)
                 self._sent_s[one.id] = now
                 self._orders.sent(one.n)
+        except Transient as error:
+            self._complain(str(error))
+
+    def _send_live(self) -> None:
+        """Commands of live views: once each, or not at all."""
+        if self._live is None:
+            return
+        self._live.tend()
+        try:
+            for message in self._live.outgoing() if self.broker is not None else ():
+                self._transport.publish(message.topic, message.payload, qos=1)
         except Transient as error:
             self._complain(str(error))
 

@@ -45,7 +45,7 @@ _OPS_PER_CALL, _CALLS_MAX = 100_000, 2000  # of SQLite's machine: a schema may b
 _Int = Annotated[int, Meta(ge=-(2**62), le=2**62)]
 _Time = Annotated[int, Meta(ge=0, le=2**62)]
 _Session = Annotated[int, Meta(ge=1, le=10**9)]
-_Boot = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+_Boot = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
 _Text = Annotated[str, Meta(max_length=2000)]
 
 # table -> columns, their types, and what to order by
@@ -364,7 +364,7 @@ class _EventTold(msgspec.Struct):
     sequence: wire.Sequence
     id: wire.Uuid
     incident: wire.Uuid
-    kind: Annotated[str, Meta(pattern="^[a-z]{1,32}$")]
+    kind: Annotated[str, Meta(pattern=r"^[a-z]{1,32}$(?!\n)")]
     phase: str
     boot_ns: _Time
     severity: str

@@ -17,7 +17,7 @@ from agent.evidence import dsse, keys, records
 from agent.evidence.chain import check
 from agent.evidence.records import Payload
 from agent.station.main import BrokerSettings, DeskSettings, Station, StationSettings
-from agent.station.store import Reader
+from agent.station.reader import Reader
 from tests.e2e.brokers import RealBroker
 from tests.e2e.post import Post, recording
 

@@ -25,7 +25,7 @@ from agent.clock import SystemClock, uuid7_maker
 from agent.errors import NeedsRestart, WardpostError
 from agent.release.plan import Limits
 from agent.release.worker import Eyes, ReleaseWorker
-from agent.station.store import Reader
+from agent.station.reader import Reader
 from agent.store.store import Origin, Store
 from agent.types import NS
 from agent.uplink import parse_broker

@@ -19,7 +19,7 @@ from agent.evidence.records import Payload
 from agent.station.main import Station, StationSettings
 from agent.station.order import order
 from agent.station.orders import Order, OrderBook
-from agent.station.store import Reader
+from agent.station.reader import Reader
 from tests.e2e.brokers import RealBroker
 from tests.e2e.post import Post, recording
 from tests.e2e.test_coverage import STATION, keys

@@ -25,8 +25,8 @@ from agent.recording.fragments import scan
 from agent.recording.index import FOLDER
 from agent.recording.timeline import Timeline
 from agent.reporter import PENDING_EVENTS_MAX
+from agent.station.db.engine import FILE
 from agent.station.orders import Order, OrderBook
-from agent.station.store import FILE
 from agent.store.store import Store
 from agent.types import NS, Cause, TimeAnchor
 

@@ -39,8 +39,9 @@ from agent.panel import Input
 from agent.recording.index import FOLDER
 from agent.recording.recorder import RecorderState, RecorderWorker
 from agent.reporter import Reporter
+from agent.station.db.engine import FILE
 from agent.station.orders import OrderBook
-from agent.station.store import FILE, StationStore
+from agent.station.store import StationStore
 from agent.station.worker import StationWorker
 from agent.store.store import Store
 from agent.supervisor import Life, Limits

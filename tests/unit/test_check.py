@@ -255,6 +255,14 @@ SPOILS: dict[str, tuple[Callable[[Site], object], str]] = {
         lambda s: s.set("uplink", brokers=["mqtt://hq.example"]),
         "warning: uplink.brokers[0]: hq.example is spo",
     ),
+    "footage in clear": (
+        lambda s: s.tls().set("sending", url="http://hq.example:8444"),
+        "problem: sending.url: http://hq.example:8444: footage goes in clear only",
+    ),
+    "footage by nobody": (
+        lambda s: s.set("sending", url="https://hq.example:8444"),
+        "problem: sending.url: is set without uplink.tls.cert",
+    ),
     "no tls": (lambda s: s.set("uplink", brokers=["mqtts://hq"]), "problem: uplink.tls: is missing although"),
     "no password": (
         lambda s: s.set("uplink", username="u", password_file="/nowhere"),

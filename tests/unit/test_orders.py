@@ -157,6 +157,13 @@ def test_a_release_never_overtakes_its_hold(at: Desk) -> None:
     assert {one.id for one in at.run(10)} == {release}
 
 
+def test_one_order_for_footage_does_not_keep_the_next_one_from_being_held(at: Desk) -> None:
+    first, second = (at.ask("send", {"reason": reason}) for reason in ("theft", "accident"))
+    at.run(2)
+    at.appear()
+    assert {one.id for one in at.run(10)} == {first, second}, "the first may take days to be sent"
+
+
 def test_a_refusal_is_an_answer_and_silence_ends_with_the_expiry(at: Desk) -> None:
     at.ask("hold", {"reason": "too much"})
     at.run(2)

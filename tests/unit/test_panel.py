@@ -272,6 +272,7 @@ def test_the_wiring_page_carries_the_codes() -> None:
     for state, pattern in BLINK_MS.items():
         phrase = {
             PostState.BOOTING: "half a second on, half a second off",
+            PostState.WATCHED: "on, with a short blink every 1.5 s",
             PostState.PRIVACY: "on, with a short blink every 3 s",
         }.get(state) or words[len(pattern)]
         line = next(line for line in text.splitlines() if phrase in line)

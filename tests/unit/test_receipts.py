@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from importlib.resources import files
-from pathlib import Path
 
 import pytest
 
@@ -22,10 +18,12 @@ from agent.evidence.records import GENESIS, LedgerMark, RecordKind, body, digest
 from agent.evidence.records import read as read_record
 from agent.station.intake import RecordIn, StatusIn, take
 from agent.station.ledgers import ALARM_EVERY_S, RECEIPT_EVERY_S
-from agent.station.store import Batch, Reader, StationStore, Stored
+from agent.station.reader import Reader
+from agent.station.store import Batch, StationStore, Stored
 from agent.station.watch import Watcher
 from agent.types import NS
 from tests.fakes.clock import FakeClock
+from tests.fakes.database import Database
 from tests.fakes.disk import FakeDisk, PowerCut
 from tests.unit.test_ledger import KEY, LINES, NODE, STATION, THIEF, boot, chain, fact, make_line, receipt_for
 
@@ -150,20 +148,21 @@ def test_receipts_are_kept_in_files_of_bounded_size(monkeypatch: pytest.MonkeyPa
 class Desk:
     """A station's store, and what has been sent to it."""
 
-    def __init__(self, folder: Path, clock: FakeClock, **settings: object) -> None:
-        self.folder = folder
+    def __init__(self, database: Database, clock: FakeClock, **settings: object) -> None:
+        self.database = database
         self.clock = clock
         self.store = StationStore(
-            folder,
+            database.folder,
             clock=clock,
             site="ward",
+            database=database.setting,
             station="hq",
             free_bytes=lambda _: 1 << 40,
             **settings,  # type: ignore[arg-type]
         )
         self.store.open()
         self.sequence = 0
-        self.reader = Reader(folder)
+        self.reader = Reader(database.folder, database=database.setting)
         self.reader.open()
 
     def meet(self, key: keys.Key = KEY) -> None:
@@ -181,16 +180,15 @@ class Desk:
         return [number for part in stored for number in part.sequences]
 
     def alarms(self) -> list[str]:
-        with closing(sqlite3.connect(self.folder / "station.db")) as db:
-            return [what for (what,) in db.execute("select what from alarm order by what")]
+        return [what for (what,) in self.database.rows("select what from alarm order by what")]
 
     def told(self) -> list[str]:
         return [reason for _, _, _, reason in self.reader.rejects_after(0, 100)]
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    desk = Desk(tmp_path, FakeClock())
+def desk(database: Database) -> Iterator[Desk]:
+    desk = Desk(database, FakeClock())
     yield desk
     desk.reader.close()
     desk.store.close()
@@ -223,7 +221,7 @@ def test_the_receipt_names_the_same_key_after_a_restart_of_the_station(desk: Des
     desk.send(LINES[0])
     (before,) = desk.store.receipts()
     desk.store.close()
-    again = Desk(desk.folder, desk.clock)
+    again = Desk(desk.database, desk.clock)
     again.sequence = 1
     again.send(LINES[1])
     (after,) = again.store.receipts()
@@ -232,7 +230,7 @@ def test_the_receipt_names_the_same_key_after_a_restart_of_the_station(desk: Des
     assert two.payload.prev == one.sha256
     again.reader.close()
     again.store.close()
-    assert (desk.folder / "keys" / "station-000001.pem").stat().st_mode & 0o777 == 0o600
+    assert (desk.database.folder / "keys" / "station-000001.pem").stat().st_mode & 0o777 == 0o600
 
 
 def test_lines_that_come_out_of_order_are_no_alarm(desk: Desk) -> None:
@@ -270,7 +268,7 @@ def test_a_foreign_key_is_refused_until_a_person_has_looked(desk: Desk) -> None:
     (told,) = desk.told()
     assert told.startswith("EVIDENCE ALARM: foreign-key")
     desk.store.close()
-    again = Desk(desk.folder, desk.clock, node_keys={"cam-7": THIEF.public.hex()})
+    again = Desk(desk.database, desk.clock, node_keys={"cam-7": THIEF.public.hex()})
     again.sequence = 20
     assert again.send(*stranger) == [21, 22]
     assert again.alarms() == ["foreign-key"], "its ledger is one of its own: number 1 is no fork"
@@ -316,7 +314,7 @@ def test_a_key_that_was_replaced_is_an_alarm_also_after_a_restart_of_the_station
     assert desk.alarms() == ["retired-key"]
     assert f"which record {change} has replaced" in desk.told()[-1]
     desk.store.close()
-    again = Desk(desk.folder, desk.clock)
+    again = Desk(desk.database, desk.clock)
     again.sequence = 10
     assert len(again.send(make_line(change + 2, digest(stolen), key=old))) == 1
     assert again.alarms() == ["retired-key"]
@@ -393,29 +391,12 @@ def test_the_intake_takes_a_record_and_nothing_else_for_one() -> None:
         take(topic, b"{}", site="ward")
 
 
-def test_old_lines_make_room(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FakeClock(), event_rows_max=4)
+def test_old_lines_make_room(database: Database) -> None:
+    desk = Desk(database, FakeClock(), event_rows_max=4)
     desk.meet()
     for line in LINES:
         desk.send(line)
     assert desk.reader.lines("cam-7") == LINES[6:]
-    desk.reader.close()
-    desk.store.close()
-
-
-def test_a_station_of_before_is_brought_up_to_date_with_all_it_has(tmp_path: Path) -> None:
-    sql = files("agent.station").joinpath("schema.sql").read_text().partition("-- Public keys of the nodes")[0]
-    with closing(sqlite3.connect(tmp_path / "station.db")) as db:
-        db.executescript(sql)
-        db.execute("insert into meta values ('schema', '1'), ('site', 'ward')")
-        db.execute("insert into stream (node, epoch, head) values ('cam-7', ?, 1)", (EPOCH,))
-        db.execute("insert into event values (1, 1, 1, 'id', 'person', 'i', 5, x'7b7d')")
-        db.commit()
-    desk = Desk(tmp_path, FakeClock())
-    desk.meet()
-    desk.sequence = 1
-    assert desk.send(LINES[0]) == [2]
-    assert desk.reader.sequences() == {("cam-7", EPOCH): [1, 2]}
     desk.reader.close()
     desk.store.close()
 

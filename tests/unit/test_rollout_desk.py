@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
-from importlib.resources import files
 from pathlib import Path
 
 import msgspec
@@ -21,16 +18,18 @@ from agent.remote import Announced
 from agent.station import rings
 from agent.station.main import BrokerSettings, DeskSettings, StationSettings
 from agent.station.orders import OrderBook
+from agent.station.reader import Reader
 from agent.station.rollout import Has, Rules, State
 from agent.station.rollout_desk import RolloutDesk, fit
 from agent.station.rollouts import KEPT_MAX
 from agent.station.signing import Signer
-from agent.station.store import Reader, StationStore
+from agent.station.store import StationStore
 from agent.station.worker import StationWorker
 from agent.types import NS
 from agent.uplink import Hello, Received
 from tests.fakes.broker import FakeBroker, FakeTransport
 from tests.fakes.clock import FakeClock
+from tests.fakes.database import Database
 from tests.unit.test_orders import KEY
 from tests.unit.test_uplink import beat
 
@@ -85,13 +84,15 @@ class Node:
 class World:
     """A station that may be killed, its folder, and three posts."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.clock = folder, FakeClock()
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.folder, self.clock, self.database = folder, FakeClock(), database
         self.broker = FakeBroker(clock=self.clock)
         key = folder / "hq.pem"
         key.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         self.settings = StationSettings(
-            station=DeskSettings(site="ward-7", id="hq", data=str(folder), command_key=str(key)),
+            station=DeskSettings(
+                site="ward-7", id="hq", data=str(folder), database=database.setting, command_key=str(key)
+            ),
             broker=BrokerSettings(brokers=("mqtt://127.0.0.1:1",)),
         )
         self.new_id = uuid7_maker(self.clock)
@@ -100,7 +101,13 @@ class World:
         self.run(5)
 
     def start(self) -> None:
-        self.store = StationStore(self.folder, clock=self.clock, site="ward-7", free_bytes=lambda _: 1 << 40)
+        self.store = StationStore(
+            self.folder,
+            clock=self.clock,
+            site="ward-7",
+            database=self.database.setting,
+            free_bytes=lambda _: 1 << 40,
+        )
         self.book = OrderBook(self.folder)
         desk = self.settings.station
         self.worker = StationWorker(
@@ -178,8 +185,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
+def world(tmp_path: Path, database: Database) -> Iterator[World]:
+    made = World(tmp_path, database)
     yield made
     made.worker.close()
 
@@ -268,10 +275,10 @@ def test_two_rollouts_at_once_are_refused_and_a_pause_holds_it(world: World) -> 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("nth", [1, 2, 3])
 def test_a_station_that_is_killed_at_any_step_goes_on_and_tells_each_post_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, when: str, nth: int
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, name: str, when: str, nth: int
 ) -> None:
     kind = {"save_rollout": StationStore, "settled": StationStore, "queue": Signer, "settle": OrderBook}[name]
-    world = World(tmp_path)
+    world = World(tmp_path, database)
     real, count = getattr(kind, name), [0]
 
     def dying(*args: object, **more: object) -> object:
@@ -355,37 +362,10 @@ def test_the_example_of_rings_is_one_and_names_every_limit() -> None:
 # -- the store ------------------------------------------------------------------------------------------------------
 
 
-def schema_2() -> str:
-    """The schema before rollouts: today's without its last three tables."""
-    sql = files("agent.station").joinpath("schema.sql").read_text()
-    return sql.partition("-- A release over the fleet")[0]
-
-
-def test_a_store_of_schema_2_is_brought_up_to_date_with_everything_in_it(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "station.db")) as db, db:
-        db.executescript(schema_2())
-        db.execute("insert into meta values ('schema', '2'), ('site', 'ward-7')")
-        db.execute(
-            "insert into node (node, seen_boot_id, seen_ns, seen_utc_ns, state_since_utc_ns) values ('a','b',1,2,3)"
-        )
-    store = StationStore(tmp_path, clock=FakeClock(), site="ward-7", free_bytes=lambda _: 1 << 40)
-    store.open()
-    assert [one.node for one in store.nodes()] == ["a"] and store.rollout() is None
-    store.close()
-    (tmp_path / "new").mkdir()
-    fresh = StationStore(tmp_path / "new", clock=FakeClock(), site="ward-7", free_bytes=lambda _: 1 << 40)
-    fresh.open()
-    fresh.close()
-
-    def tables(folder: Path) -> list[tuple[str, str]]:
-        with closing(sqlite3.connect(folder / "station.db")) as db:
-            return db.execute("select name, sql from sqlite_master where sql is not null order by name").fetchall()
-
-    assert tables(tmp_path) == tables(tmp_path / "new"), "upgraded or new, it is one schema"
-
-
-def test_rollouts_are_kept_whole_and_only_the_newest(tmp_path: Path) -> None:
-    store = StationStore(tmp_path, clock=FakeClock(), site="ward-7", free_bytes=lambda _: 1 << 40)
+def test_rollouts_are_kept_whole_and_only_the_newest(tmp_path: Path, database: Database) -> None:
+    store = StationStore(
+        tmp_path, clock=FakeClock(), site="ward-7", database=database.setting, free_bytes=lambda _: 1 << 40
+    )
     store.open()
     wanted, rules = rings.wanted(
         rings.RingsFile(ring=(rings.RingSettings(name="a", nodes=("n1", "n2")),)), ["n1", "n2"]
@@ -402,10 +382,9 @@ def test_rollouts_are_kept_whole_and_only_the_newest(tmp_path: Path) -> None:
     store.open()
     assert store.rollout() == now
     store.close()
-    with closing(sqlite3.connect(tmp_path / "station.db")) as db:
-        assert db.execute("select count(*) from rollout").fetchone() == (KEPT_MAX,)
-        assert db.execute("select count(*) from rollout_post").fetchone() == (2 * KEPT_MAX,)
-    reader = Reader(tmp_path)
+    assert database.rows("select count(*) from rollout") == [(KEPT_MAX,)]
+    assert database.rows("select count(*) from rollout_post") == [(2 * KEPT_MAX,)]
+    reader = Reader(tmp_path, database=database.setting)
     reader.open()
     found = reader.rollout()
     assert found is not None and found[1] == now

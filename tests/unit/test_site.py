@@ -293,7 +293,9 @@ def test_a_certificate_is_revoked_by_its_serial_and_the_sites_own_are_not(
 def test_the_register_survives_and_refuses_what_is_no_register(site: Path) -> None:
     path = site / "register.db"
     with sqlite3.connect(path) as db, pytest.raises(sqlite3.IntegrityError):
-        db.execute("insert into node values ('x', 'not a number', 'enrolled', '', '', '', '', '', 0)")
+        db.execute(
+            "insert into node (node, generation, state, made_utc_ns) values ('x', 'not a number', 'enrolled', 0)"
+        )
     db.close()
     path.write_bytes(b"not a database, but long enough to be looked at by SQLite as one" * 100)
     with pytest.raises(Corrupt, match="restore the site from its backup"):

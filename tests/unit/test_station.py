@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +16,15 @@ from agent.config import load
 from agent.errors import ConfigError, Corrupt
 from agent.station.intake import EventIn, take
 from agent.station.main import Station, StationSettings
+from agent.station.reader import Reader
 from agent.station.states import NodeSeen, NodeState, age_s, judge
-from agent.station.store import FREE_BYTES_MIN, REJECTS_MAX, Reader, StationStore
+from agent.station.store import FREE_BYTES_MIN, REJECTS_MAX, StationStore
 from agent.station.worker import StationWorker
 from agent.types import NS
 from agent.uplink import Hello, Received
 from tests.fakes.broker import FakeBroker, FakeTransport
 from tests.fakes.clock import FakeClock
+from tests.fakes.database import Database
 from tests.unit.test_uplink import beat
 
 EPOCH = "01900000-0000-7000-8000-000000000001"
@@ -72,6 +72,7 @@ class Scene:
     worker: StationWorker
     folder: Path
     free: list[int]
+    database: Database
 
     def send(self, *events: wire.CloudEvent, node: str = "gate-2") -> None:
         for one in events:
@@ -86,21 +87,25 @@ class Scene:
         return [wire.decode(message.payload, wire.Receipt) for message in got]
 
     def sequences(self) -> list[int]:
-        with closing(sqlite3.connect(self.folder / "station.db")) as db:
-            return [s for (s,) in db.execute("select sequence from event order by n")]
+        return [s for (s,) in self.database.rows("select sequence from event order by n")]
 
     def rejects(self) -> list[str]:
-        with closing(sqlite3.connect(self.folder / "station.db")) as db:
-            return [reason for (reason,) in db.execute("select reason from reject order by n")]
+        return [reason for (reason,) in self.database.rows("select reason from reject order by n")]
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def scene(tmp_path: Path, database: Database) -> Iterator[Scene]:
     clock = FakeClock()
     broker = FakeBroker(clock=clock)
     free = [1 << 40]
     store = StationStore(
-        tmp_path, clock=clock, site="ward-7", nodes_max=3, streams_per_node_max=2, free_bytes=lambda _: free[0]
+        tmp_path,
+        clock=clock,
+        site="ward-7",
+        database=database.setting,
+        nodes_max=3,
+        streams_per_node_max=2,
+        free_bytes=lambda _: free[0],
     )
     worker = StationWorker(
         store=store,
@@ -115,7 +120,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     node = FakeTransport(brokers=[broker], clock=clock)
     node.connect(broker.address, Hello("gate-2", (("wardpost/v1/ward-7/+/ack", 1),)))
     worker.open()
-    made = Scene(clock, broker, node, store, worker, tmp_path, free)
+    made = Scene(clock, broker, node, store, worker, tmp_path, free, database)
     made.run()
     yield made
     worker.close()
@@ -194,8 +199,7 @@ def test_a_message_of_a_newer_form_is_kept_and_receipted(scene: Scene) -> None:
     body = wire.encode(event(1)).replace(b'"phase":"started"', b'"phase":"paused"')
     scene.node.publish(wire.Topics("ward-7", "gate-2").event("person"), body, qos=1)
     assert [r.stored for r in scene.run()] == [[(1, 1)]]
-    with closing(sqlite3.connect(scene.folder / "station.db")) as db:
-        assert db.execute("select incident, body from event").fetchall() == [(None, body)]
+    assert scene.database.rows("select incident, body from event") == [(None, body)]
 
 
 def test_a_sequence_number_used_twice_is_loud_and_not_receipted(scene: Scene) -> None:
@@ -243,18 +247,17 @@ def test_everything_survives_a_restart_of_the_station(scene: Scene) -> None:
     assert (receipt.stored, receipt.head) == ([(5, 5), (30, 30)], 30)
 
 
-def test_old_events_make_room_and_are_counted(tmp_path: Path) -> None:
+def test_old_events_make_room_and_are_counted(tmp_path: Path, database: Database) -> None:
     clock = FakeClock()
-    store = StationStore(tmp_path, clock=clock, site="ward-7", event_rows_max=10)
+    store = StationStore(tmp_path, clock=clock, site="ward-7", database=database.setting, event_rows_max=10)
     store.open()
     from agent.station.store import Batch
 
     for n in range(1, 31):
         store.commit(Batch([EventIn("gate-2", EPOCH, n, uid(n), "person", uid(9), b"{}")]))
     store.close()
-    with closing(sqlite3.connect(tmp_path / "station.db")) as db:
-        assert db.execute("select min(sequence), max(sequence) from event").fetchone() == (21, 30)
-        assert db.execute("select value from meta where key = 'deleted'").fetchone() == ("20",)
+    assert database.rows("select min(sequence), max(sequence) from event") == [(21, 30)]
+    assert database.rows("select value from meta where key = 'deleted'") == [("20",)]
 
 
 def test_two_stations_do_not_share_a_folder_and_a_missing_one_is_not_made(tmp_path: Path) -> None:
@@ -306,7 +309,7 @@ def test_a_node_that_falls_silent_and_comes_back_is_on_record(scene: Scene) -> N
     scene.run(100)
     hello()
     scene.run(5)
-    reader = Reader(scene.folder)
+    reader = Reader(scene.folder, database=scene.database.setting)
     reader.open()
     assert [state for _, _, state, _, _ in reader.changes_after(0, 9)] == ["late", "dark", "online"]
     reader.close()
@@ -361,8 +364,7 @@ def test_a_batch_is_stored_as_its_events_would_be_alone(scene: Scene) -> None:
     )
     [receipt] = scene.run()
     assert (receipt.stored, receipt.head) == ([(1, 3)], 3)
-    with closing(sqlite3.connect(scene.folder / "station.db")) as db:
-        rows = db.execute("select sequence, kind, body from event order by sequence").fetchall()
+    rows = scene.database.rows("select sequence, kind, body from event order by sequence")
     assert rows == [(n, "person", wire.encode(event(n))) for n in (1, 2, 3)]
     scene.send(event(2))
     assert [r.stored for r in scene.run()] == [[(2, 2)]], "known, whichever way it came"

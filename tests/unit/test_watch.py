@@ -13,9 +13,11 @@ import pytest
 from agent import wire
 from agent.errors import ConfigError, WardpostError
 from agent.station.intake import EventIn
-from agent.station.store import Batch, Reader, Reject, StationStore
+from agent.station.reader import Reader
+from agent.station.store import Batch, Reject, StationStore
 from agent.station.watch import Watcher, follow, say_change, say_event
 from tests.fakes.clock import FakeClock
+from tests.fakes.database import Database
 from tests.unit.test_station import EPOCH, event, uid
 
 HANOI = dt.timezone(dt.timedelta(hours=7))
@@ -64,8 +66,8 @@ def test_a_silent_post_is_named_with_the_time_it_was_last_heard() -> None:
     assert line == "15.11.2023 05:18:20  Post gate-2 IS SILENT: no sign of life since 15.11.2023 05:13:20"
 
 
-def fill(folder: Path) -> StationStore:
-    store = StationStore(folder, clock=FakeClock(), site="ward-7")
+def fill(database: Database) -> StationStore:
+    store = StationStore(database.folder, clock=FakeClock(), site="ward-7", database=database.setting)
     store.open()
     body = wire.encode(event(1))
     picture = EventIn("gate-2", EPOCH, 2, uid(2), "thumbnail", uid(9), body)
@@ -76,9 +78,9 @@ def fill(folder: Path) -> StationStore:
     return store
 
 
-def test_watching_shows_each_thing_once_and_only_what_is_new(tmp_path: Path) -> None:
-    store = fill(tmp_path)
-    reader = Reader(tmp_path)
+def test_watching_shows_each_thing_once_and_only_what_is_new(tmp_path: Path, database: Database) -> None:
+    store = fill(database)
+    reader = Reader(tmp_path, database=database.setting)
     reader.open()
     watcher = Watcher(reader, as_json=False, zone=HANOI)
     said: list[str] = []
@@ -93,9 +95,9 @@ def test_watching_shows_each_thing_once_and_only_what_is_new(tmp_path: Path) -> 
     store.close()
 
 
-def test_json_is_one_object_a_line_with_the_event_as_it_came(tmp_path: Path) -> None:
-    store = fill(tmp_path)
-    reader = Reader(tmp_path)
+def test_json_is_one_object_a_line_with_the_event_as_it_came(tmp_path: Path, database: Database) -> None:
+    store = fill(database)
+    reader = Reader(tmp_path, database=database.setting)
     reader.open()
     lines = [json.loads(line) for line in Watcher(reader, as_json=True).lines()]
     assert [line["kind"] for line in lines] == ["event", "event", "event", "node", "reject"]

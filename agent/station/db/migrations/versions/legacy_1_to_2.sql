@@ -1,7 +1,4 @@
--- From schema 1 to 2: ledgers.
 
--- Public keys of the nodes' ledgers. A node's first key is believed, or registered by a person; each one may introduce
--- the next. `root` is the first of such a line of keys, and names the ledger.
 create table key (
   node text not null,
   keyid text not null,
@@ -12,21 +9,19 @@ create table key (
   primary key (node, keyid)
 ) without rowid;
 
--- Lines of the nodes' ledgers, as they came: signature verified. Two of one number are a fork, and both are evidence.
 create table line (
   n integer primary key,
   node text not null,
   root text not null,
   seq integer not null check (seq > 0),
   sha256 text not null,
-  prev text not null,                -- sha256 of the line before
+  prev text not null,
   kind text not null,
   received_utc_ns integer not null,
   body blob not null,
   unique (node, root, seq, sha256)
 );
 
--- Which sequence numbers of a stream carried a line: they count for its head as events do.
 create table carried (
   stream integer not null references stream (stream),
   sequence integer not null check (sequence > 0),
@@ -35,11 +30,10 @@ create table carried (
 ) without rowid;
 create index carried_line on carried (n);
 
--- The newest line of each ledger, and the newest receipt for it.
 create table ledger (
   node text not null,
   root text not null,
-  epoch text not null,               -- of the store that sent it: where the receipt goes
+  epoch text not null,
   seq integer not null,
   head text not null,
   receipt_seq integer not null default 0,
@@ -47,7 +41,6 @@ create table ledger (
   primary key (node, root)
 ) without rowid;
 
--- Receipts that this station has signed.
 create table receipt (
   n integer primary key,
   node text not null,
@@ -57,7 +50,6 @@ create table receipt (
   body blob not null
 );
 
--- What is wrong with a node's ledger, by kind. The rows that are told stand in `reject`.
 create table alarm (
   node text not null,
   what text not null,
@@ -67,4 +59,3 @@ create table alarm (
   primary key (node, what)
 ) without rowid;
 
-update meta set value = '2' where key = 'schema';

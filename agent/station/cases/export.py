@@ -1,0 +1,266 @@
+"""The evidence package of a case, for one of its posts: the package that a node makes itself, put together here from
+archive and store and signed by the station, with the case beside it.
+
+    case.json      the case and its timeline up to this copy, and what was disposed of
+    trail.jsonl    the lines of the station's audit log that concern it, as they stand there: each is signed
+
+Kept in `exports/` of the station's folder, whole or not at all; it is offered once the timeline has its hash. The
+newest KEPT_MAX stay, so that an interrupted download need not be made again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import Engine, select
+
+from agent.clock import Clock, rfc3339
+from agent.disk import Disk
+from agent.errors import ConfigError, Corrupt, Transient
+from agent.evidence import dsse, keys, records
+from agent.evidence.package import Exported, Origin, Request, Station, export
+from agent.recording.coverage import Now
+from agent.station.archive import Archive
+from agent.station.cases.desk import CaseDesk
+from agent.station.cases.origin import StationCatalog, StationDisk, ledger_of
+from agent.station.cases.reading import Case, Step
+from agent.station.cases.states import Act, Objection, State, Told, decide
+from agent.station.db.cases import case_act
+from agent.station.db.engine import reading
+from agent.station.db.people import trail
+from agent.station.db.tables import node as node_table
+from agent.station.footage import told as ledger
+from agent.station.footage.shelf import Shelf
+from agent.station.people.roles import Person
+
+FOLDER = "exports"
+KEPT_MAX = 20
+TRAIL_LINES_MAX = 100_000
+"""Lines of the audit log that are looked through, from the opening of the case on."""
+READ_ROWS = 1000
+
+
+class Exporter:
+    """Any thread; one package at a time. Raises Transient."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        desk: CaseDesk,
+        archive: Archive,
+        shelf: Shelf,
+        clock: Clock,
+        site: str,
+        folder: Path,
+        disk: Disk,
+    ) -> None:
+        """`folder`: the station's; `disk`: the same, with its keys."""
+        self._engine = engine
+        self._desk = desk
+        self._archive = archive
+        self._shelf = shelf
+        self._clock = clock
+        self._site = site
+        self._folder = folder / FOLDER
+        self._disk = disk
+        self._lock = threading.Lock()
+
+    def file(self, n: int, step: Step) -> Path | None:
+        """The package of a `copied` act; None where it is not there any more."""
+        if step.act is not Act.COPIED:
+            return None
+        path = self._folder / _name(n, step.number)
+        try:
+            return path if path.stat().st_size == step.bytes else None
+        except OSError:
+            return None
+
+    def make(self, who: Person, case: Case, node: str, told: Told, *, seen: int) -> int | Objection | None:
+        """Blocks for reading and writing. Returns the number of the act; None: no such case.
+
+        Raises NoFootage when nothing lies here, ConfigError.
+        """
+        decided = decide(case.state, Act.COPIED, who.role, told, seen=seen, newest=case.newest)
+        if not isinstance(decided, State):
+            return decided
+        if not self._lock.acquire(blocking=False):
+            raise Transient("export: another package is being made; try again in a moment")
+        try:
+            self._tidy()
+            path = self._folder / _name(case.n, seen + 1)
+            made = self._export(who, case, node, told, path)
+            done = self._desk.act(
+                who, case.n, Act.COPIED, told, seen=seen, node=node, sha256=made.sha256, bytes=made.bytes
+            )
+            if not isinstance(done, int):
+                path.unlink(missing_ok=True)  # somebody has acted meanwhile: nobody was told of this one
+            return done
+        finally:
+            self._lock.release()
+
+    def _tidy(self) -> None:
+        """Takes away what a power cut left, and packages that are old."""
+        try:
+            self._folder.mkdir(exist_ok=True)
+            left = [path for path in self._folder.iterdir() if path.is_dir()]
+            whole = sorted((path for path in self._folder.glob("*.zip")), key=lambda path: path.stat().st_mtime_ns)
+            for path in left:
+                shutil.rmtree(path, ignore_errors=True)
+            for path in whole[: max(len(whole) - KEPT_MAX + 1, 0)]:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise Transient(f"export: {self._folder}: {error.strerror or error}; check the disk") from error
+
+    def _export(self, who: Person, case: Case, node: str, told: Told, path: Path) -> Exported:
+        files = [item.ref for item in case.items if item.kind == "footage" and item.node == node]
+        root = ledger_of(self._engine, node, files)
+        if root is None:
+            raise ConfigError(f"export: {node}: the station has no ledger of this post, so nothing can be proved")
+        known = ledger.read(self._engine, node, case.from_utc_ns, case.to_utc_ns, root=root)
+        disk = StationDisk(
+            engine=self._engine, archive=self._archive, shelf=self._shelf, node=node, root=root, told=known
+        )
+        station = keys.load_or_make(self._disk, "station")
+        lines, cut = self._trail(case)
+        return export(
+            disk=cast(Disk, disk),
+            catalog=StationCatalog(known),
+            origin=Origin(f"{self._site}/{node}", self._place(node), "as the station has it"),
+            request=Request(case.from_utc_ns, case.to_utc_ns, f"{who.name} ({who.login})", _reason(case, told)),
+            output=path,
+            clock=self._clock,
+            signer=station[-1],
+            witness=None,
+            now=None if known.last is None else Now(*known.last, utc_ns=self._clock.utc().utc_ns),
+            station=Station(
+                keys=keys.public_keys(list(station)),
+                files={
+                    "case.json": _json(case_dict(case, trail_cut=cut)),
+                    "trail.jsonl": b"".join(raw + b"\n" for raw in lines),
+                },
+            ),
+        )
+
+    def _place(self, node: str) -> str:
+        with reading(self._engine, "look for a post") as db:
+            return str(db.execute(select(node_table.c.place).where(node_table.c.node == node)).scalar() or "")
+
+    def _trail(self, case: Case) -> tuple[list[bytes], bool]:
+        """Lines that name the case or a file of it; and whether there were more to be looked through."""
+        refs = {item.ref for item in case.items}
+        with reading(self._engine, "read the audit log") as db:
+            first = db.execute(
+                select(case_act.c.trail_seq).where(case_act.c.case_n == case.n, case_act.c.number == 1)
+            ).scalar_one()
+            newest = db.execute(select(trail.c.seq).order_by(trail.c.seq.desc()).limit(1)).scalar() or 0
+        last = min(newest, first + TRAIL_LINES_MAX - 1)
+        return [raw for raw in self._between(first, last) if concerns(raw, case.n, refs)], newest > last
+
+    def _between(self, first: int, last: int) -> Iterator[bytes]:
+        for start in range(first, last + 1, READ_ROWS):
+            with reading(self._engine, "read the audit log") as db:
+                rows = db.execute(
+                    select(trail.c.line)
+                    .where(trail.c.seq >= start, trail.c.seq < min(start + READ_ROWS, last + 1))
+                    .order_by(trail.c.seq)
+                ).scalars()
+                yield from [bytes(row) for row in rows]
+
+
+def concerns(raw: bytes, n: int, refs: set[str]) -> bool:
+    """Whether a line of the audit log is about this case, or about one of its files or alerts."""
+    try:
+        body = records.read(dsse.parse(raw)).body
+    except Corrupt:
+        return False
+    if body.get("case") == n or body.get("incident") in refs:
+        return True
+    posts = body.get("posts")
+    if not isinstance(posts, dict):
+        return False
+    named = {one for many in posts.values() if isinstance(many, list) for one in many if isinstance(one, str)}
+    return bool(named & refs) or any(one == f"case {n}" or one.startswith(f"case {n} copy ") for one in named)
+
+
+def case_dict(case: Case, *, trail_cut: bool = False) -> dict[str, Any]:
+    """A case as it is written down for others. Times are RFC 3339."""
+    return {
+        "v": 1,
+        "case": case.n,
+        "number": case.number,
+        "reason": case.reason,
+        "place": case.place,
+        "from": rfc3339(case.from_utc_ns),
+        "to": rfc3339(case.to_utc_ns),
+        "posts": list(case.posts),
+        "state": case.state.value,
+        "timeline": [_filled(_step(step)) for step in case.steps],
+        "items": [
+            _filled(
+                {
+                    "kind": item.kind,
+                    "post": item.node,
+                    "ref": item.ref,
+                    "name": item.name,
+                    "bytes": item.bytes,
+                    "from": "" if item.from_utc_ns is None else rfc3339(item.from_utc_ns),
+                    "to": "" if item.to_utc_ns is None else rfc3339(item.to_utc_ns),
+                    "disposed": item.gone,
+                }
+            )
+            for item in case.items
+        ],
+        "tombstones": [
+            {
+                "post": stone.node,
+                "name": stone.name,
+                "sha256": stone.sha256,
+                "bytes": stone.bytes,
+                "who": stone.who,
+                "authority": stone.authority,
+                "reason": stone.reason,
+                "time": rfc3339(stone.utc_ns),
+            }
+            for stone in case.stones
+        ],
+        "trail_cut": trail_cut,
+    }
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {
+        "number": step.number,
+        "time": rfc3339(step.utc_ns),
+        "act": step.act.value,
+        "who": step.who,
+        "login": step.login,
+        "reason": step.reason,
+        "recipient": step.recipient,
+        "reference": step.reference,
+        "post": step.node,
+        "detail": step.detail,
+        "sha256": step.sha256,
+        "bytes": step.bytes,
+    }
+
+
+def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value not in ("", 0, False, None)}
+
+
+def _name(n: int, number: int) -> str:
+    return f"case-{n}-{number}.zip"
+
+
+def _reason(case: Case, told: Told) -> str:
+    return f"case {case.number}: {told.reason}"[:500]
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=1, ensure_ascii=True).encode() + b"\n"

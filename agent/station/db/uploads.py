@@ -1,0 +1,62 @@
+"""Footage that came from posts, and what their ledgers say of it. Times are the node's own unless they say utc."""
+
+from __future__ import annotations
+
+from sqlalchemy import CheckConstraint, Column, Index, Table, UniqueConstraint
+
+from agent.station.db import metadata
+from agent.station.db.types import Whole, Words
+
+# A file in the archive, named there by node and sha256, and what was found when it was held against the ledger.
+footage = Table(
+    "footage",
+    metadata,
+    Column("n", Whole, primary_key=True),
+    Column("node", Words, nullable=False),
+    Column("name", Words, nullable=False),  # of the segment on the node, as it was announced
+    Column("announced", Words, nullable=False),  # sha256 that the node said
+    Column("sha256", Words, nullable=False),  # of what came
+    Column("bytes", Whole, nullable=False),
+    Column("boot_id", Words, nullable=False, server_default=""),  # by the file's own header; empty: it has none
+    Column("start_ns", Whole, nullable=False, server_default="0"),
+    Column("end_ns", Whole, nullable=False, server_default="0"),
+    Column("from_utc_ns", Whole),  # by the clock that the node had when it recorded it
+    Column("to_utc_ns", Whole),
+    Column("sealed", Whole, nullable=False, server_default="0"),  # only the station's private key opens it
+    Column("order_id", Words, nullable=False),  # the command that first asked for it
+    Column("state", Words, nullable=False),
+    Column("root", Words, nullable=False, server_default=""),  # the ledger and the line that say so
+    Column("seq", Whole, nullable=False, server_default="0"),
+    Column("detail", Words, nullable=False, server_default=""),
+    Column("received_utc_ns", Whole, nullable=False),
+    Column("checked_utc_ns", Whole, nullable=False),
+    UniqueConstraint("node", "announced", "sha256"),
+    CheckConstraint("state in ('verified', 'pending', 'mismatch')", name="state"),
+    Index("footage_time", "node", "from_utc_ns"),
+    Index("footage_order", "order_id"),
+    Index("footage_state", "state", "node"),
+)
+
+# The lines of kind `segment`, by what they say, so that footage finds its line without reading a ledger through.
+footage_line = Table(
+    "footage_line",
+    metadata,
+    Column("line", Whole, primary_key=True, autoincrement=False),  # n of the line
+    Column("node", Words, nullable=False),
+    Column("root", Words, nullable=False),
+    Column("seq", Whole, nullable=False),
+    Column("boot_id", Words, nullable=False),
+    Column("start_ns", Whole, nullable=False),
+    Column("sha256", Words, nullable=False),
+    Index("footage_line_sha256", "node", "sha256"),
+    Index("footage_line_start", "node", "boot_id", "start_ns"),
+)
+
+# How far the lines have been read: one row.
+footage_mark = Table(
+    "footage_mark",
+    metadata,
+    Column("key", Words, primary_key=True),
+    Column("value", Whole, nullable=False),
+    sqlite_with_rowid=False,
+)

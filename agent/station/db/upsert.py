@@ -1,0 +1,57 @@
+"""`insert ... on conflict`, which SQLAlchemy spells once for each database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ARRAY, Column, Connection, Executable, Table, bindparam, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
+from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
+
+AnyInsert = SqliteInsert | PostgresInsert
+ROWS_MAX = 500
+"""In one statement: 500 rows of eight columns are far below what either database takes as parameters."""
+
+
+class Upsert:
+    """An insert into `table` that does something about rows which are there already. Made once, run often."""
+
+    def __init__(self, table: Table, then: Callable[[Any], AnyInsert], *, returning: Column[Any] | None = None) -> None:
+        """`then` gets the bare insert, and adds on_conflict_do_nothing or on_conflict_do_update.
+
+        `returning`: the column that `many` tells of the rows that were written; the first one where it is left out.
+        """
+        self._table = table
+        self._then = then
+        self._told = next(iter(table.c)) if returning is None else returning
+        self._on = {"sqlite": then(sqlite.insert(table)), "postgresql": then(postgresql.insert(table))}
+        self._returning = self._on["sqlite"].returning(self._told)
+        self._unnested: dict[tuple[str, ...], Executable] = {}
+
+    def one(self, db: Connection, row: Mapping[str, Any]) -> bool:
+        """Whether a row was written."""
+        return bool(db.execute(self._on[db.dialect.name], row).rowcount)
+
+    def many(self, db: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Rows of the same columns, as many as there are; no row twice by its key. Returns which were written."""
+        found: list[Any] = []
+        for start in range(0, len(rows), ROWS_MAX):
+            part = rows[start : start + ROWS_MAX]
+            if db.dialect.name == "postgresql":
+                names = tuple(part[0])
+                columns = {name: [row[name] for row in part] for name in names}
+                found += db.execute(self._of_arrays(names), columns).scalars()
+            else:
+                found += db.execute(self._returning, part).scalars()
+        return found
+
+    def _of_arrays(self, names: tuple[str, ...]) -> Executable:
+        """An array for each column: one statement, once parsed, one way to the server, however many rows there are."""
+        if names not in self._unnested:
+            arrays = [bindparam(name, type_=ARRAY(self._table.c[name].type)) for name in names]
+            rows = func.unnest(*arrays).table_valued(*names, name="new").render_derived()
+            made = postgresql.insert(self._table).from_select(names, select(*(rows.c[name] for name in names)))
+            self._unnested[names] = self._then(made).returning(self._told)
+        return self._unnested[names]

@@ -1,0 +1,127 @@
+"""Asking a post for its footage: the signed command `send`, queued for a dark post too, and what became of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+
+from agent import wire
+from agent.clock import Clock, parse_rfc3339, rfc3339
+from agent.errors import Corrupt
+from agent.station import uploads_rows
+from agent.station.db.engine import reading
+from agent.station.orders import Order, OrderBook
+from agent.station.signing import Signer
+
+VERB = "send"
+LOOKED_AT_MAX = 200  # commands of one post
+SHOWN_MAX = 10
+FILES_MAX = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One that touches a range. `state`: of the command; `files`, `bytes`: of what it has brought."""
+
+    id: str
+    start_utc_ns: int
+    end_utc_ns: int
+    reason: str
+    asked_utc_ns: int
+    expires_utc_ns: int
+    state: str  # waiting, done, refused, failed, expired
+    sent: int  # how often it went out; 0: the post was not heard since
+    left: int | None  # files that are still to go, as the post says; None: it has not said
+    answer: str  # its words
+    files: int
+    bytes: int
+
+    @property
+    def open(self) -> bool:
+        """Whether anything more may come of it."""
+        return self.state == "waiting"
+
+
+class Requests:
+    """Any thread: each call has a connection of its own. Raises Transient."""
+
+    def __init__(
+        self, *, folder: Path, engine: Engine, signer: Signer, new_id: Callable[[], str], clock: Clock
+    ) -> None:
+        """`folder`: the station's, with orders.db."""
+        self._folder = folder
+        self._engine = engine
+        self._signer = signer
+        self._new_id = new_id
+        self._clock = clock
+
+    def ask(self, node: str, start_utc_ns: int, end_utc_ns: int, reason: str) -> str:
+        """Queues it; durable when it returns. The command's id. Raises ConfigError where no command can be signed."""
+        command_id = self._new_id()
+        args = {"from": rfc3339(start_utc_ns), "to": rfc3339(end_utc_ns), "reason": reason}
+        book = OrderBook(self._folder)
+        book.open()
+        try:
+            self._signer.queue(book, node, VERB, args, command_id=command_id, clock=self._clock)
+        finally:
+            book.close()
+        return command_id
+
+    def of(self, node: str, start_utc_ns: int, end_utc_ns: int) -> list[Request]:
+        """What was asked of a post that touches a range, the newest first."""
+        book = OrderBook(self._folder)
+        book.open()
+        try:
+            orders = [order for order in book.of(node, LOOKED_AT_MAX) if order.verb == VERB]
+        finally:
+            book.close()
+        found: list[Request] = []
+        for order in orders:
+            told = _range(order)
+            if told is not None and told[0] < end_utc_ns and told[1] > start_utc_ns and len(found) < SHOWN_MAX:
+                found.append(self._request(order, *told))
+        return found
+
+    def _request(self, order: Order, start_utc_ns: int, end_utc_ns: int, reason: str) -> Request:
+        answer = _object(order.answer)
+        result = answer.get("result")
+        result = result if isinstance(result, dict) else {}
+        left = result.get("left")
+        with reading(self._engine, "look for footage") as db:
+            kept = uploads_rows.of_order(db, order.id, FILES_MAX)
+        return Request(
+            id=order.id,
+            start_utc_ns=start_utc_ns,
+            end_utc_ns=end_utc_ns,
+            reason=reason,
+            asked_utc_ns=order.asked_utc_ns,
+            expires_utc_ns=order.expires_utc_ns,
+            state=order.state,
+            sent=order.sent,
+            left=left if isinstance(left, int) else None,
+            answer=str(result.get("summary") or answer.get("detail") or "")[:400],
+            files=len(kept),
+            bytes=sum(one.bytes for one in kept),
+        )
+
+
+def _range(order: Order) -> tuple[int, int, str] | None:
+    """From, to and why, of a command; None for one that is not of this release."""
+    try:
+        args = wire.decode(order.payload, wire.Command).args
+        return parse_rfc3339(str(args["from"])), parse_rfc3339(str(args["to"])), str(args.get("reason", ""))
+    except (Corrupt, KeyError, ValueError):
+        return None
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

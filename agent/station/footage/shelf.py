@@ -1,0 +1,198 @@
+"""What lies in the archive of a post, where its fragments are, and its bytes. By numbers of rows: no path comes in.
+
+A file in the archive never changes, so what a scan found in it is remembered. Files that are not what their node
+recorded are never played; they stay in the archive as evidence (agent/station/uploads_clerk.py).
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, select
+
+from agent.errors import Transient
+from agent.recording.fragments import Fragment, Header, scan
+from agent.station.archive import Archive, name_of
+from agent.station.db.cases import case_tombstone
+from agent.station.db.engine import reading
+from agent.station.db.uploads import footage
+from agent.station.uploads_judge import State
+from agent.types import EndReason, Segment, TimeAnchor
+
+FILES_MAX = 2000  # of one range: a day of files of 43 s
+INDEXED_MAX = 2000
+READ_BYTES = 1 << 20
+_THERE = ~(
+    select(case_tombstone.c.sha256)
+    .where(case_tombstone.c.node == footage.c.node, case_tombstone.c.sha256 == footage.c.sha256)
+    .exists()
+)
+"""Not disposed of (agent/station/cases)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A row of `footage` that may be played."""
+
+    n: int  # names it in addresses
+    node: str
+    name: str  # on the node
+    sha256: str
+    bytes: int
+    state: State  # verified, or pending: its line is not here yet
+    seq: int  # of its line
+
+    boot_id: str  # by its own header, as the times are; empty: it has none
+    start_ns: int
+    end_ns: int
+    from_utc_ns: int | None  # what the node took the time for when it began the file
+
+    @property
+    def archived(self) -> str:
+        """Its name in the archive."""
+        return name_of(self.node, self.sha256)
+
+    def segment(self) -> Segment | None:
+        """As its row on the node, for coverage, as far as it is known here."""
+        if not self.boot_id or self.end_ns <= self.start_ns:
+            return None
+        return Segment(
+            name=self.name,
+            session=0,
+            boot_id=self.boot_id,
+            start_ns=self.start_ns,
+            end_ns=self.end_ns,
+            bytes=self.bytes,
+            fragments=0,
+            sha256=self.sha256,
+            end_reason=EndReason.ROLLED,
+            width=0,
+            height=0,
+        )
+
+    def anchor(self) -> TimeAnchor | None:
+        """Nobody vouches for it: where lines tell of the boot, they count."""
+        if self.from_utc_ns is None:
+            return None
+        return TimeAnchor(self.boot_id, self.start_ns, self.from_utc_ns, None, "file")
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """What a scan found. `header` None: nothing of it can be used."""
+
+    header: Header | None
+    init_bytes: int
+    fragments: tuple[Fragment, ...]
+
+
+class Shelf:
+    """Any thread. Raises Transient while database or archive cannot be had."""
+
+    def __init__(self, *, engine: Engine, archive: Archive) -> None:
+        self._engine = engine
+        self._archive = archive
+        self._lock = threading.Lock()
+        self._indexed: OrderedDict[str, Indexed] = OrderedDict()
+
+    def around(self, node: str, start_utc_ns: int, end_utc_ns: int) -> list[Stored]:
+        """Files that touch the range by the clock that the node had when it recorded them."""
+        c = footage.c
+        return self._rows(
+            (c.node == node)
+            & (c.state != State.MISMATCH.value)
+            & (c.to_utc_ns > start_utc_ns)
+            & (c.from_utc_ns < end_utc_ns)
+        )
+
+    def find(self, node: str, n: int) -> Stored | None:
+        """One file of this post by its number; None where there is none that may be played."""
+        found = self._rows((footage.c.n == n) & (footage.c.node == node) & (footage.c.state != State.MISMATCH.value))
+        return found[0] if found else None
+
+    def by_digest(self, node: str, sha256: Sequence[str]) -> dict[str, Stored]:
+        """Files of a post by their content."""
+        c = footage.c
+        wanted = list(sha256)[:FILES_MAX]
+        rows = self._rows((c.node == node) & c.sha256.in_(wanted) & (c.state != State.MISMATCH.value))
+        return {one.sha256: one for one in rows}
+
+    def _rows(self, which: Any) -> list[Stored]:
+        c = footage.c
+        columns = (
+            c.n, c.node, c.name, c.sha256, c.bytes, c.state, c.seq, c.boot_id, c.start_ns, c.end_ns, c.from_utc_ns,
+        )  # fmt: skip
+        with reading(self._engine, "look for footage") as db:
+            rows = db.execute(select(*columns).where(which, _THERE).order_by(c.from_utc_ns, c.n).limit(FILES_MAX)).all()
+        found: dict[str, Stored] = {}
+        for n, node, name, sha256, size, state, *more in rows:  # what came twice is there once
+            found.setdefault(sha256, Stored(n, node, name, sha256, size, State(state), *more))
+        return list(found.values())
+
+    def index(self, stored: Stored) -> Indexed:
+        """Its fragments. The first time it blocks for reading through the file, without its media data."""
+        with self._lock:
+            known = self._indexed.get(stored.archived)
+            if known is not None:
+                self._indexed.move_to_end(stored.archived)
+                return known
+        try:
+            with io.BufferedReader(_Archived(self._archive, stored), READ_BYTES) as file:
+                found = scan(file, contents=False)
+        except FileNotFoundError:
+            raise Transient(f"archive: {stored.archived} is on record, and not there; is the disk mounted?") from None
+        indexed = Indexed(found.header, len(found.init), found.fragments)
+        with self._lock:
+            self._indexed[stored.archived] = indexed
+            while len(self._indexed) > INDEXED_MAX:
+                self._indexed.popitem(last=False)
+        return indexed
+
+    def bytes(self, stored: Stored, first: int, count: int) -> Iterator[bytes]:
+        """Bytes of a file, in pieces. Raises Transient when it is not there."""
+        while count > 0:
+            try:
+                data = self._archive.read(stored.archived, first, min(count, READ_BYTES))
+            except FileNotFoundError:
+                data = b""
+            if not data:
+                raise Transient(f"archive: {stored.archived} ends at byte {first}, it should have {stored.bytes}")
+            yield data
+            first, count = first + len(data), count - len(data)
+
+    def open(self, stored: Stored) -> io.BufferedReader:
+        """The file, for reading. Raises FileNotFoundError from `read` where it is not there."""
+        return io.BufferedReader(_Archived(self._archive, stored), READ_BYTES)
+
+
+class _Archived(io.RawIOBase):
+    """A file of the archive as a file of Python's."""
+
+    def __init__(self, archive: Archive, stored: Stored) -> None:
+        super().__init__()
+        self._archive, self._stored, self._at = archive, stored, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = max(offset + (0, self._at, self._stored.bytes)[whence], 0)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = min(len(buffer), self._stored.bytes - self._at)
+        data = self._archive.read(self._stored.archived, self._at, count) if count > 0 else b""
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)

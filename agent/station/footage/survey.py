@@ -1,0 +1,131 @@
+"""A range of a post's time at the desk: what there was, what of it lies here, and how it is played."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+
+from agent.clock import Clock
+from agent.recording.coverage import RECORDED, Stretch
+from agent.recording.timeline import Timeline
+from agent.station.footage import playlist, told
+from agent.station.footage.playlist import File, Playlist
+from agent.station.footage.shelf import Shelf, Stored
+from agent.types import NS, Segment
+
+RANGE_S_MAX = 24 * 3600.0
+"""Of one question."""
+PLAY_S_MAX = 2 * 3600.0
+"""Of one that is to be played: each file must be read through once, 15 ms of a warm disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """What is known of a range. `stretches` add up to it."""
+
+    node: str
+    start_utc_ns: int
+    end_utc_ns: int
+    stretches: list[Stretch]
+    here: list[tuple[int, int]]  # stretches of UTC that lie here, within the range, joined
+    files: list[Stored]  # in the archive
+    listed: list[File]  # the same, for the playlist; empty where the range is too long to be played
+    playlist: Playlist
+    cut: bool  # there was too much to be looked at: what is missing is shown as not explained
+
+    @property
+    def here_s(self) -> float:
+        """Seconds that lie here."""
+        return sum(high - low for low, high in self.here) / NS
+
+    @property
+    def missing_s(self) -> float:
+        """Seconds that the post recorded, and that are not here."""
+        recorded = [(s.start_utc_ns, s.end_utc_ns) for s in self.stretches if s.what == RECORDED]
+        has = sum(max(min(b, d) - max(a, c), 0) for a, b in recorded for c, d in self.here)
+        return (sum(b - a for a, b in recorded) - has) / NS
+
+
+class Surveyor:
+    """Any thread. Blocks for the database, and the first time for reading through the files. Raises Transient."""
+
+    def __init__(self, *, engine: Engine, shelf: Shelf, clock: Clock) -> None:
+        self._engine = engine
+        self._shelf = shelf
+        self._clock = clock
+
+    def survey(self, node: str, start_utc_ns: int, end_utc_ns: int, *, address: str) -> Surveyed:
+        """`address`: in front of a file's number, for the playlist. Raises Transient."""
+        known = told.read(self._engine, node, start_utc_ns, end_utc_ns)
+        stored = self._stored(node, known, start_utc_ns, end_utc_ns)
+        stretches, timeline = known.account(
+            start_utc_ns,
+            end_utc_ns,
+            now_utc_ns=self._clock.utc().utc_ns,
+            archived=[segment for one in stored if (segment := one.segment()) is not None],
+            anchors=[anchor for one in stored if (anchor := one.anchor()) is not None],
+        )
+        files: list[File] = []
+        if end_utc_ns - start_utc_ns <= PLAY_S_MAX * NS:
+            files = [self._file(one, address) for one in stored]
+        played = playlist.compose(files, timeline, start_utc_ns, end_utc_ns)
+        spans = [(part.start_utc_ns, part.start_utc_ns + part.duration_ns) for part in played.parts]
+        return Surveyed(
+            node=node,
+            start_utc_ns=start_utc_ns,
+            end_utc_ns=end_utc_ns,
+            stretches=stretches,
+            here=_joined(spans if files else _spans(stored, timeline), start_utc_ns, end_utc_ns),
+            files=stored,
+            listed=files,
+            playlist=played,
+            cut=known.cut,
+        )
+
+    def _file(self, stored: Stored, address: str) -> File:
+        index = self._shelf.index(stored)
+        return File(
+            uri=f"{address}{stored.n}.mp4",
+            init_bytes=index.init_bytes,
+            boot_id="" if index.header is None else index.header.boot_id,
+            fragments=index.fragments,
+            sealed=index.header is not None and bool(index.header.sealed),
+        )
+
+    def _stored(self, node: str, known: told.Told, start_utc_ns: int, end_utc_ns: int) -> list[Stored]:
+        """Files that touch the range, by their lines' time, and by their own where no line tells of them."""
+        timeline = Timeline(known.anchors)
+        named = [s.sha256 for s in known.segments if _touches(s, timeline, start_utc_ns, end_utc_ns)]
+        found = self._shelf.by_digest(node, named)
+        for one in self._shelf.around(node, start_utc_ns, end_utc_ns):
+            found.setdefault(one.sha256, one)
+        return sorted(found.values(), key=lambda one: one.n)
+
+
+def _touches(segment: Segment, timeline: Timeline, start_utc_ns: int, end_utc_ns: int) -> bool:
+    one, other = timeline.utc(segment.boot_id, segment.start_ns), timeline.utc(segment.boot_id, segment.end_ns)
+    return one is not None and other is not None and one.utc_ns < end_utc_ns and other.utc_ns > start_utc_ns
+
+
+def _spans(stored: list[Stored], timeline: Timeline) -> list[tuple[int, int]]:
+    """Where whole files lie, without a look into them."""
+    found = []
+    for one in stored:
+        moment = timeline.utc(one.boot_id, one.start_ns)
+        if moment is not None:
+            found.append((moment.utc_ns, moment.utc_ns + one.end_ns - one.start_ns))
+    return sorted(found)
+
+
+def _joined(spans: list[tuple[int, int]], start_utc_ns: int, end_utc_ns: int) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for begins, ends in spans:
+        low, high = max(begins, start_utc_ns), min(ends, end_utc_ns)
+        if low >= high:
+            continue
+        if found and low - found[-1][1] <= playlist.HOLE_NS_MAX:
+            found[-1] = (found[-1][0], max(high, found[-1][1]))
+        else:
+            found.append((low, high))
+    return found

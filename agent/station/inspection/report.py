@@ -1,0 +1,187 @@
+"""What a period comes to. Pure: facts in, figures out. Each figure has a definition in words: words.*.json,
+`report.what.<figure>`, which stands on the page beside it. A share of nothing is None, never 0 or 100 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PERIOD_DAYS_MAX = 92.0
+
+
+@dataclass(frozen=True, slots=True)
+class AlertFact:
+    """One alert that was raised in the period."""
+
+    node: str
+    due_utc_ns: int
+    acknowledged_utc_ns: int | None
+    verdict: str  # true, false, or empty: nobody has said
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFact:
+    """One request for footage of the period, and how far it came."""
+
+    node: str
+    state: str  # of the order: waiting, done, refused, failed, expired
+    files: int  # that came for it, and are what the node recorded
+
+
+@dataclass(frozen=True, slots=True)
+class ViewFact:
+    """Somebody saw footage."""
+
+    utc_ns: int
+    login: str
+    node: str
+    ref: str  # SHA-256
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFact:
+    """What a case covers, and while it was not closed. `until_utc_ns` None: it is open."""
+
+    posts: frozenset[str]
+    files: frozenset[str]
+    since_utc_ns: int
+    until_utc_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PostFigures:
+    """One post. `up`: share of the time in which it was heard; `recorded`: share of which it has footage."""
+
+    node: str
+    place: str
+    up: float | None
+    outages: int
+    recorded: float | None
+    alerts: int
+    cut: bool = False  # there was too much to be looked at: `recorded` is a lower bound
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """So many of so many."""
+
+    part: int
+    of: int
+
+    @property
+    def share(self) -> float | None:
+        """None: of nothing."""
+        return None if not self.of else self.part / self.of
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """All of a report, but the posts."""
+
+    in_time: Share  # alerts answered in time, of all that are due
+    false_alerts: Share  # of those that somebody has judged
+    unjudged: int
+    met: Share  # requests that brought footage, of those that are over
+    waiting: int
+    caseless: Share  # views of footage without a case, of all views
+    caseless_by: dict[str, int]  # by login
+
+
+def figures(
+    *,
+    alerts: Sequence[AlertFact],
+    requests: Sequence[RequestFact],
+    views: Sequence[ViewFact],
+    cases: Sequence[CaseFact],
+    now_utc_ns: int,
+) -> Figures:
+    """The figures of a period, of the facts of that period."""
+    due = [one for one in alerts if one.acknowledged_utc_ns is not None or one.due_utc_ns <= now_utc_ns]
+    in_time = [one for one in due if one.acknowledged_utc_ns is not None and one.acknowledged_utc_ns <= one.due_utc_ns]
+    judged = [one for one in alerts if one.verdict]
+    over = [one for one in requests if one.state != "waiting" or one.files]
+    without = [one for one in views if not covered(one, cases)]
+    by: dict[str, int] = {}
+    for one in without:
+        by[one.login] = by.get(one.login, 0) + 1
+    return Figures(
+        in_time=Share(len(in_time), len(due)),
+        false_alerts=Share(sum(1 for one in judged if one.verdict == "false"), len(judged)),
+        unjudged=len(alerts) - len(judged),
+        met=Share(sum(1 for one in over if one.files), len(over)),
+        waiting=len(requests) - len(over),
+        caseless=Share(len(without), len(views)),
+        caseless_by=dict(sorted(by.items())),
+    )
+
+
+def covered(view: ViewFact, cases: Iterable[CaseFact]) -> bool:
+    """Whether a case speaks for a view: it has the file, or was about the post and not closed at that moment."""
+    return any(
+        case.since_utc_ns <= view.utc_ns
+        and (case.until_utc_ns is None or view.utc_ns < case.until_utc_ns)
+        and (view.ref in case.files or view.node in case.posts)
+        for case in cases
+    )
+
+
+def union(stretches: Iterable[tuple[int, int]], start: int, end: int) -> int:
+    """Nanoseconds of [start, end) that lie in one of the stretches or more."""
+    total, reached = 0, start
+    for low, high in sorted(stretches):
+        first, last = max(low, reached), min(high, end)
+        if last > first:
+            total += last - first
+            reached = last
+    return total
+
+
+def share_recorded(stretches: Iterable[tuple[int, int]], start_utc_ns: int, end_utc_ns: int) -> float | None:
+    """Share of [start, end) of which there is footage."""
+    if end_utc_ns <= start_utc_ns:
+        return None
+    return union(stretches, start_utc_ns, end_utc_ns) / (end_utc_ns - start_utc_ns)
+
+
+def as_dict(
+    found: Figures, posts: Sequence[PostFigures], definitions: Mapping[str, str], about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The whole report for programs, definitions included."""
+    return {
+        **about,
+        "figures": {
+            name: {"part": share.part, "of": share.of, "share": share.share, "definition": definitions[name]}
+            for name, share in shares(found)
+        },
+        "alerts_not_judged": found.unjudged,
+        "requests_waiting": found.waiting,
+        "views_without_case_by": found.caseless_by,
+        "posts": [
+            {
+                "post": one.node,
+                "place": one.place,
+                "up": one.up,
+                "outages": one.outages,
+                "recorded": one.recorded,
+                "recorded_is_lower_bound": one.cut,
+                "alerts": one.alerts,
+            }
+            for one in posts
+        ],
+        "definitions": {name: definitions[name] for name in ("up", "recorded")},
+    }
+
+
+def shares(found: Figures) -> list[tuple[str, Share]]:
+    """The figures by name."""
+    return [
+        ("in_time", found.in_time),
+        ("false_alerts", found.false_alerts),
+        ("met", found.met),
+        ("caseless", found.caseless),
+    ]
+
+
+DEFINED: Collection[str] = ("up", "recorded", "in_time", "false_alerts", "met", "caseless")

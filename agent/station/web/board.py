@@ -1,0 +1,255 @@
+"""The live board: alerts as they come, and what people do about them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+
+from agent import wire
+from agent.clock import Clock
+from agent.errors import Transient, WardpostError
+from agent.station.alerts import ANSWERING, TEXT_CHARS_MAX, Alert, Alerts
+from agent.station.people.roles import Role
+from agent.station.people.sessions import Sessions
+from agent.station.web.gate import Asked, Refused
+from agent.station.web.live import Full, Live
+from agent.station.web.pages import Pages, told_ns
+from agent.station.web.viewed import Viewed
+from agent.types import MS, NS
+
+HEARTBEAT_S = 15.0
+RETRY_MS = 2000
+CHANGES_MAX = 50
+_NUMBER = re.compile(r"[0-9]{1,15}")
+JUDGING = frozenset({Role.OPERATOR, Role.SUPERVISOR})
+HANDING_ON = frozenset({Role.OPERATOR, Role.SUPERVISOR})
+SendVerdict = Callable[[str, str, str, str, str], None]
+"""(node, incident, verdict, reason, by): queues the signed command. Raises WardpostError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """An alert in words."""
+
+    alert: Alert
+    place: str = ""
+    says: str = ""
+    at_utc_ns: int | None = None
+    error: str = ""  # of the time, in words
+    late: bool = False  # delivered late
+    rights: dict[str, bool] = field(default_factory=dict)
+
+
+class Board:
+    """Handlers. Any thread, but `stream`, which belongs to the event loop."""
+
+    def __init__(
+        self,
+        *,
+        alerts: Alerts,
+        live: Live,
+        sessions: Sessions,
+        viewed: Viewed,
+        pages: Pages,
+        clock: Clock,
+        hours: float,
+        send_verdict: SendVerdict,
+    ) -> None:
+        self._alerts = alerts
+        self._live = live
+        self._sessions = sessions
+        self._viewed = viewed
+        self._pages = pages
+        self._clock = clock
+        self._span_ns = int(hours * 3600 * NS)
+        self._send_verdict = send_verdict
+
+    # -- what is seen -------------------------------------------------------------------------------------------------
+
+    def page(self, asked: Asked) -> Response:
+        """The board."""
+        step = self._alerts.newest_step()  # before the alerts: what comes in between is told twice, not never
+        now = self._clock.utc().utc_ns
+        shown = self._alerts.board(asked.who.scope, now - self._span_ns)
+        self._see_pictures(asked, shown)
+        cards = [self._card(asked, one) for one in shown]
+        page = self._pages.render(
+            "board.html", asked=asked, words=asked.words, cards=cards, step=step, now_ms=now // MS, person=asked.who
+        )
+        return HTMLResponse(page)
+
+    def alert(self, asked: Asked) -> Response:
+        """One alert: its picture, its story, and what can be done."""
+        found = self._need(asked)
+        self._viewed.note(asked, [(found.node, found.incident)], what="alert")
+        return HTMLResponse(self._whole(asked, found))
+
+    def picture(self, asked: Asked) -> Response:
+        """Its newest picture."""
+        found = self._need(asked)
+        jpeg = self._alerts.picture(asked.who.scope, found.incident)
+        if jpeg is None:
+            raise Refused(404)
+        self._see_pictures(asked, [found])
+        return Response(jpeg, media_type="image/jpeg")
+
+    async def stream(self, asked: Asked) -> Response:
+        """Server-Sent Events: each alert that something has become of, whole, with the number of the step as id."""
+        told = asked.headers["last-event-id"] or asked.query.get("after", "")
+        if told and not _NUMBER.fullmatch(told):
+            raise Refused(400)
+        if self._live.full:
+            raise Refused(503, "refused.full", wait_s=10)
+        after = int(told) if told else await run_in_threadpool(self._alerts.newest_step)
+        return StreamingResponse(
+            self._told(asked, after), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+        )
+
+    async def _told(self, asked: Asked, after: int) -> AsyncIterator[str]:
+        with suppress(Full), self._live.listening() as listener:
+            yield f"retry: {RETRY_MS}\n: here\n\n"
+            sick = False
+            while not listener.over:
+                if listener.sick != sick:
+                    sick = listener.sick
+                    yield _event("state", {"sick": sick})
+                try:
+                    changes = await run_in_threadpool(self._changes, asked, after)
+                except Transient:
+                    changes = []
+                if changes is None:
+                    yield _event("left", {})
+                    return
+                for number, card in changes:
+                    after = number
+                    yield _event("alert", card, number)
+                if len(changes) < CHANGES_MAX and not await listener.wait(HEARTBEAT_S):
+                    yield _event("still", {})
+
+    def _changes(self, asked: Asked, after: int) -> list[tuple[int, dict[str, object]]] | None:
+        """What is new for these eyes; None when they may see no more. An open board counts as use of its session."""
+        session = self._sessions.find(asked.token)
+        if session is None or session.person != asked.who:
+            return None
+        found = self._alerts.changed_since(session.person.scope, after, CHANGES_MAX)
+        return [(one.changed, self._part(asked, one)) for one in found]
+
+    # -- what is done -------------------------------------------------------------------------------------------------
+
+    def acknowledge(self, asked: Asked) -> Response:
+        """`I have it`. Whoever comes second is shown who was first."""
+        first = self._alerts.acknowledge(asked.who, asked.params["incident"])
+        if first is None:
+            raise Refused(404)
+        return self._done(asked, "" if first == asked.who.login else asked.words("act.second"), status=409)
+
+    def verdict(self, asked: Asked) -> Response:
+        """True or false, and why: to the node as a signed command, and on the board."""
+        verdict, reason = asked.field("verdict", 10), asked.field("reason", TEXT_CHARS_MAX)
+        if verdict not in ("true", "false"):
+            raise Refused(400)
+        found, who = self._need(asked), asked.who
+        said = ""
+        try:  # first: done twice it says the same twice, not done at all the node would never know
+            self._send_verdict(found.node, found.incident, verdict, reason, who.name)
+        except Transient:
+            raise
+        except WardpostError as error:
+            said = asked.words("act.notsent", why=str(error).partition(";")[0][:200])
+        if not self._alerts.judge(who, found.incident, verdict, reason):
+            raise Refused(404)
+        return self._done(asked, said, status=200)
+
+    def hand_over(self, asked: Asked) -> Response:
+        """To a colleague."""
+        if not self._alerts.hand_over(asked.who, self._need(asked).incident, asked.field("to", 40)):
+            raise Refused(400, "act.nobody")
+        return self._done(asked)
+
+    def comment(self, asked: Asked) -> Response:
+        """What somebody adds."""
+        text = asked.field("text", TEXT_CHARS_MAX)
+        if not text:
+            raise Refused(400, "act.empty")
+        if not self._alerts.comment(asked.who, asked.params["incident"], text):
+            raise Refused(404)
+        return self._done(asked)
+
+    # -- in words -----------------------------------------------------------------------------------------------------
+
+    def _done(self, asked: Asked, said: str = "", *, status: int = 200) -> Response:
+        """The alert as it is now: a part for the page's script, else the page again."""
+        found = self._need(asked)
+        if asked.part:
+            part = self._part(asked, found) | {"said": said}
+            return Response(json.dumps(part), status_code=status if said else 200, media_type="application/json")
+        if said:
+            return HTMLResponse(self._whole(asked, found, said), status_code=status)
+        back = "/" if asked.form.get("back") == "/" else f"/alerts/{found.incident}"
+        return RedirectResponse(back, status_code=303)
+
+    def _whole(self, asked: Asked, found: Alert, said: str = "") -> str:
+        who = asked.who
+        steps = self._alerts.steps(who.scope, found.incident)
+        others = self._alerts.answering(who.scope, found.incident) if who.role in HANDING_ON else []
+        names = {one.login: one.name for one in others}
+        card = self._card(asked, found)
+        return self._pages.render(
+            "alert.html", asked=asked, words=asked.words, card=card, steps=steps, others=others, said=said, names=names
+        )
+
+    def _part(self, asked: Asked, one: Alert) -> dict[str, object]:
+        html = self._pages.render("card.html", asked=asked, words=asked.words, card=self._card(asked, one))
+        ringing = one.severity == "bell" and one.acknowledged_utc_ns is None
+        return {"incident": one.incident, "html": html, "ringing": ringing, "open": one.acknowledged_utc_ns is None}
+
+    def _card(self, asked: Asked, one: Alert) -> Card:
+        role = asked.who.role
+        rights = {"answer": role in ANSWERING, "judge": role in JUDGING, "hand_on": role in HANDING_ON}
+        if one.told is None:
+            return Card(alert=one, rights=rights)
+        at = told_ns(one.told.time)
+        return Card(
+            alert=one,
+            place=one.told.data.place,
+            says=_sentence(one.told),
+            at_utc_ns=at,
+            error=_error(asked, one.told, at),
+            late=one.told.historical,
+            rights=rights,
+        )
+
+    def _need(self, asked: Asked) -> Alert:
+        found = self._alerts.find(asked.who.scope, asked.params["incident"])
+        if found is None:
+            raise Refused(404)
+        return found
+
+    def _see_pictures(self, asked: Asked, shown: list[Alert]) -> None:
+        self._viewed.note(asked, [(one.node, one.incident) for one in shown if one.has_picture], what="picture")
+
+
+def _sentence(told: wire.CloudEvent) -> str:
+    data = told.data
+    return data.summary or " ".join(filter(None, (told.type.rpartition(".")[2], data.phase, ", ".join(data.zones))))
+
+
+def _error(asked: Asked, told: wire.CloudEvent, at_utc_ns: int | None) -> str:
+    """How sure the time is: a wrong clock must not look like a right one."""
+    if at_utc_ns is None:
+        return asked.words("time.none")
+    if told.timeerrms is None:
+        return asked.words("time.unsure")
+    return asked.words("time.error", seconds=max(-(-told.timeerrms // 1000), 1))
+
+
+def _event(name: str, data: dict[str, object], number: int | None = None) -> str:
+    """One event. JSON has no line ends, so nothing in it can begin a field of the stream."""
+    mark = "" if number is None else f"id: {number}\n"
+    return f"{mark}event: {name}\ndata: {json.dumps(data)}\n\n"

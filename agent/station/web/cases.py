@@ -1,0 +1,274 @@
+"""Cases: the list, one case with its timeline, and what people do with it. Every act carries the last act that the page
+showed: who comes second is shown what became of the case meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+
+from agent.clock import Clock
+from agent.errors import Transient, WardpostError
+from agent.station.cases.desk import POSTS_MAX, RANGE_S_MAX, CaseDesk, Opening
+from agent.station.cases.export import Exporter
+from agent.station.cases.reading import Case, Cases
+from agent.station.cases.states import (
+    MAY,
+    NAME_CHARS_MAX,
+    SEEING,
+    TEXT_CHARS_MAX,
+    Act,
+    Objection,
+    State,
+    Told,
+    allowed,
+)
+from agent.station.people.roles import POST, Role
+from agent.station.web.gate import Asked, Refused
+from agent.station.web.pages import Pages
+from agent.station.web.routes import Route
+from agent.station.web.viewed import Viewed
+from agent.types import NS
+
+USUAL_S = 1800.0
+READ_BYTES = 1 << 20
+_STATUS = {Objection.NOT_YOURS: 403, Objection.CHANGED: 409, Objection.NOT_NOW: 409}
+Plain = Callable[[Asked], Response]
+
+
+class CasePages:
+    """Handlers. Any thread."""
+
+    def __init__(
+        self, *, cases: Cases, desk: CaseDesk, exporter: Exporter, viewed: Viewed, pages: Pages, clock: Clock
+    ) -> None:
+        self._cases = cases
+        self._desk = desk
+        self._exporter = exporter
+        self._viewed = viewed
+        self._pages = pages
+        self._clock = clock
+
+    def routes(self) -> tuple[Route, ...]:
+        """Who may use what."""
+        case = "/cases/{case}"
+        acts: dict[str, tuple[Act, Plain]] = {
+            "note": (Act.NOTED, self._plain(Act.NOTED)),
+            "view": (Act.VIEWED, self.view),
+            "copy": (Act.COPIED, self.copy),
+            "attach": (Act.ATTACHED, self.attach),
+            "keep": (Act.HELD, self.keep),
+            "transfer": (Act.TRANSFERRED, self._plain(Act.TRANSFERRED)),
+            "return": (Act.RETURNED, self._plain(Act.RETURNED)),
+            "close": (Act.CLOSED, self._plain(Act.CLOSED)),
+            "reopen": (Act.REOPENED, self._plain(Act.REOPENED)),
+            "dispose": (Act.DISPOSED, self.dispose),
+        }
+        return (
+            Route(method="GET", path="/cases", handler=self.list, may=SEEING),
+            Route(method="POST", path="/cases", handler=self.open, may=MAY[Act.OPENED]),
+            Route(method="GET", path=case, handler=self.page, may=SEEING),
+            Route(method="GET", path=f"{case}/copies/{{copy}}", handler=self.download, may=MAY[Act.COPIED]),
+            *(
+                Route(method="POST", path=f"{case}/{name}", handler=handler, may=MAY[act])
+                for name, (act, handler) in acts.items()
+            ),
+        )
+
+    # -- what is seen -------------------------------------------------------------------------------------------------
+
+    def list(self, asked: Asked) -> Response:
+        """The cases, and the form for a new one."""
+        return self._list(asked)
+
+    def page(self, asked: Asked) -> Response:
+        """One case. It is on record who reads it."""
+        return self._page(asked, self._need(asked))
+
+    def download(self, asked: Asked) -> Response:
+        """A package that was made: the very file of which the timeline has the hash, or none."""
+        case = self._need(asked)
+        step = self._cases.step(asked.who.scope, case.n, int(asked.params["copy"]))
+        path = None if step is None else self._exporter.file(case.n, step)
+        if step is None or path is None:
+            raise Refused(404, "case.nocopy")
+        self._viewed.note(asked, [(step.node, f"case {case.n} copy {step.number}")], what="case-copy")
+        headers = {
+            "Content-Disposition": f'attachment; filename="case-{case.n}-{step.node}-{step.number}.zip"',
+            "Content-Length": str(step.bytes),
+        }
+        return StreamingResponse(_pieces(path), media_type="application/zip", headers=headers)
+
+    # -- what is done -------------------------------------------------------------------------------------------------
+
+    def open(self, asked: Asked) -> Response:
+        """A new case; its posts are asked to keep its footage and to send it."""
+        posts = tuple(sorted(set(asked.field("posts", 40 * POSTS_MAX).replace(",", " ").split())))
+        number, reason = asked.field("number", NAME_CHARS_MAX), asked.field("reason", TEXT_CHARS_MAX)
+        place = asked.field("place", NAME_CHARS_MAX)
+        if not number or not reason:
+            return self._list(asked, "case.no.reason", status=400)
+        if not 0 < len(posts) <= POSTS_MAX or not all(POST.fullmatch(one) for one in posts):
+            return self._list(asked, "case.no.posts", status=400)
+        known = {name for name, _ in self._cases.posts(asked.who.scope)}
+        if not known.issuperset(posts):
+            return self._list(asked, "case.no.posts", status=400)
+        start, end = self._range(asked)
+        if start is None or end is None:
+            return self._list(asked, "case.no.range", status=400)
+        opening = Opening(number=number, reason=reason, place=place, from_utc_ns=start, to_utc_ns=end, posts=posts)
+        made = self._desk.open(asked.who, opening)
+        if isinstance(made, Objection):
+            raise Refused(_STATUS.get(made, 400))
+        self._desk.keep(asked.who, made)
+        return RedirectResponse(f"/cases/{made}", status_code=303)
+
+    def _plain(self, act: Act) -> Plain:
+        def handler(asked: Asked) -> Response:
+            case = self._need(asked)
+            done = self._desk.act(asked.who, case.n, act, _told(asked), seen=_seen(asked))
+            self._kept(asked, act, case.n, done)
+            return self._done(asked, done)
+
+        return handler
+
+    def _kept(self, asked: Asked, act: Act, n: int, done: int | Objection | None) -> None:
+        if isinstance(done, int) and act in (Act.CLOSED, Act.REOPENED):
+            self._desk.keep(asked.who, n)
+
+    def view(self, asked: Asked) -> Response:
+        """To the footage of one of its posts, once it is on the timeline who looks at it and why."""
+        case, node = self._need(asked), asked.field("post", 40)
+        if node not in case.posts:
+            raise Refused(404)
+        done = self._desk.act(asked.who, case.n, Act.VIEWED, _told(asked), seen=_seen(asked), node=node)
+        if not isinstance(done, int):
+            return self._done(asked, done)
+        start, end = self._pages.field(case.from_utc_ns), self._pages.field(case.to_utc_ns)
+        return RedirectResponse(f"/footage?{urlencode({f'post.{node}': 'on', 'from': start, 'to': end})}", 303)
+
+    def attach(self, asked: Asked) -> Response:
+        """What lies here of one of its posts by now."""
+        case, node = self._need(asked), asked.field("post", 40)
+        start, end = self._range(asked) if "from" in asked.form else (case.from_utc_ns, case.to_utc_ns)
+        if start is None or end is None:
+            return self._page(asked, case, asked.words("case.no.range"), status=400)
+        done = self._desk.attach(asked.who, case.n, seen=_seen(asked), node=node, from_utc_ns=start, to_utc_ns=end)
+        if done == 0:
+            return self._page(asked, case, asked.words("case.nothing"), status=200)
+        return self._done(asked, done)
+
+    def keep(self, asked: Asked) -> Response:
+        """Asks the posts again, or lets go of what a closed case does not need."""
+        case = self._need(asked)
+        why = self._desk.keep(asked.who, case.n)
+        if why:
+            return self._page(asked, self._need(asked), asked.words("case.notkept", why=why), status=409)
+        return RedirectResponse(f"/cases/{case.n}", status_code=303)
+
+    def copy(self, asked: Asked) -> Response:
+        """Makes the evidence package of one post; it can be had once it is whole, and on the timeline."""
+        case, node = self._need(asked), asked.field("post", 40)
+        if node not in case.posts:
+            raise Refused(404)
+        try:
+            done = self._exporter.make(asked.who, case, node, _told(asked), seen=_seen(asked))
+        except Transient:
+            raise
+        except WardpostError as error:
+            return self._page(asked, case, asked.words("case.notcopied", why=str(error)[:300]), status=409)
+        return self._done(asked, done)
+
+    def dispose(self, asked: Asked) -> Response:
+        """Its footage goes. A second time - the archive was away - only what was left over is taken away."""
+        case = self._need(asked)
+        if case.state is State.DISPOSED:
+            self._desk.sweep(case.n, asked.who)
+            return RedirectResponse(f"/cases/{case.n}", status_code=303)
+        return self._done(asked, self._desk.dispose(asked.who, case.n, _told(asked), seen=_seen(asked)))
+
+    # -- in words -----------------------------------------------------------------------------------------------------
+
+    def _need(self, asked: Asked) -> Case:
+        found = self._cases.find(asked.who.scope, int(asked.params["case"]))
+        if found is None:
+            raise Refused(404)
+        return found
+
+    def _done(self, asked: Asked, done: int | Objection | None) -> Response:
+        if done is None:
+            raise Refused(404)
+        if isinstance(done, Objection):
+            said = asked.words(f"case.no.{done.value}")
+            return self._page(asked, self._need(asked), said, status=_STATUS.get(done, 400))
+        return RedirectResponse(f"/cases/{asked.params['case']}", status_code=303)
+
+    def _range(self, asked: Asked) -> tuple[int | None, int | None]:
+        """Of a form, in local time of the desk; (None, None) for what is none."""
+        start, end = (self._pages.instant(asked.form.get(name, "")) for name in ("from", "to"))
+        if start is None or end is None or not 0 < end - start <= RANGE_S_MAX * NS:
+            return None, None
+        return start, end
+
+    def _list(self, asked: Asked, wrong: str = "", *, status: int = 200) -> Response:
+        now = self._clock.utc().utc_ns // (60 * NS) * 60 * NS
+        form = asked.form
+        page = self._pages.render(
+            "cases.html",
+            asked=asked,
+            words=asked.words,
+            cases=self._cases.listing(asked.who.scope),
+            posts=self._cases.posts(asked.who.scope),
+            may_open=asked.who.role in MAY[Act.OPENED],
+            wrong=asked.words(wrong) if wrong else "",
+            given={name: form.get(name, "") for name in ("number", "reason", "place", "posts")},
+            start=form.get("from") or self._pages.field(now - round(USUAL_S * NS)),
+            end=form.get("to") or self._pages.field(now),
+            text_max=TEXT_CHARS_MAX,
+            name_max=NAME_CHARS_MAX,
+        )
+        return HTMLResponse(page, status_code=status)
+
+    def _page(self, asked: Asked, case: Case, said: str = "", *, status: int = 200) -> Response:
+        self._viewed.note(asked, [(node, f"case {case.n}") for node in case.posts], what="case")
+        may = allowed(case.state, asked.who.role)
+        page = self._pages.render(
+            "case.html",
+            asked=asked,
+            words=asked.words,
+            case=case,
+            may={act.value for act in may},
+            unheld=[node for node in case.posts if node not in case.held] if case.state is State.OPEN else [],
+            copies={step.number for step in case.steps if self._exporter.file(case.n, step) is not None},
+            copying=asked.who.role in MAY[Act.COPIED],
+            pictures=asked.who.role is not Role.ADMIN,
+            said=said,
+            text_max=TEXT_CHARS_MAX,
+            name_max=NAME_CHARS_MAX,
+        )
+        return HTMLResponse(page, status_code=status)
+
+
+def _told(asked: Asked) -> Told:
+    return Told(
+        reason=asked.field("reason", TEXT_CHARS_MAX),
+        recipient=asked.field("recipient", NAME_CHARS_MAX),
+        reference=asked.field("reference", NAME_CHARS_MAX),
+    )
+
+
+def _seen(asked: Asked) -> int:
+    """The last act that the page showed. Raises Refused."""
+    text = asked.form.get("seen", "")
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise Refused(400)
+    return int(text)
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while data := file.read(READ_BYTES):
+            yield data

@@ -1,0 +1,85 @@
+"""Cases and inspection, wired: from the desk's parts to their routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+
+from agent.clock import Clock, uuid7_maker
+from agent.disk import PosixDisk
+from agent.station.archive import Archive
+from agent.station.cases.desk import CaseDesk
+from agent.station.cases.export import Exporter
+from agent.station.cases.keeping import Queue
+from agent.station.cases.reading import Cases
+from agent.station.footage.shelf import Shelf
+from agent.station.inspection.desk import InspectionDesk
+from agent.station.inspection.reading import InspectionReader
+from agent.station.orders import OrderBook
+from agent.station.people.trail import Trail
+from agent.station.signing import Signer
+from agent.station.web.cases import CasePages
+from agent.station.web.inspection import InspectionPages
+from agent.station.web.pages import Pages
+from agent.station.web.routes import Route
+from agent.station.web.viewed import Viewed
+
+
+def case_routes(
+    *,
+    engine: Engine,
+    folder: Path,
+    site: str,
+    clock: Clock,
+    trail: Trail,
+    pages: Pages,
+    archive: Archive,
+    signer: Signer,
+) -> tuple[Route, ...]:
+    """`folder`: the station's."""
+    cases = Cases(engine)
+    queue = command_sender(signer, folder, new_id=uuid7_maker(clock), clock=clock)
+    desk = CaseDesk(trail=trail, cases=cases, clock=clock, queue=queue, archive=archive, site=site)
+    exporter = Exporter(
+        engine=engine,
+        desk=desk,
+        archive=archive,
+        shelf=Shelf(engine=engine, archive=archive),
+        clock=clock,
+        site=site,
+        folder=folder,
+        disk=PosixDisk(folder),
+    )
+    return CasePages(cases=cases, desk=desk, exporter=exporter, viewed=Viewed(trail), pages=pages, clock=clock).routes()
+
+
+def inspection_routes(
+    *, engine: Engine, folder: Path, site: str, clock: Clock, trail: Trail, pages: Pages
+) -> tuple[Route, ...]:
+    """`folder`: the station's."""
+    return InspectionPages(
+        reader=InspectionReader(engine, folder),
+        desk=InspectionDesk(trail=trail, clock=clock, site=site, zone=pages.zone),
+        trail=trail,
+        pages=pages,
+        clock=clock,
+        site=site,
+        zone=pages.zone,
+    ).routes()
+
+
+def command_sender(signer: Signer, folder: Path, *, new_id: Callable[[], str], clock: Clock) -> Queue:
+    """Signed commands in the station's queue, by a connection of its own each: any thread may send one."""
+
+    def send(node: str, verb: str, args: dict[str, Any]) -> None:
+        book = OrderBook(folder)
+        book.open()
+        try:
+            signer.queue(book, node, verb, args, command_id=new_id(), clock=clock)
+        finally:
+            book.close()
+
+    return send

@@ -1,0 +1,260 @@
+"""The desk's pages, wired: from settings and a database to a server. All objects are made here, by keyword."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine
+from starlette.applications import Starlette
+
+from agent.clock import Clock, uuid7_maker
+from agent.disk import PosixDisk
+from agent.station.alerts import Alerts
+from agent.station.archive import Archive
+from agent.station.db.engine import open_engine
+from agent.station.footage.requests import Requests
+from agent.station.footage.shelf import Shelf
+from agent.station.footage.survey import Surveyor
+from agent.station.live.desk import LiveDesk
+from agent.station.orders import OrderBook
+from agent.station.outward.settings import FeedSettings
+from agent.station.outward.tokens import Rate, Tokens
+from agent.station.people.entrance import Entrance
+from agent.station.people.passwords import Passwords
+from agent.station.people.registry import Registry
+from agent.station.people.sessions import Sessions
+from agent.station.people.throttle import Throttle
+from agent.station.people.trail import Trail
+from agent.station.posts.desk import PostsDesk, registered
+from agent.station.signing import Signer
+from agent.station.web.app import application, table
+from agent.station.web.assets import has_player
+from agent.station.web.bearers import Bearers
+from agent.station.web.board import Board, SendVerdict
+from agent.station.web.casework import case_routes, inspection_routes
+from agent.station.web.door import Door
+from agent.station.web.feeds import Feeds
+from agent.station.web.footage import Footage
+from agent.station.web.gate import Gate
+from agent.station.web.live import Live
+from agent.station.web.live_view import AskHold, LivePages
+from agent.station.web.pages import Pages
+from agent.station.web.posts import PostPages
+from agent.station.web.routes import Route
+from agent.station.web.server import WebServer
+from agent.station.web.settings import WebSettings, listening
+from agent.station.web.viewed import Viewed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """The parts that a test looks at."""
+
+    app: Starlette
+    routes: tuple[Route, ...]
+    live: Live
+    trail: Trail
+    registry: Registry
+    sessions: Sessions
+    alerts: Alerts
+
+
+def make_desk(
+    settings: WebSettings,
+    *,
+    engine: Engine,
+    folder: Path,
+    site: str,
+    station: str,
+    clock: Clock,
+    send_verdict: SendVerdict,
+    passwords: Passwords | None = None,
+    archive: Archive | None = None,
+    signer: Signer | None = None,
+    feeds: FeedSettings | None = None,
+    register: str = "",
+    watch: LiveDesk | None = None,
+) -> Desk:
+    """Everything but the server. Opens the audit log. Raises ConfigError, Transient, Corrupt.
+
+    `archive`, `signer`: where footage is kept, and by whom posts are asked for it; without either, there are no pages
+    of footage. `feeds`: what programs may fetch; None: nothing. `register`: the site's folder, which tells house, pole
+    and provider of the posts; empty: there is none. `watch`: live views; needs `signer`.
+    """
+    trail = Trail(engine, clock=clock, site=site, station=station, disk=PosixDisk(folder))
+    trail.open()
+    passwords = passwords or Passwords()
+    registry = Registry(engine, trail=trail, clock=clock)
+    sessions = Sessions(engine, clock=clock, idle_s=settings.idle_minutes * 60, whole_s=settings.session_hours * 3600)
+    alerts = Alerts(
+        engine,
+        trail=trail,
+        clock=clock,
+        bell_deadline_s=settings.bell_deadline_s,
+        alert_deadline_s=settings.alert_deadline_s,
+    )
+    live = Live(alerts, clock=clock, listeners_max=settings.listeners_max)
+    pages = Pages(time_zone=settings.time_zone)
+    fetched = None
+    if feeds is not None:
+        tokens = Tokens(engine, trail=trail, clock=clock)
+        fetched = Bearers(tokens=tokens, rate=Rate(clock=clock, per_minute_max=feeds.per_minute_max))
+    gate = Gate(
+        sessions=sessions,
+        pages=pages,
+        origin=settings.origin,
+        proxied=settings.behind_proxy,
+        admit=None if fetched is None else fetched.admit,
+    )
+    entrance = Entrance(
+        registry=registry,
+        sessions=sessions,
+        passwords=passwords,
+        throttle=Throttle(boot_ns=clock.boot_ns),
+        trail=trail,
+    )
+    door = Door(entrance=entrance, registry=registry, passwords=passwords, pages=pages, gate=gate)
+    board = Board(
+        alerts=alerts,
+        live=live,
+        sessions=sessions,
+        viewed=Viewed(trail),
+        pages=pages,
+        clock=clock,
+        hours=settings.board_hours,
+        send_verdict=send_verdict,
+    )
+    footage = None
+    if archive is not None and signer is not None:
+        shelf = Shelf(engine=engine, archive=archive)
+        footage = Footage(
+            engine=engine,
+            shelf=shelf,
+            surveyor=Surveyor(engine=engine, shelf=shelf, clock=clock),
+            requests=Requests(folder=folder, engine=engine, signer=signer, new_id=uuid7_maker(clock), clock=clock),
+            alerts=alerts,
+            viewed=Viewed(trail),
+            trail=trail,
+            pages=pages,
+            clock=clock,
+            player=has_player,
+        )
+    fed = (
+        ()
+        if feeds is None
+        else Feeds(feeds, engine=engine, alerts=alerts, clock=clock, site=site, origin=settings.origin).routes()
+    )
+    posts = PostPages(
+        desk=PostsDesk(engine, folder, register=registered(register), clock=clock, zone=pages.zone),
+        alerts=alerts,
+        pages=pages,
+        clock=clock,
+    )
+    watched: tuple[Route, ...] = ()
+    if watch is not None and signer is not None:
+        ask_hold = hold_sender(signer, folder, new_id=uuid7_maker(clock), clock=clock)
+        live_pages = LivePages(desk=watch, engine=engine, trail=trail, pages=pages, clock=clock, hold=ask_hold)
+        watched = live_pages.routes()
+    casework = inspection_routes(engine=engine, folder=folder, site=site, clock=clock, trail=trail, pages=pages)
+    if archive is not None and signer is not None:
+        casework += case_routes(
+            engine=engine,
+            folder=folder,
+            site=site,
+            clock=clock,
+            trail=trail,
+            pages=pages,
+            archive=archive,
+            signer=signer,
+        )
+    routes = table(door=door, board=board, posts=posts, footage=footage, feeds=fed, watch=watched, casework=casework)
+    return Desk(
+        app=application(routes, gate),
+        routes=routes,
+        live=live,
+        trail=trail,
+        registry=registry,
+        sessions=sessions,
+        alerts=alerts,
+    )
+
+
+def serve(settings: WebSettings, desk: Desk, *, close: Callable[[], None]) -> WebServer:
+    """The server, not started; `close` is called when it has ended. Raises ConfigError."""
+    return WebServer(
+        desk.app,
+        desk.live,
+        at=listening(settings),
+        certificate=settings.certificate,
+        key=settings.key,
+        connections_max=settings.connections_max,
+        close=close,
+    )
+
+
+def open_web(
+    settings: WebSettings,
+    *,
+    folder: Path,
+    database: str,
+    site: str,
+    signer: Signer,
+    station: str,
+    archive: Archive,
+    clock: Clock,
+    register: str = "",
+    feeds: FeedSettings | None = None,
+    watch: LiveDesk | None = None,
+) -> WebServer:
+    """The server of a station's pages, not started; the database must be there. `database`: its URL; `register`:
+    the site's folder, or empty.
+
+    Raises ConfigError, Transient, Corrupt.
+    """
+    engine = open_engine(database)
+    desk = make_desk(
+        settings,
+        engine=engine,
+        folder=folder,
+        site=site,
+        station=station,
+        clock=clock,
+        send_verdict=verdict_sender(signer, folder, new_id=uuid7_maker(clock), clock=clock),
+        archive=archive,
+        signer=signer,
+        register=register,
+        feeds=feeds,
+        watch=watch,
+    )
+    return serve(settings, desk, close=engine.dispose)
+
+
+def verdict_sender(signer: Signer, folder: Path, *, new_id: Callable[[], str], clock: Clock) -> SendVerdict:
+    """Verdicts as signed commands in the station's queue, by a connection of its own each: any thread may send one."""
+
+    def send(node: str, incident: str, verdict: str, reason: str, by: str) -> None:
+        book = OrderBook(folder)
+        book.open()
+        try:
+            asked = {"incident": incident, "verdict": verdict, "reason": reason, "by": by}
+            signer.queue(book, node, "verdict", asked, command_id=new_id(), clock=clock)
+        finally:
+            book.close()
+
+    return send
+
+
+def hold_sender(signer: Signer, folder: Path, *, new_id: Callable[[], str], clock: Clock) -> AskHold:
+    """Holds, in the same way."""
+
+    def send(node: str, args: dict[str, str]) -> None:
+        book = OrderBook(folder)
+        book.open()
+        try:
+            signer.queue(book, node, "hold", dict(args), command_id=new_id(), clock=clock)
+        finally:
+            book.close()
+
+    return send

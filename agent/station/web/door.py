@@ -1,0 +1,101 @@
+"""Logging in and out, one's own password, the language."""
+
+from __future__ import annotations
+
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from agent.errors import ConfigError
+from agent.station.people.entrance import Entrance
+from agent.station.people.passwords import Passwords
+from agent.station.people.registry import Registry
+from agent.station.people.roles import Role
+from agent.station.web.gate import DOOR, SESSION, Asked, Gate, Refused, choose_language, drop_cookie, set_cookie
+from agent.station.web.pages import Pages
+
+HOME = {Role.TECHNICIAN: "/account", Role.ADMIN: "/account"}
+"""Where somebody begins who has no board."""
+_BACK = ("/", "/login", "/account")
+
+
+class Door:
+    """Handlers of the pages that are not about alerts. Any thread."""
+
+    def __init__(
+        self, *, entrance: Entrance, registry: Registry, passwords: Passwords, pages: Pages, gate: Gate
+    ) -> None:
+        self._entrance = entrance
+        self._registry = registry
+        self._passwords = passwords
+        self._pages = pages
+        self._gate = gate
+
+    def login(self, asked: Asked) -> Response:
+        """The form."""
+        if asked.person is not None:
+            return RedirectResponse(home(asked.person.role), status_code=303)
+        return HTMLResponse(self._pages.render("login.html", asked=asked, words=asked.words, wrong="", login=""))
+
+    def enter(self, asked: Asked) -> Response:
+        """The form, sent. The old session, if there was one, stays what it was: it is not ours to trust."""
+        login = asked.form.get("login", "")[:64].strip().lower()
+        entered = self._entrance.enter(login, asked.form.get("password", ""), asked.address)
+        if not entered.token:
+            wait_s = int(entered.wait_s) + 1 if entered.wait_s else 0
+            wrong = asked.words("login.wait", seconds=wait_s) if wait_s else asked.words("login.wrong")
+            page = self._pages.render("login.html", asked=asked, words=asked.words, wrong=wrong, login=login)
+            headers = {"Retry-After": str(wait_s)} if wait_s else {}
+            return HTMLResponse(page, status_code=429 if wait_s else 403, headers=headers)
+        person = self._registry.find(login)
+        if person is None:
+            raise Refused(403)
+        response = RedirectResponse(home(person.role), status_code=303)
+        set_cookie(response, SESSION, entered.token)
+        drop_cookie(response, DOOR)
+        return response
+
+    def leave(self, asked: Asked) -> Response:
+        """Logs out."""
+        self._entrance.leave(asked.token, asked.who.login, asked.address)
+        response = RedirectResponse("/login", status_code=303)
+        drop_cookie(response, SESSION)
+        return response
+
+    def account(self, asked: Asked) -> Response:
+        """Who one is, and the form for another password."""
+        return self._account(asked, "", 200)
+
+    def password(self, asked: Asked) -> Response:
+        """Another password; it ends all of one's sessions, this one too."""
+        who = asked.who
+        kept = self._registry.password(who.login)
+        if not self._passwords.fits(kept, asked.form.get("old", "")):
+            return self._account(asked, asked.words("account.wrong"), 403)
+        new = asked.form.get("new", "")
+        if new != asked.form.get("again", ""):
+            return self._account(asked, asked.words("account.differ"), 400)
+        try:
+            hashed = self._passwords.hash(new)
+        except ConfigError:
+            return self._account(asked, asked.words("account.weak"), 400)
+        self._registry.set_password(who.login, hashed, by=who.login)
+        response = RedirectResponse("/login", status_code=303)
+        drop_cookie(response, SESSION)
+        return response
+
+    def language(self, asked: Asked) -> Response:
+        """Another language, and back to the page."""
+        back = asked.form.get("back", "")
+        response = RedirectResponse(back if back in _BACK else "/", status_code=303)
+        if not self._gate.speaks(asked.form.get("language", "")):
+            raise Refused(400)
+        choose_language(response, asked.form["language"])
+        return response
+
+    def _account(self, asked: Asked, said: str, status: int) -> Response:
+        page = self._pages.render("account.html", asked=asked, words=asked.words, said=said)
+        return HTMLResponse(page, status_code=status)
+
+
+def home(role: Role) -> str:
+    """The first page of a role."""
+    return HOME.get(role, "/")

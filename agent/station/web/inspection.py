@@ -1,0 +1,184 @@
+"""Inspection: the sample of a week and its results; the report of a period, on the page, on paper, as CSV and JSON."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from agent.clock import Clock, rfc3339
+from agent.station.inspection.desk import INSPECTING, RESULTS, TEXT_CHARS_MAX, InspectionDesk, drawn_of
+from agent.station.inspection.reading import InspectionReader
+from agent.station.inspection.report import DEFINED, PERIOD_DAYS_MAX, Figures, PostFigures, as_dict, figures, shares
+from agent.station.inspection.sample import DAY_NS, WEEK
+from agent.station.inspection.table import as_csv
+from agent.station.people.roles import POST, Role
+from agent.station.people.trail import Trail
+from agent.station.web.gate import Asked, Refused
+from agent.station.web.pages import Pages
+from agent.station.web.routes import Route
+from agent.types import NS
+
+READING = frozenset({Role.AUDITOR, Role.SUPERVISOR, Role.ADMIN})
+USUAL_DAYS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One, made."""
+
+    start_utc_ns: int
+    end_utc_ns: int
+    found: Figures
+    posts: Sequence[PostFigures]
+    cut: bool  # the audit log was too long to be read through
+
+
+class InspectionPages:
+    """Handlers. Any thread."""
+
+    def __init__(
+        self,
+        *,
+        reader: InspectionReader,
+        desk: InspectionDesk,
+        trail: Trail,
+        pages: Pages,
+        clock: Clock,
+        site: str,
+        zone: dt.tzinfo,
+    ) -> None:
+        self._reader = reader
+        self._desk = desk
+        self._trail = trail
+        self._pages = pages
+        self._clock = clock
+        self._site = site
+        self._zone = zone
+
+    def routes(self) -> tuple[Route, ...]:
+        """Who may use what."""
+        report = "/inspection/report"
+        return (
+            Route(method="GET", path="/inspection", handler=self.page, may=READING),
+            Route(method="POST", path="/inspection/draw", handler=self.draw, may=INSPECTING),
+            Route(method="POST", path="/inspection/check", handler=self.check, may=INSPECTING),
+            Route(method="GET", path=report, handler=self.report, may=READING),
+            Route(method="GET", path=f"{report}.csv", handler=self.csv, may=READING),
+            Route(method="GET", path=f"{report}.json", handler=self.json, may=READING),
+        )
+
+    def page(self, asked: Asked) -> Response:
+        """What is to be looked at this week, and what came of it."""
+        week = asked.query.get("week", "") or self._desk.week()
+        if not WEEK.fullmatch(week):
+            raise Refused(400)
+        body = self._reader.draw(week)
+        drawn = None if body is None else drawn_of(body)
+        scope = asked.who.scope
+        page = self._pages.render(
+            "inspection.html",
+            asked=asked,
+            words=asked.words,
+            week=week,
+            this_week=week == self._desk.week(),
+            drawn=drawn,
+            posts=[one for one in drawn.posts if scope.covers(one.node)] if drawn else [],
+            footage=[one for one in drawn.footage if scope.covers(one.node)] if drawn else [],
+            checks=self._reader.checks(scope, week),
+            may=asked.who.role in INSPECTING,
+            results=RESULTS,
+            text_max=TEXT_CHARS_MAX,
+        )
+        return HTMLResponse(page)
+
+    def draw(self, asked: Asked) -> Response:
+        """This week's sample; once."""
+        self._desk.draw(asked.who)
+        return RedirectResponse("/inspection", status_code=303)
+
+    def check(self, asked: Asked) -> Response:
+        """A result."""
+        week, kind, node, ref, result = (asked.field(name, 64) for name in ("week", "kind", "post", "ref", "result"))
+        text = asked.field("text", TEXT_CHARS_MAX)
+        known = kind in ("post", "footage") and result in RESULTS and WEEK.fullmatch(week) and POST.fullmatch(node)
+        if not known or (result != "good" and not text):
+            raise Refused(400, "inspect.why")
+        if not self._desk.check(asked.who, week, kind=kind, node=node, ref=ref, result=result, text=text):
+            raise Refused(404)
+        return RedirectResponse(f"/inspection?week={week}", status_code=303)
+
+    # -- the report ---------------------------------------------------------------------------------------------------
+
+    def report(self, asked: Asked) -> Response:
+        """A page that is made to be printed."""
+        made = self._make(asked)
+        page = self._pages.render(
+            "report.html",
+            asked=asked,
+            words=asked.words,
+            site=self._site,
+            made=made,
+            now=self._clock.utc().utc_ns,
+            figures=shares(made.found),
+            start=self._pages.field(made.start_utc_ns),
+            end=self._pages.field(made.end_utc_ns),
+        )
+        return HTMLResponse(page)
+
+    def csv(self, asked: Asked) -> Response:
+        """For a spreadsheet."""
+        made = self._make(asked)
+        period = rfc3339(made.start_utc_ns), rfc3339(made.end_utc_ns)
+        text = as_csv(made.found, made.posts, self._definitions(asked), period)
+        headers = {"Content-Disposition": 'attachment; filename="wardpost-report.csv"'}
+        return Response("\ufeff" + text, media_type="text/csv; charset=utf-8", headers=headers)
+
+    def json(self, asked: Asked) -> Response:
+        """For programs."""
+        made = self._make(asked)
+        about = {
+            "site": self._site,
+            "from": rfc3339(made.start_utc_ns),
+            "to": rfc3339(made.end_utc_ns),
+            "made": rfc3339(self._clock.utc().utc_ns),
+            "by": asked.who.login,
+            "views_cut": made.cut,
+        }
+        told = as_dict(made.found, made.posts, self._definitions(asked), about)
+        headers = {"Content-Disposition": 'attachment; filename="wardpost-report.json"'}
+        return Response(json.dumps(told, indent=1), media_type="application/json", headers=headers)
+
+    def _definitions(self, asked: Asked) -> dict[str, str]:
+        return {name: asked.words(f"report.what.{name}") for name in DEFINED}
+
+    def _make(self, asked: Asked) -> Report:
+        start, end = self._period(asked)
+        now, scope = self._clock.utc().utc_ns, asked.who.scope
+        alerts = self._reader.alerts(scope, start, end)
+        posts = self._reader.posts(scope, start, end, now_utc_ns=now, zone=self._zone, alerts=alerts)
+        views, cut = self._reader.views(scope, start, end)
+        found = figures(
+            alerts=alerts,
+            requests=self._reader.requests([one.node for one in posts], start, end),
+            views=views,
+            cases=self._reader.cases(),
+            now_utc_ns=now,
+        )
+        self._trail.note("report", asked.who.login, start=rfc3339(start), end=rfc3339(end), address=asked.address)
+        return Report(start, end, found, posts, cut)
+
+    def _period(self, asked: Asked) -> tuple[int, int]:
+        """As chosen; else the last USUAL_DAYS whole days."""
+        if not asked.query.get("from") and not asked.query.get("to"):
+            today = dt.datetime.fromtimestamp(self._clock.utc().utc_ns // NS, self._zone).date()
+            midnight = dt.datetime.combine(today, dt.time(), self._zone)
+            first = dt.datetime.combine(today - dt.timedelta(days=USUAL_DAYS), dt.time(), self._zone)
+            return int(first.timestamp()) * NS, int(midnight.timestamp()) * NS
+        start, end = (self._pages.instant(asked.query.get(name, "")) for name in ("from", "to"))
+        if start is None or end is None or not 0 < end - start <= PERIOD_DAYS_MAX * DAY_NS:
+            raise Refused(400, "report.period")
+        return start, end

@@ -1,0 +1,94 @@
+"""Pages from templates. Everything that comes from people or nodes is escaped: there is no other way into a page."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from agent.clock import parse_rfc3339
+from agent.errors import ConfigError
+from agent.types import NS
+
+_FIELD = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?")
+_UTC_S_MAX = 253_402_000_000
+
+
+class Pages:
+    """Any thread."""
+
+    def __init__(self, *, time_zone: str) -> None:
+        """Raises ConfigError for a time zone that is none."""
+        try:
+            self._zone = ZoneInfo(time_zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ConfigError(
+                f"web.time_zone: {time_zone!r} is not the name of one, such as Asia/Ho_Chi_Minh"
+            ) from None
+        self._environment = Environment(
+            loader=PackageLoader("agent.station.web"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.filters["moment"] = self.moment
+        self._environment.filters["utc"] = _iso
+        self._environment.filters["span"] = _span
+        self._environment.filters["size"] = _size
+        self._environment.globals["zone"] = self._zone.key
+
+    @property
+    def zone(self) -> dt.tzinfo:
+        """Of the times on the pages."""
+        return self._zone
+
+    def render(self, template: str, **values: Any) -> str:
+        """A page, or a part of one."""
+        return self._environment.get_template(template).render(**values)
+
+    def moment(self, utc_ns: int) -> str:
+        """Local time for people."""
+        at = dt.datetime.fromtimestamp(min(max(utc_ns // NS, 0), _UTC_S_MAX), dt.UTC).astimezone(self._zone)
+        return f"{at:%d.%m.%Y %H:%M:%S}"
+
+    def field(self, utc_ns: int) -> str:
+        """Local time as a `datetime-local` field of a form has it."""
+        at = dt.datetime.fromtimestamp(min(max(utc_ns // NS, 0), _UTC_S_MAX), dt.UTC).astimezone(self._zone)
+        return f"{at:%Y-%m-%dT%H:%M:%S}"
+
+    def instant(self, text: str) -> int | None:
+        """UTC ns of what such a field sends; None for what is no time."""
+        if not _FIELD.fullmatch(text):
+            return None
+        try:
+            return int(dt.datetime.fromisoformat(text).replace(tzinfo=self._zone).timestamp()) * NS
+        except (ValueError, OverflowError):
+            return None
+
+
+def told_ns(text: str) -> int | None:
+    """UTC ns of the time that a node tells; None for what is no time."""
+    try:
+        return parse_rfc3339(text)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _iso(utc_ns: int) -> str:
+    at = dt.datetime.fromtimestamp(min(max(utc_ns // NS, 0), _UTC_S_MAX), dt.UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _span(seconds: float) -> str:
+    """A length of time for people, in any language."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

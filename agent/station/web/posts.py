@@ -1,0 +1,153 @@
+"""The pages of the posts: the list with a plan, one post with why it is dark, and what is to be done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.responses import HTMLResponse, Response
+
+from agent.clock import Clock
+from agent.quantities import gb
+from agent.station.alerts import Alerts
+from agent.station.people.roles import Role, Scope
+from agent.station.posts.desk import PostsDesk
+from agent.station.posts.fleet import DAYS, PostView, ranking, todo
+from agent.station.posts.outages import Day
+from agent.station.posts.plan import HEIGHT, WIDTH, plan
+from agent.station.posts.upkeep import storage_days
+from agent.station.posts.words import Words as PostWords
+from agent.station.posts.words import overwrite_of
+from agent.station.web.gate import Asked, Refused
+from agent.station.web.pages import Pages, told_ns
+from agent.types import NS
+
+PICTURES = frozenset({Role.OPERATOR, Role.SUPERVISOR, Role.SCHOOL, Role.AUDITOR})
+PICTURE_DAYS = 7.0
+PAST_SHOWN_MAX = 20
+LIST_MAX = 500
+"""Posts on one page; the filter finds the others."""
+GOOD_UP, FAIR_UP = 0.995, 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A post as a template shows it."""
+
+    view: PostView
+    look: str  # good, warn, bad: a class of posts.css
+    state: str
+    why: str  # empty: nothing is wrong
+    kept: str
+    free: str
+    overwrite_utc_ns: int | None
+    up: str
+    hours: str
+
+
+class PostPages:
+    """Handlers. Any thread; they block for the database."""
+
+    def __init__(self, *, desk: PostsDesk, alerts: Alerts, pages: Pages, clock: Clock) -> None:
+        self._desk = desk
+        self._alerts = alerts
+        self._pages = pages
+        self._clock = clock
+
+    def page(self, asked: Asked) -> Response:
+        """All posts that somebody may see; `show`: all, trouble, dark or cost."""
+        show = asked.query.get("show", "all")
+        if show not in ("all", "trouble", "dark", "cost"):
+            raise Refused(404)
+        told = PostWords.of(asked.words.language)
+        views = self._views(asked)
+        shown = ranking(views) if show == "cost" else views
+        if show == "trouble":
+            shown = [view for view in views if view.task is not None or view.now is not None]
+        elif show == "dark":
+            shown = [view for view in views if not view.post.heard]
+        drawn = plan(views)
+        return self._page(
+            asked,
+            "posts.html",
+            rows=[self._row(view, told) for view in shown[:LIST_MAX]],
+            more=len(shown) - LIST_MAX,
+            show=show,
+            plan=drawn,
+            dots=[] if drawn is None else [(dot, self._row(dot.view, told)) for dot in drawn.dots],
+            box=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}",
+        )
+
+    def post(self, asked: Asked) -> Response:
+        """One post."""
+        node = asked.params["post"]
+        view = next((one for one in self._views(asked) if one.post.node == node), None)
+        if view is None:
+            raise Refused(404)
+        told = PostWords.of(asked.words.language)
+        picture = self._picture(node) if asked.who.role in PICTURES else None
+        return self._page(
+            asked,
+            "post.html",
+            row=self._row(view, told),
+            told=told,
+            past=view.past[:PAST_SHOWN_MAX],
+            bars=[
+                (10 * (DAYS + 1 - len(view.uptime.days) + index), _look(day), self._day(asked, day))
+                for index, day in enumerate(view.uptime.days)
+            ],
+            wide=10 * (DAYS + 1),
+            picture=picture,
+            median="" if view.uptime.median_s is None else told.span(view.uptime.median_s),
+            length=lambda outage: told.span(outage.seconds(self._clock.utc().utc_ns)),
+        )
+
+    def todo(self, asked: Asked) -> Response:
+        """What somebody must do, by ways."""
+        told = PostWords.of(asked.words.language)
+        trips = []
+        for trip in todo(self._views(asked)):
+            keys = dict.fromkeys(key for view in trip if view.task is not None for key in view.task.bring)
+            trips.append(([self._row(view, told) for view in trip], [told(key) for key in keys]))
+        return self._page(asked, "todo.html", trips=trips, told=told)
+
+    def _page(self, asked: Asked, template: str, **values: object) -> Response:
+        return HTMLResponse(self._pages.render(template, asked=asked, words=asked.words, person=asked.who, **values))
+
+    def _views(self, asked: Asked) -> list[PostView]:
+        scope: Scope = asked.who.scope
+        return self._desk.views(None if scope.whole_site else scope.posts)
+
+    def _picture(self, node: str) -> str | None:
+        """The incident of the newest alert of a post that has a picture. Its own route notes who looks at it."""
+        since = self._clock.utc().utc_ns - round(PICTURE_DAYS * 86_400) * NS
+        only = Scope(whole_site=False, posts=frozenset({node}))
+        found = [one for one in self._alerts.board(only, since) if one.has_picture]
+        return max(found, key=lambda one: one.raised_utc_ns).incident if found else None
+
+    def _row(self, view: PostView, told: PostWords) -> Row:
+        post = view.post
+        kept = storage_days(post, self._clock.utc().utc_ns)
+        free = None if post.beat is None else post.beat.said.machine.diskfreebytes
+        overwrite = overwrite_of(view)
+        look = "bad" if not post.heard else "warn" if view.now is not None or view.task is not None else "good"
+        return Row(
+            view=view,
+            look=look,
+            state=told(f"state.{post.state}"),
+            why="" if view.now is None else told.why(view.now),
+            kept="" if kept is None else told.span(kept * 86_400),
+            free="" if free is None else gb(free),
+            overwrite_utc_ns=None if overwrite is None else told_ns(overwrite),
+            up="" if view.uptime.up is None else f"{view.uptime.up:.1%}",
+            hours=f"{view.cost.total_h:.1f}",
+        )
+
+    def _day(self, asked: Asked, day: Day) -> str:
+        up = asked.words("posts.unknown") if day.up is None else f"{day.up:.1%}"
+        return f"{day.date:%d.%m.%Y}: {up}"
+
+
+def _look(day: Day) -> str:
+    if day.up is None:
+        return "none"
+    return "good" if day.up >= GOOD_UP else "warn" if day.up >= FAIR_UP else "bad"

@@ -1,0 +1,123 @@
+"""uvicorn on a thread of its own, beside the station's: pages must not wait for messages, nor messages for pages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+
+import uvicorn
+from starlette.applications import Starlette
+
+from agent.errors import ConfigError
+from agent.station.web.live import Live
+from agent.station.web.settings import Listening
+
+GRACEFUL_S = 3
+JOIN_S_MAX = 8.0
+KEEP_ALIVE_S = 20
+HEAD_BYTES_MAX = 16 * 1024
+
+log = logging.getLogger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn leaves behind the connections that do not end within its grace: nobody would ever close them."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
+        await asyncio.sleep(0)  # the transports close in the loop's next round
+
+
+class WebServer:
+    """Start and stop from one thread."""
+
+    def __init__(
+        self,
+        app: Starlette,
+        live: Live,
+        *,
+        at: Listening,
+        certificate: str,
+        key: str,
+        connections_max: int,
+        close: Callable[[], None],
+    ) -> None:
+        """`close`: what is to be let go when the last answer has been given."""
+        self._live = live
+        self._close = close
+        self._at = at
+        self._certificate, self._key = certificate, key
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                ssl_certfile=certificate or None,
+                ssl_keyfile=key or None,
+                limit_concurrency=connections_max,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=GRACEFUL_S,
+                h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+            )
+        )
+        self._thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        """Between start and stop, unless it has failed."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Listens. Raises ConfigError: the certificate, or an address that cannot be had."""
+        if self._certificate:
+            _check_pair(self._certificate, self._key)
+        listener = self._bind()
+        self._live.start()
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, name="web")
+        self._thread.start()
+        log.info("pages at %s port %d", self._at.host, self._at.port)
+
+    def stop(self) -> None:
+        """Lets running answers end, within GRACEFUL_S. Never raises."""
+        self._live.stop()
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(JOIN_S_MAX)
+            if self._thread.is_alive():
+                log.error("the web server does not end; it is left behind")
+        self._close()
+
+    def _bind(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._at.host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((self._at.host, self._at.port))
+        except OSError as error:
+            listener.close()
+            where = f"{self._at.host} port {self._at.port}"
+            raise ConfigError(f"web.listen: cannot listen on {where}: {error.strerror}") from None
+        return listener
+
+
+def _check_pair(certificate: str, key: str) -> None:
+    """Whether they can be read and belong together. Raises ConfigError."""
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"web.certificate, web.key: {certificate} and {key} cannot be used: {error.strerror or error}"
+        ) from None

@@ -1,0 +1,62 @@
+"""A station's database for one test: the file in its folder, or a database of its own on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import NullPool, create_engine, make_url, text
+
+from agent.station.db.engine import database_url, open_engine, reading, writing
+
+SERVER = "WARDPOST_TEST_POSTGRES"
+"""URL of a PostgreSQL whose user may create databases: each test makes one, and drops it."""
+KINDS = ("sqlite", "postgresql")
+
+
+class Database:
+    """`setting` is what stands in `station.database`; `url` opens the same."""
+
+    def __init__(self, kind: str, folder: Path, setting: str) -> None:
+        self.kind = kind
+        self.folder = folder
+        self.setting = setting
+
+    @property
+    def url(self) -> str:
+        return database_url(self.folder, self.setting)
+
+    def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
+        """What a query gives, beside whoever else is there."""
+        with reading(open_engine(self.url, read_only=True, pooled=False)) as db:
+            return [tuple(row) for row in db.execute(text(sql), values)]
+
+    def run(self, sql: str, **values: Any) -> None:
+        """One statement, in a transaction of its own."""
+        with writing(open_engine(self.url, pooled=False), "prepare a test") as db:
+            db.execute(text(sql), values)
+
+
+@contextmanager
+def fresh(kind: str, folder: Path) -> Iterator[Database]:
+    """An empty one. Skips where there is no PostgreSQL."""
+    if kind == "sqlite":
+        yield Database(kind, folder, "")
+        return
+    server = os.environ.get(SERVER)
+    if not server:
+        pytest.skip(f"{SERVER} is not set: tests/system/test_station_postgres.py starts a PostgreSQL and sets it")
+    name = f"wardpost_{secrets.token_hex(8)}"
+    admin = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with admin.connect() as db:
+        db.execute(text(f"create database {name} template template0"))
+    try:
+        yield Database(kind, folder, make_url(server).set(database=name).render_as_string(hide_password=False))
+    finally:
+        with admin.connect() as db:
+            db.execute(text(f"drop database {name} with (force)"))

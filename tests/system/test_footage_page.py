@@ -1,0 +1,198 @@
+"""Footage in a real browser: what a post has recorded plays from the archive, across a gap, and a picture is kept."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import pytest
+
+from agent.assets import Assets
+from agent.station.people.roles import Role
+from agent.station.web.desk import serve
+from agent.types import NS
+from tests.fakes.certificates import self_signed
+from tests.fakes.database import fresh
+from tests.fakes.desk import PASSWORD
+from tests.fakes.evidence_post import UTC_0, EvidencePost
+from tests.fakes.footage_desk import POST
+from tests.fakes.footage_ward import FootageWard
+from tests.fakes.packets import of_file, shifted
+from tests.fakes.recording_post import closed_posts  # noqa: F401
+from tests.system.browser import Browser, chromium
+
+pytestmark = pytest.mark.system
+
+SHOTS = Path(__file__).parents[2] / "test-out" / "footage"
+RANGE = "from=2023-11-15T05:13:10&to=2023-11-15T05:14:50"  # in Vietnam: 10 s before it begins
+GAP_NS = 60 * NS
+
+
+@pytest.fixture
+def ward(tmp_path: Path, assets: Assets) -> Iterator[FootageWard]:
+    """Ten seconds of a street, a minute without a camera, and the street again; another post that was never asked."""
+    folder = tmp_path / "hq"
+    folder.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    certificate, key = self_signed(tmp_path)
+    with fresh("sqlite", folder) as database:
+        origin = f"https://127.0.0.1:{port}"
+        made = FootageWard(
+            folder,
+            database,
+            listen=f"127.0.0.1:{port}",
+            origin=origin,
+            behind_proxy=False,
+            certificate=str(certificate),
+            key=str(key),
+            time_zone="Asia/Ho_Chi_Minh",
+        )
+        post = EvidencePost(tmp_path / "post")
+        street = of_file(assets.footage())
+        post.feed(street)
+        post.post.recorder.lost(post.post.clock.boot_ns(), "camera: no answer")
+        post.feed(shifted(street, 10 * NS + GAP_NS))
+        post.seal()
+        made.footage.knows()
+        made.footage.knows("gate-9", "Other gate")
+        made.footage.hear(post)
+        made.footage.take_all(post)
+        made.person("lan", Role.OPERATOR, name="Lan")
+        server = serve(made.settings, made.desk, close=lambda: None)
+        server.start()
+        try:
+            _answers(port)
+            yield made
+        finally:
+            server.stop()
+            made.footage.engine.dispose()
+            made.close()
+
+
+def _answers(port: int) -> None:
+    """It listens when its thread has come that far."""
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"nobody listens on port {port}")
+
+
+@pytest.fixture
+def page(ward: FootageWard, tmp_path: Path) -> Iterator[Browser]:
+    with chromium(tmp_path / "profile") as browser:
+        browser._call("Security.enable")
+        browser._call("Security.setIgnoreCertificateErrors", ignore=True)
+        browser._call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "kept"))
+        browser.size(1440, 900)
+        browser.go(f"{ward.settings.origin}/login")
+        browser.wait("!!document.querySelector('[name=password]')")
+        browser.js("document.querySelector('[name=login]').focus()")
+        browser.type("lan")
+        browser.js("document.querySelector('[name=password]').focus()")
+        browser.type(PASSWORD)
+        browser.press("main form button")
+        browser.wait("location.pathname === '/' && document.readyState === 'complete'")
+        yield browser
+        assert browser.errors == [], "no script failed, and nothing broke the security policy"
+
+
+def frames(page: Browser) -> int:
+    return int(page.js("document.querySelector('#video').getVideoPlaybackQuality().totalVideoFrames"))
+
+
+def shown_utc_s(page: Browser) -> float:
+    return (int(page.js("document.querySelector('#player').dataset.utc")) - UTC_0 // 10**6) / 1000
+
+
+def test_footage_plays_in_the_page_across_a_gap_steps_and_a_picture_is_kept(
+    page: Browser, ward: FootageWard, tmp_path: Path
+) -> None:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.go(f"{ward.settings.origin}/footage?post.{POST}=on&post.gate-9=on&{RANGE}")
+    page.wait("!!document.querySelector('.start')")
+    assert page.js("MediaSource.isTypeSupported('video/mp4; codecs=\"avc1.64001f\"')"), "this Chromium decodes H.264"
+    assert [line["kind"] for line in ward.trail()].count("viewed") == 0
+    page.press(".start")
+    page.wait("document.querySelector('#video').currentTime > 1.5", 30)
+    before = frames(page)
+    assert before > 20
+    page.wait(f"document.querySelector('#video').getVideoPlaybackQuality().totalVideoFrames > {before + 10}")
+    assert shown_utc_s(page) == pytest.approx(page.js("document.querySelector('#video').currentTime"), abs=0.3)
+    page.picture(SHOTS / "plays-1440.png")
+
+    # It goes on behind the gap by itself, and the time is that of the other side.
+    page.js("document.querySelector('#video').currentTime = 9.2; document.querySelector('#video').play()")
+    page.wait("Number(document.querySelector('#player').dataset.utc) > " + str((UTC_0 + 70 * NS) // 10**6), 20)
+    assert 70 <= shown_utc_s(page) < 75
+
+    # A place on the bar is a time: 85 s into the range of 100 s is 75 s behind the first picture.
+    page.press("#play")
+    page.wait("document.querySelector('#video').paused")
+    left, top, wide = page.js(
+        f"(() => {{ const b = document.querySelector('[data-post={json.dumps(POST)}] svg');"
+        " b.scrollIntoView({block: 'end'}); const r = b.getBoundingClientRect(); return [r.left, r.top, r.width]; })()"
+    )
+    page.click(left + wide * 0.85, top + 8)
+    page.wait(f"Math.abs(document.querySelector('#player').dataset.utc - {(UTC_0 + 75 * NS) // 10**6}) < 300")
+
+    # One picture on, one back.
+    at = shown_utc_s(page)
+    page.press("#forward")
+    page.wait(f"document.querySelector('#player').dataset.utc > {(UTC_0 // 10**6) + at * 1000}")
+    assert shown_utc_s(page) - at == pytest.approx(0.04, abs=0.005)
+    page.press("#back")
+    page.wait(f"document.querySelector('#player').dataset.utc < {(UTC_0 // 10**6) + at * 1000 + 20}")
+    assert shown_utc_s(page) == pytest.approx(at, abs=0.002)
+
+    page.press("#snapshot")
+    name = page.wait("document.querySelector('#player').dataset.kept")
+    assert name.startswith(f"{POST}_2023-11-14T22-14-3")
+    kept = tmp_path / "kept" / name
+    _until(page, kept)
+    picture = cv2.imread(str(kept))
+    assert picture is not None
+    assert picture.shape[:2] == (272, 640)
+    assert picture.std() > 20, "it is a picture of the street, not a black one"
+
+    assert [line["posts"] for line in ward.trail() if line["kind"] == "viewed"] != []
+    page.size(390, 844, phone=True)
+    page.picture(SHOTS / "plays-390.png")
+    assert page.js("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out on a phone"
+
+
+def _until(page: Browser, path: Path) -> None:
+    for _ in range(100):
+        if path.is_file() and path.stat().st_size:
+            return
+        page.js("new Promise((done) => setTimeout(done, 50))")
+    raise AssertionError(f"{path} never came; there is {list(path.parent.glob('*'))}")
+
+
+def test_it_is_asked_for_and_the_page_follows(page: Browser, ward: FootageWard, tmp_path: Path) -> None:
+    """A post of which nothing is here: asked for in the page, in Vietnamese, on a phone."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.size(390, 844, phone=True)
+    page.go(f"{ward.settings.origin}/footage?post.gate-9=on&{RANGE}")
+    page.wait("!!document.querySelector('.ask')")
+    page.press("header form:nth-of-type(1) button")
+    page.wait("document.documentElement?.lang === 'vi'")
+    page.go(f"{ward.settings.origin}/footage?post.gate-9=on&{RANGE}")
+    page.wait("!!document.querySelector('.ask [name=reason]')")
+    page.js("document.querySelector('.ask [name=reason]').focus()")
+    page.type("Mất xe đạp")
+    page.press(".ask button")
+    page.wait("!!document.querySelector('.requests')")
+    assert "Mất xe đạp" in page.js("document.querySelector('.requests').textContent")
+    assert page.js("document.querySelector('[data-busy]').dataset.busy") == "yes"
+    page.picture(SHOTS / "asked-390-vi.png")
+    assert page.js("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out on a phone"
+    page.size(1440, 900)
+    page.picture(SHOTS / "asked-1440-vi.png")

@@ -1,0 +1,461 @@
+"""The pages of cases and inspection, by HTTP on the real desk: who may, what is on record, what a hostile text becomes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import insert, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from agent import wire
+from agent.evidence import verify
+from agent.station.cases.states import Act, Objection, State
+from agent.station.db.engine import writing
+from agent.station.db.tables import receipt
+from agent.station.inspection.desk import RESULTS, drawn_of
+from agent.station.inspection.report import DEFINED
+from agent.station.inspection.sample import Candidate, draw
+from agent.station.orders import OrderBook
+from agent.station.people.roles import Role
+from agent.station.web.words import load
+from tests.fakes.database import KINDS, fresh
+from tests.fakes.desk import Visitor
+from tests.fakes.evidence_post import NODE, UTC_0, EvidencePost
+from tests.fakes.footage_desk import POST
+from tests.fakes.footage_ward import FootageWard
+from tests.fakes.packets import encoded
+from tests.fakes.recording_post import closed_posts  # noqa: F401
+
+RANGE: dict[str, Any] = {"from": "2023-11-14T22:13:10", "to": "2023-11-14T22:15:00"}
+XSS = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+OPENING: dict[str, Any] = {
+    "number": "12/2026",
+    "reason": "a bicycle was stolen",
+    "place": "School gate",
+    "posts": POST,
+    **RANGE,
+}
+
+
+# Who gets what: the routes of cases once more, by hand.
+WORK = {Role.OPERATOR, Role.SUPERVISOR}
+MAY: dict[tuple[str, str], set[Role]] = {
+    ("GET", "/cases"): WORK | {Role.AUDITOR, Role.ADMIN},
+    ("POST", "/cases"): WORK,
+    ("GET", "/cases/{case}"): WORK | {Role.AUDITOR, Role.ADMIN},
+    ("GET", "/cases/{case}/copies/{copy}"): WORK,
+    ("POST", "/cases/{case}/note"): WORK,
+    ("POST", "/cases/{case}/view"): WORK | {Role.AUDITOR},
+    ("POST", "/cases/{case}/copy"): WORK,
+    ("POST", "/cases/{case}/attach"): WORK,
+    ("POST", "/cases/{case}/keep"): WORK,
+    ("POST", "/cases/{case}/transfer"): {Role.SUPERVISOR},
+    ("POST", "/cases/{case}/return"): {Role.SUPERVISOR},
+    ("POST", "/cases/{case}/close"): WORK,
+    ("POST", "/cases/{case}/reopen"): WORK,
+    ("POST", "/cases/{case}/dispose"): {Role.SUPERVISOR, Role.ADMIN},
+}
+
+
+class CaseWard(FootageWard):
+    """... of the site that its footage is of."""
+
+    site = NODE.partition("/")[0]
+
+
+@contextmanager
+def headquarters(kind: str, tmp_path: Path) -> Iterator[FootageWard]:
+    folder = tmp_path / "hq"
+    folder.mkdir()
+    with fresh(kind, folder) as database:
+        made = CaseWard(folder, database)
+        made.footage.knows()
+        made.footage.knows("gate-9", "Other gate")
+        yield made
+        made.footage.engine.dispose()
+        made.close()
+
+
+@pytest.fixture
+def ward(tmp_path: Path) -> Iterator[FootageWard]:
+    with headquarters("sqlite", tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=KINDS)
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FootageWard]:
+    """For the tests that go through every query."""
+    with headquarters(request.param, tmp_path) as made:
+        yield made
+
+
+def visitor(ward: FootageWard, role: Role, *posts: str) -> Visitor:
+    login = f"{role.value}{len(posts) or ''}"
+    ward.person(login, role, *(posts or ([POST] if role is Role.SCHOOL else [])))
+    return ward.visitor(login)
+
+
+def opened(who: Visitor, **more: Any) -> str:
+    """A new case; its address."""
+    who.get("/cases")
+    answer = who.post("/cases", **(OPENING | more))
+    assert answer.status_code == 303, answer.text
+    where = answer.headers["location"]
+    assert who.get(where).status_code == 200
+    return str(where)
+
+
+def act(who: Visitor, where: str, act: str, **fields: Any) -> httpx.Response:
+    """As a person does it: by the form of the page as it is now."""
+    if "seen" not in fields:
+        who.get(where)
+        found = re.search(r'name="seen" value="([0-9]+)"', who.page)
+        fields["seen"] = found[1] if found else "1"
+    return who.post(f"{where}/{act}", **({"reason": "because"} | fields))
+
+
+def film(ward: FootageWard, folder: Path) -> None:
+    """Four seconds of footage of the post are here, with its ledger and the receipts for it."""
+    post = EvidencePost(folder / "post")
+    post.feed(encoded(seconds=4), receipt_every=20)
+    post.seal()
+    ward.footage.hear(post)
+    ward.footage.take_all(post)
+    with post.disk.open("ledger/receipts.jsonl") as file, writing(ward.engine, "sign") as db:
+        for seq, raw in enumerate(file.read().splitlines(), 1):
+            db.execute(insert(receipt).values(node=POST, root="a" * 64, seq=seq, utc_ns=UTC_0, body=raw))
+
+
+def test_a_case_from_report_to_disposal_each_step_by_a_named_person(either: FootageWard, tmp_path: Path) -> None:
+    ward = either
+    film(ward, tmp_path)
+    operator, supervisor, admin = (visitor(ward, role) for role in (Role.OPERATOR, Role.SUPERVISOR, Role.ADMIN))
+    where = opened(operator)
+    book = OrderBook(ward.folder)
+    book.open()
+    asked = [wire.decode(one.payload, wire.Command) for one in reversed(book.of(POST))]
+    book.close()
+    assert [(one.verb, one.args["reason"]) for one in asked] == [("hold", "case 12/2026"), ("send", "case 12/2026")]
+    assert asked[0].args["from"] == "2023-11-14T22:13:10.000Z"
+
+    answer = act(operator, where, "view", post=POST, reason="to see who it was")
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith(f"/footage?post.{POST}=on&from=2023-11-14T22")
+    assert operator.get(answer.headers["location"]).status_code == 200
+
+    assert act(operator, where, "transfer", recipient="District", reference="D-1").status_code == 403
+    assert act(supervisor, where, "transfer", recipient="District", reference="").status_code == 400
+    assert act(supervisor, where, "transfer", recipient="District, Capt. Vu", reference="D-77").status_code == 303
+    assert act(operator, where, "close").status_code == 409  # it is with another agency
+    assert act(supervisor, where, "return").status_code == 303
+    assert act(operator, where, "close").status_code == 303
+    assert act(operator, where, "dispose", reference="decree 5").status_code == 403
+    assert act(admin, where, "dispose", reference="").status_code == 400
+    assert act(admin, where, "dispose", reference="decree 5").status_code == 303
+    page = admin.get(where).text
+    for said in (
+        "decree 5",
+        "Disposed of",
+        "to see who it was",
+        "District, Capt. Vu",
+        "their reference D-77",
+        "Operator",
+    ):
+        assert said in page
+    told = [line for line in ward.trail() if line["kind"] == "case"]
+    assert [(one["act"], one["who"]) for one in told] == [
+        ("opened", "operator"),
+        ("attached", "operator"),
+        ("held", "operator"),
+        ("viewed", "operator"),
+        ("transferred", "supervisor"),
+        ("returned", "supervisor"),
+        ("closed", "operator"),
+        ("released", "operator"),
+        ("disposed", "admin"),
+    ]
+    assert {one["step"] for one in told} == set(range(1, 10))
+    read = [line for line in ward.trail() if line["kind"] == "viewed" and line["what"] == "case"]
+    assert {one["who"] for one in read} == {"operator", "supervisor", "admin"}
+
+
+def test_a_package_is_made_downloaded_and_verified(ward: FootageWard, tmp_path: Path) -> None:
+    film(ward, tmp_path)
+    operator = visitor(ward, Role.OPERATOR)
+    where = opened(operator)
+    assert act(operator, where, "copy", post=POST, reason="for the prosecutor").status_code == 303
+    found = re.search(rf'href="({where}/copies/[0-9]+)"', operator.get(where).text)
+    assert found
+    answer = operator.get(found[1])
+    assert answer.status_code == 200
+    path = tmp_path / "fetched.zip"
+    path.write_bytes(answer.content)
+    result = verify.verify(path, [])
+    assert (result["verdict"], result["findings"]) == ("verified", [])
+    assert ward.trail()[-1]["what"] == "case-copy"
+    auditor = visitor(ward, Role.AUDITOR)
+    assert auditor.get(found[1]).status_code == 403
+    assert found[1] not in auditor.get(where).text
+    for other in (f"{where}/copies/1", f"{where}/copies/999", "/cases/999/copies/4", f"{where}/copies/0"):
+        assert operator.get(other).status_code == 404
+    assert act(operator, where, "copy", post="gate-9").status_code == 404
+    assert act(operator, where, "copy", post=POST, reason="").status_code == 400
+
+
+def test_what_cannot_be_packed_is_said_and_is_no_copy(ward: FootageWard) -> None:
+    operator = visitor(ward, Role.OPERATOR)
+    where = opened(operator)
+    answer = act(operator, where, "copy", post=POST)
+    assert answer.status_code == 409
+    assert "no ledger of this post" in answer.text
+    assert "copied" not in [line.get("act") for line in ward.trail()]
+
+
+def test_who_comes_second_is_shown_what_became_of_it(ward: FootageWard) -> None:
+    operator, supervisor = visitor(ward, Role.OPERATOR), visitor(ward, Role.SUPERVISOR)
+    where = opened(operator)
+    supervisor.get(where)
+    seen = re.search(r'name="seen" value="([0-9]+)"', supervisor.page)
+    assert seen
+    assert act(operator, where, "note", reason="the owner was here").status_code == 303
+    answer = act(supervisor, where, "close", seen=seen[1])
+    assert answer.status_code == 409
+    assert "Somebody has acted on this case meanwhile" in answer.text
+    assert "the owner was here" in answer.text
+    assert "State</dt><dd><strong>open" in answer.text
+    for wrong in ("", "-1", "x", "²", "9" * 10):
+        assert act(supervisor, where, "close", seen=wrong).status_code == 400
+
+
+def test_every_route_with_every_role_and_with_nobody(ward: FootageWard) -> None:
+    mine = {(one.method, one.path) for one in ward.desk.routes if one.path.startswith("/cases")}
+    assert mine == set(MAY)
+    ward.person("leader", Role.SUPERVISOR)
+    where = opened(ward.visitor("leader"))
+    for role in (None, *Role):
+        who = ward.visitor() if role is None else visitor(ward, role)
+        who.get("/login" if role is None else "/account")
+        page, form = who.page, who.form()
+        assert ("/cases" in page) is (role in MAY["GET", "/cases"])  # nor does the menu lead where one may not go
+        for (method, path), may in MAY.items():
+            real = path.replace("{case}", where.rpartition("/")[2]).replace("{copy}", "1")
+            fields: dict[str, Any] = {"form": form, "seen": "99", "post": POST, "reason": "x"}
+            answer = who.get(real) if method == "GET" else who.post(real, **fields)
+            if role in may:
+                assert answer.status_code in (200, 303, 400, 404, 409), (role, method, path)
+            elif role is None:
+                assert answer.status_code == (303 if method == "GET" else 401), (role, method, path)
+            else:
+                assert answer.status_code == 403, (role, method, path)
+    assert [line["act"] for line in ward.trail() if line["kind"] == "case"] == ["opened", "held"]
+
+
+def test_an_auditor_reads_all_and_changes_nothing(ward: FootageWard) -> None:
+    where = opened(visitor(ward, Role.OPERATOR))
+    auditor = visitor(ward, Role.AUDITOR)
+    page = auditor.get(where).text
+    assert f'action="{where}/view"' in page
+    for name in ("note", "copy", "attach", "keep", "transfer", "return", "close", "reopen", "dispose"):
+        assert f'action="{where}/{name}"' not in page
+        assert act(auditor, where, name, post=POST, recipient="x", reference="x").status_code == 403
+    assert act(auditor, where, "view", post=POST, reason="").status_code == 400
+    assert auditor.post("/cases", **OPENING).status_code == 403
+
+
+def test_a_case_of_posts_that_are_not_ones_own_does_not_exist(ward: FootageWard) -> None:
+    where = opened(visitor(ward, Role.SUPERVISOR), posts=f"{POST} gate-9")
+    stranger = visitor(ward, Role.SUPERVISOR, "gate-9")
+    assert OPENING["number"] not in stranger.get("/cases").text
+    assert stranger.get(where).status_code == stranger.get("/cases/4711").status_code == 404
+    stranger.get("/cases")
+    for name in ("note", "view", "copy", "attach", "keep", "transfer", "close", "dispose"):
+        answer = stranger.post(f"{where}/{name}", seen="1", reason="x", post="gate-9", recipient="x", reference="x")
+        assert answer.status_code == 404, name
+    stranger.get("/cases")
+    answer = stranger.post("/cases", **OPENING)
+    assert answer.status_code == 400
+    assert "posts that you may see" in answer.text
+    for path in ("/cases/0", "/cases/-1", "/cases/1e3", "/cases/%31%2f..", "/cases/12345678901", "/cases/1/erase"):
+        assert stranger.get(path).status_code in (404, 405), path
+
+
+def test_no_form_of_somebody_elses_acts_on_a_case(ward: FootageWard) -> None:
+    operator = visitor(ward, Role.OPERATOR)
+    where = opened(operator)
+    for headers in (
+        {"origin": "https://evil.example", "sec-fetch-site": "cross-site"},
+        {"origin": "null"},
+        {},
+    ):
+        assert operator.post(f"{where}/close", headers=headers, seen="3", reason="x").status_code == 403
+    ours = {"origin": "null", "sec-fetch-site": "same-origin"}
+    answer = operator.send("POST", f"{where}/close", headers=ours, data={"seen": "3", "reason": "x", "form": "0" * 64})
+    assert answer.status_code == 403
+    assert operator.get(f"{where}/close").status_code == 405
+    assert "State</dt><dd><strong>open" in operator.get(where).text
+
+
+def test_whatever_somebody_writes_is_a_text_on_the_page(ward: FootageWard) -> None:
+    operator, supervisor = visitor(ward, Role.OPERATOR), visitor(ward, Role.SUPERVISOR)
+    where = opened(operator, number=XSS, reason=XSS, place=XSS)
+    act(operator, where, "note", reason=XSS)
+    act(supervisor, where, "transfer", reason=XSS, recipient=XSS, reference=XSS)
+    for page in (supervisor.get(where).text, supervisor.get("/cases").text):
+        assert "<script>alert" not in page
+        assert "<img src=x" not in page
+        assert "&lt;script&gt;alert(1)" in page
+
+
+WRONG: list[tuple[dict[str, Any], int]] = [
+    ({"reason": "x" * 301}, 400),
+    ({"number": "x" * 121}, 400),
+    ({"reason": "a\0b"}, 400),
+    ({"reason": "\u202eevil"}, 400),
+    ({"reason": ""}, 400),
+    ({"posts": ""}, 400),
+    ({"posts": "../../etc"}, 400),
+    ({"posts": " ".join(f"cam-{n}" for n in range(21))}, 400),
+    ({"posts": "never-heard-of"}, 400),
+    ({"from": "yesterday"}, 400),
+    ({"from": RANGE["to"]}, 400),
+    ({"to": "2023-11-24T22:15:00"}, 400),
+    ({"reason": "x" * 20_000}, 413),
+]
+
+
+def test_what_cannot_be_a_case_is_refused_and_none_is_made(ward: FootageWard) -> None:
+    operator = visitor(ward, Role.OPERATOR)
+    operator.get("/cases")
+    form = operator.form()
+    for wrong, status in WRONG:
+        assert operator.post("/cases", **(OPENING | {"form": form} | wrong)).status_code == status, wrong
+    assert "There is no case." in operator.get("/cases").text
+    assert "case" not in ward.kinds()
+
+
+def test_a_hold_that_could_not_be_asked_is_said_and_asked_again(ward: FootageWard) -> None:
+    key = ward.key.read_bytes()
+    ward.key.unlink()
+    operator = visitor(ward, Role.OPERATOR)
+    where = opened(operator)
+    assert f"Not yet asked to keep the footage: {POST}." in operator.get(where).text
+    assert "station.command_key" in act(operator, where, "keep").text
+    ward.key.write_bytes(key)
+    assert act(operator, where, "keep").status_code == 303
+    assert "Not yet asked" not in operator.get(where).text
+
+
+# -- inspection -------------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_is_drawn_once_repeated_by_anybody_and_its_results_have_names(
+    either: FootageWard, tmp_path: Path
+) -> None:
+    ward = either
+    film(ward, tmp_path)
+    with writing(ward.engine, "time passes") as db:
+        db.execute(text("update footage set received_utc_ns = :now"), {"now": ward.clock.utc().utc_ns})
+    auditor = visitor(ward, Role.AUDITOR)
+    assert "Nobody has drawn" not in auditor.get("/inspection").text
+    assert auditor.post("/inspection/draw").status_code == 303
+    assert auditor.post("/inspection/draw").status_code == 303
+    drawn = [line for line in ward.trail() if line["kind"] == "inspection-draw"]
+    assert [(one["who"], one["week"]) for one in drawn] == [("auditor", "2026-W47")]
+    ((body,),) = ward.database.rows("select body from inspection_draw")
+    told, kept = json.loads(body), drawn_of(body)
+    for kind in ("posts", "footage"):  # by what is on record alone
+        again = draw(ward.site, "2026-W47", [Candidate(**one) for one in told[kind]], 5)
+        assert tuple(again) == getattr(kept, kind)
+    assert {one.node for one in kept.posts} == {POST, "gate-9"}
+    assert {one.node for one in kept.footage} == {POST}
+
+    page = auditor.get("/inspection").text
+    assert kept.footage[0].ref in page
+    check: dict[str, Any] = {"week": "2026-W47", "kind": "post", "post": POST, "ref": "", "result": "poor", "text": XSS}
+    assert auditor.post("/inspection/check", **check).status_code == 303
+    page = auditor.get("/inspection").text
+    assert "&lt;script&gt;" in page
+    assert "<script>alert" not in page
+    assert "Auditor" in page
+    for wrong in (
+        {"post": "gate-1"},
+        {"kind": "footage", "ref": "0" * 64},
+        {"week": "2026-W46"},
+    ):
+        assert auditor.post("/inspection/check", **(check | wrong)).status_code == 404
+    for wrong in ({"result": "splendid"}, {"text": ""}, {"week": "x"}, {"kind": "person"}, {"text": "x" * 301}):
+        assert auditor.post("/inspection/check", **(check | wrong)).status_code == 400
+    assert [line["result"] for line in ward.trail() if line["kind"] == "inspection-check"] == ["poor"]
+    with ward.engine.connect() as db, pytest.raises(SQLAlchemyError, match="append-only"), db.begin():
+        db.exec_driver_sql("update inspection_check set result = 'good'")
+    operator = visitor(ward, Role.OPERATOR)
+    assert operator.post("/inspection/draw").status_code == 403
+    supervisor = visitor(ward, Role.SUPERVISOR, "gate-9")
+    assert POST not in supervisor.get("/inspection").text
+    assert supervisor.post("/inspection/check", **check).status_code == 404
+
+
+def test_the_report_says_what_happened_and_what_its_figures_mean(either: FootageWard, tmp_path: Path) -> None:
+    ward = either
+    film(ward, tmp_path)
+    operator, auditor = visitor(ward, Role.OPERATOR), visitor(ward, Role.AUDITOR)
+    ward.hear(1, node=POST)
+    operator.get("/")
+    operator.post("/alerts/01900000-0000-7000-8000-000000000001/acknowledge")
+    operator.post("/alerts/01900000-0000-7000-8000-000000000001/verdict", verdict="false", reason="a dog")
+    ward.hear(2, node=POST)
+    operator.get(f"/footage/{POST}/list.m3u8?from=2023-11-14T22:13:10&to=2023-11-14T22:15:00")
+    ward.clock.advance(60)
+    opened(operator)  # a case that comes afterwards is no reason
+    ward.clock.advance(1800)
+    period = "from=2026-11-22T00:00:00&to=2026-11-23T00:00:00"
+    told = auditor.send("GET", f"/inspection/report.json?{period}").json()
+    shares = {name: (one["part"], one["of"]) for name, one in told["figures"].items()}
+    assert shares["in_time"] == (1, 2)
+    assert shares["false_alerts"] == (1, 1)
+    assert shares["met"] == (0, 0)
+    assert shares["caseless"] == (2, 2)
+    assert told["views_without_case_by"] == {"operator": 2}
+    assert told["requests_waiting"] == 1
+    assert {one["post"] for one in told["posts"]} == {"gate-9", POST}
+    page = auditor.get(f"/inspection/report?{period}").text
+    for name in DEFINED:
+        assert load()["en"](f"report.what.{name}") in page
+    assert 'href="/assets/print.css" media="print"' in page
+    rows = list(csv.reader(io.StringIO(auditor.send("GET", f"/inspection/report.csv?{period}").text.lstrip("\ufeff"))))
+    assert ["in_time", "1", "2", "0.5000", load()["en"]("report.what.in_time")] in rows
+    assert auditor.get("/inspection/report").status_code == 200
+    for wrong in ("from=x&to=y", "from=2026-11-22T00:00:00", "from=2020-01-01T00:00:00&to=2026-01-01T00:00:00"):
+        assert auditor.get(f"/inspection/report?{wrong}").status_code == 400
+    assert ward.kinds().count("report") == 4
+
+
+def test_the_recorded_share_is_what_the_ledger_tells(ward: FootageWard, tmp_path: Path) -> None:
+    film(ward, tmp_path)
+    auditor = visitor(ward, Role.AUDITOR)
+    told = auditor.send("GET", "/inspection/report.json?from=2023-11-14T22:13:20&to=2023-11-14T22:13:28").json()
+    (mine,) = [one for one in told["posts"] if one["post"] == POST]
+    assert mine["recorded"] == pytest.approx(4 / 8, abs=0.02)
+    assert mine["recorded_is_lower_bound"] is False
+
+
+def test_every_state_act_and_objection_has_its_words() -> None:
+    for words in load().values():
+        known = words.keys()
+        for key in (
+            *(f"case.state.{one.value}" for one in State),
+            *(f"case.act.{one.value}" for one in Act),
+            *(f"case.no.{one.value}" for one in Objection),
+            *(f"inspect.is.{one}" for one in RESULTS),
+            *(f"report.what.{one}" for one in DEFINED),
+        ):
+            assert key in known, key
