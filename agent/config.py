@@ -399,6 +399,7 @@ def _many(hint: Any) -> bool:
 def _plain(text: str, value: Any) -> str:
     """The message of msgspec in words, with the value that was given."""
     text = re.sub(r" - at `\$(.*?)`$", lambda m: f" (at {m[1]})", text)
+    text = text.replace(r"$(?!\\n)", "$")  # see wire.Id
     text = text.replace("`str` matching regex '^[a-z0-9-]{1,32}$'", "1 to 32 lower-case letters, digits and hyphens")
     text = re.sub(r"`str` matching regex '\^\(\[01\].*?24:00\)\$'", 'hours like "22:00-06:00"', text)
     text = text if len(text) <= TEXT_CHARS_MAX else f"{text[: TEXT_CHARS_MAX - 1]}…"

@@ -25,7 +25,7 @@ from tests.e2e.brokers import free_port
 from tests.fakes.database import fresh
 from tests.fakes.desk import Ward
 
-WITHIN_S = 15.0
+WITHIN_S = 30.0
 
 
 class Served:

@@ -321,7 +321,8 @@ def test_a_station_whose_connection_is_cut_stores_nothing_and_goes_on(database: 
         database.folder, clock=clock, site="ward-7", database=database.setting, free_bytes=lambda _: 1 << 40
     )
     store.open()
-    cut = "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted"
+    here = "locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())"
+    cut = f"select pg_terminate_backend(pid) from pg_locks where granted and {here}"
     one = EventIn("gate-2", EPOCH, 1, uid(1), "person", None, b"{}")
     for _ in range(3):
         assert database.rows(cut) == [(True,)]
@@ -331,7 +332,7 @@ def test_a_station_whose_connection_is_cut_stores_nothing_and_goes_on(database: 
         assert (stored.sequences, stored.head) == ([1], 1)
     assert database.rows("select count(*) from event") == [(1,)]
     store.close()
-    assert database.rows("select count(*) from pg_locks where locktype = 'advisory'") == [(0,)]
+    assert database.rows(f"select count(*) from pg_locks where {here}") == [(0,)]
 
 
 # -- settings -----------------------------------------------------------------------------------------------------------
@@ -374,15 +375,15 @@ def test_a_password_stands_in_no_message(tmp_path: Path, caplog: pytest.LogCaptu
             assert "\n" not in str(caught.value)
 
 
-def test_a_wrong_password_is_for_a_person(database: Database) -> None:
+@pytest.mark.parametrize(("part", "name"), [("username", "nobody-of-that-name"), ("database", "no-such")])
+def test_who_names_a_user_or_a_database_that_is_not_there_is_told(database: Database, part: str, name: str) -> None:
     if database.kind == "sqlite":
-        pytest.skip("a file has no password")
-    url = make_url(database.url).set(username="nobody-of-that-name").render_as_string(hide_password=False)
-    with pytest.raises(ConfigError, match=r"station\.database: .*nobody-of-that-name"), reading(open_engine(url)):
+        pytest.skip("a file has neither")
+    url = make_url(database.url).set(**{part: name}).render_as_string(hide_password=False)  # type: ignore[arg-type]
+    # Transient: the server has hung up while the driver was still writing, and the driver never reads why
+    with pytest.raises((ConfigError, Transient), match=name) as caught, reading(open_engine(url)):
         pass
-    url = make_url(database.url).set(database="no-such").render_as_string(hide_password=False)
-    with pytest.raises(ConfigError, match="no-such"), reading(open_engine(url)):
-        pass
+    assert isinstance(caught.value, ConfigError) or "does it know this user and this database?" in str(caught.value)
 
 
 def test_a_database_without_tables_tells_the_reader(database: Database) -> None:

@@ -53,7 +53,9 @@ def _of(name: str, what: str, error: DBAPIError) -> Exception:
     told = orig.args[0] if orig is not None and orig.args else {}
     if not isinstance(told, dict):  # the driver's own words: the connection could not be made, or is gone
         broken = type(orig).__name__ in ("InterfaceError", "OperationalError")
-        return Transient(f"{name}: cannot {what}: {orig}; is the database running?") if broken else error
+        # A server may hang up before the driver has read why: then it is as if it were away.
+        ask = "is the database running, and does it know this user and this database?"
+        return Transient(f"{name}: cannot {what}: {orig}; {ask}") if broken else error
     state, words = str(told.get("C", "")), " ".join(str(told.get("M", "")).split())
     if state.startswith(_BROKEN):
         return Corrupt(f"{name}: {words}; restore the database from its backup")

@@ -6,7 +6,7 @@ from typing import Any
 
 _TIME = {"type": "string", "format": "date-time"}
 _TEXT = {"type": "string"}
-_NODE = {"type": "string", "pattern": "^[a-z0-9-]{1,32}$"}
+_NODE = {"type": "string", "pattern": r"^[a-z0-9-]{1,32}$(?!\n)"}
 _FLAG = {"type": "boolean"}
 
 

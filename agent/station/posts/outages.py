@@ -107,12 +107,21 @@ def away(posts: Sequence[Known], outages: Mapping[str, Sequence[Outage]]) -> lis
         while starts[last][0] - starts[first][0] > AT_ONCE_S * NS:
             first += 1
         together = starts[first : last + 1]
-        if is_site_wide([named[node] for node in {node for _, node, _ in together}], len(posts)):
+        silent = {node for _, node, _ in together}
+        if len(silent) < SITE_HOUSES_MIN:
+            continue
+        before = sum(node not in silent and _lasts(ones, together[0][0]) for node, ones in outages.items())
+        if is_site_wide([named[node] for node in silent], len(posts) - before):
             over = [one.end_utc_ns for _, _, one in together if one.end_utc_ns is not None]
             # It ended with the first post that came back: those that stay away have reasons of their own.
             found = [one for one in found if one.start_utc_ns != together[0][0]]
             found.append(Outage(together[0][0], min(over) if over else None))
     return found
+
+
+def _lasts(outages: Sequence[Outage], at_utc_ns: int) -> bool:
+    """Whether a post was silent already: it could not fall silent then."""
+    return any(one.start_utc_ns < at_utc_ns and (one.end_utc_ns or at_utc_ns + 1) > at_utc_ns for one in outages)
 
 
 def uptime(
