@@ -250,9 +250,9 @@ class Assets:
                     f"cannot get {asset.what} ({asset.pin} by {asset.client}): {error}; {self._cure(asset)}"
                 ) from None
             # One package may hold several assets: what is at hand is kept, so that it is fetched only once.
-            for each in ALL:
-                if (each.package, each.version) == (asset.package, asset.version):
-                    self._take(each, package, work)
+            beside = (one for one in ALL if one != asset and one.pin == asset.pin)
+            for each in (asset, *beside):
+                self._take(each, package, work)
 
     def _cure(self, asset: Asset) -> str:
         return (

@@ -22,6 +22,7 @@ from agent.cli import main
 from tests.e2e.brokers import free_port
 from tests.e2e.post import Post, recording
 from tests.e2e.test_send import Headquarters, headquarters, until  # noqa: F401  (a fixture)
+from tests.system.axe import violations
 from tests.system.browser import Browser, chromium
 from tests.system.test_board import PASSWORD, log_in, soon
 
@@ -101,6 +102,7 @@ def test_from_an_alert_to_a_package_that_proves_itself(
     post: Post,
     headquarters: Headquarters,  # noqa: F811
     tmp_path: Path,
+    assets: Assets,
 ) -> None:
     SHOTS.mkdir(parents=True, exist_ok=True)
 
@@ -159,7 +161,8 @@ def test_from_an_alert_to_a_package_that_proves_itself(
     soon(page, "document.querySelector('form[action$=\"/copy\"]')")
     fill(page, "form[action$='/copy'] [name=reason]", "for the district court")
     page.press("form[action$='/copy'] button")
-    page.wait("Boolean(document.querySelector('a[download]'))", WAIT_S_MAX)
+    page.wait("Boolean(document.querySelector('a[download], main [role=alert]'))", WAIT_S_MAX)
+    assert page.js("document.querySelector('main [role=alert]')?.textContent || ''") == ""
     page.picture(SHOTS / "4-case.png")
     page.press("a[download]")
     package = kept(tmp_path / "kept", ".zip")
@@ -177,3 +180,24 @@ def test_from_an_alert_to_a_package_that_proves_itself(
         timeout=120,
     )
     assert done.returncode != 0, "one changed bit, and it is refused"
+
+    # Every page that was used, and those beside them, for somebody who cannot see or uses the keyboard alone.
+    case = str(page.js("location.pathname"))
+    wrong: dict[str, list[str]] = {}
+    for path in ("/", f"/alerts/{incident}", "/footage", "/posts", "/posts/cam-7", "/to-do", "/cases", case,
+                 "/inspection", "/inspection/report", "/account", "/live/cam-7"):  # fmt: skip
+        page.go(f"{desk}{path}")
+        soon(
+            page,
+            f"location.pathname === {path!r} && document.readyState === 'complete' && document.querySelector('h1')",
+        )
+        wrong |= {path: found} if (found := violations(page, assets)) else {}
+    page.go(str(address))
+    soon(page, "document.querySelector('.start')")
+    wrong |= {"footage of cam-7": found} if (found := violations(page, assets)) else {}
+    page.press("form[action='/logout'] button")
+    soon(page, "location.pathname === '/login' && document.readyState === 'complete'")
+    wrong |= {"login": found} if (found := violations(page, assets)) else {}
+    assert wrong == {}
+    page.js("document.querySelector('main').append(document.createElement('img'))")
+    assert any("image-alt" in one for one in violations(page, assets)), "the checker does look"
