@@ -84,7 +84,7 @@ class Alerts:
     def take_in(self) -> bool:
         """Looks at what the store has taken in since, a bounded part of it. Returns whether there may be more."""
         with reading(self._engine) as db:
-            mark = db.execute(select(board_mark.c.value).where(board_mark.c.key == _EVENTS)).scalar() or 0
+            mark = _mark(db)
             rows = db.execute(
                 select(event.c.n, event.c.received_utc_ns, stream.c.node, event.c.body)
                 .join(stream, event.c.stream == stream.c.stream)
@@ -95,6 +95,8 @@ class Alerts:
         if not rows:
             return False
         with self._trail.writing("take in alerts") as entry:
+            if _mark(entry.db) != mark:  # somebody else has taken them in meanwhile
+                return True
             for row in rows:
                 self._take(entry.db, row.n, row.received_utc_ns, row.node, bytes(row.body))
             _set_mark(entry.db, rows[-1].n)
@@ -352,6 +354,10 @@ def _event(body: bytes) -> wire.CloudEvent | None:
         return wire.decode(body, wire.CloudEvent)
     except Corrupt:
         return None
+
+
+def _mark(db: Connection) -> int:
+    return int(db.execute(select(board_mark.c.value).where(board_mark.c.key == _EVENTS)).scalar() or 0)
 
 
 def _set_mark(db: Connection, n: int) -> None:

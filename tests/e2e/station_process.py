@@ -15,15 +15,20 @@ from agent.station.intake import EventIn
 from agent.station.main import BrokerSettings, DeskSettings, Station, StationSettings
 from agent.station.store import Batch, StationStore, Stored
 
+LATE_BATCHES = 10
+"""One alone may hold no event, or one whose receipt has not reached the node when the station is killed."""
+
 
 class AckFirst(StationStore):
-    """A planted bug: says that a batch is stored and stores it one batch later. For proving that the suite notices."""
+    """A planted bug: says that a batch is stored and stores it LATE_BATCHES later. For proving that the suite notices."""
 
-    _later: Batch | None = None
+    _later: tuple[Batch, ...] = ()
 
     def commit(self, batch: Batch) -> list[Stored]:
-        before, self._later = self._later, batch
-        if before is not None:
+        self._later = (*self._later, batch)
+        if len(self._later) > LATE_BATCHES:
+            before, *later = self._later
+            self._later = tuple(later)
             super().commit(before)
         found: dict[tuple[str, str], list[int]] = {}
         for intake in batch.taken:

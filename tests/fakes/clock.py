@@ -80,3 +80,16 @@ class FakeClock:
             self._boot_id = f"{self._boots:032x}"
             self._boot_ns = 0
             self._utc_ns += round(off_s * NS)
+
+
+class StandingClock(FakeClock):
+    """A FakeClock for programs whose threads run by themselves: who waits waits a moment of real time, and the clock
+    stands until the test moves it. With `wait` as above, a thread that polls would make days fly past.
+    """
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        return event.wait(min(max(timeout_s, 0.0), MOMENT_S))
+
+
+MOMENT_S = 0.05
+"""Real time: the longest that a StandingClock keeps anybody."""

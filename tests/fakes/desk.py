@@ -24,7 +24,7 @@ from agent.station.people.roles import Person, Role, scope_of
 from agent.station.store import Batch, StationStore
 from agent.station.web.desk import make_desk
 from agent.station.web.settings import WebSettings
-from tests.fakes.clock import FakeClock
+from tests.fakes.clock import StandingClock
 from tests.fakes.database import Database
 
 ORIGIN = "https://desk.example"
@@ -60,7 +60,7 @@ class Ward:
     """Headquarters. `clock` is driven by the test."""
 
     def __init__(self, folder: Path, database: Database, **settings: Any) -> None:
-        self.clock = FakeClock(utc_ns=1_795_348_000 * 10**9)
+        self.clock = StandingClock(utc_ns=1_795_348_000 * 10**9)
         self.folder, self.database = folder, database
         if database.kind == "sqlite":
             (folder / "station.db").write_bytes(_made())
