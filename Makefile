@@ -84,7 +84,7 @@ test-system: assets ## tests that need root, Debian packages or minutes; install
 	@$(BIN)/python -m pip install -qq --require-hashes --no-deps --only-binary :all: -r tests/requirements-system.txt
 	@export PATH="$$PATH:/usr/sbin:/sbin"; mkdir -p test-out; \
 	if [ -n '$(ARGS)' ]; then exec $(PYTEST) -q -m system --durations=25 $(ARGS); fi; \
-	beside() { nice -n 19 $(PYTEST) -q -m system --durations=5 -s tests/sim && $(PYTEST) -q -m system --durations=5 $(PATIENT); }; \
+	beside() { nice -n 19 $(PYTEST) -q -m system --durations=5 -s tests/sim && nice -n 10 $(PYTEST) -q -m system --durations=5 $(PATIENT); }; \
 	set -m; beside >test-out/beside.log 2>&1 & lane=$$!; set +m; \
 	trap 'kill -- -$$lane 2>/dev/null' EXIT; rc=0; \
 	$(PYTEST) -q -m system --durations=25 --ignore=tests/sim $(addprefix --ignore=,$(PATIENT)) || rc=$$?; \
