@@ -13,7 +13,7 @@ import pytest
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = int(os.environ.get("WARDPOST_FUZZ_S") or 20)
+SECONDS = int(os.environ.get("WARDPOST_FUZZ_S") or 10)
 NAMES = ["segment", "recover", "store", "ledger", "receipts", "line", "package", "settings", "wire", "command"]
 # libFuzzer bounds ru_maxrss, which a program inherits from the process that executes it: from a pytest that has once
 # been large it would start beyond the bound. A shell in between is small, and stays to be the parent.

@@ -32,7 +32,7 @@ from tests.system.vm.machine import HERE, Headquarters, Machine, build
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(7200)]
 
-CYCLES = int(os.environ.get("WARDPOST_VM_CYCLES", "3"))
+CYCLES = int(os.environ.get("WARDPOST_VM_CYCLES", "2"))
 MODES = ("none", "subset", "torn", "prefix")
 BOOT_S_MAX = 240.0  # an emulated processor on a busy machine
 RUN_S = (4.0, 14.0)  # the power goes so long after the post is seen to record
