@@ -3,7 +3,7 @@
 Each cycle boots the machine, waits until the station hears that the post records, cuts the power at a random moment,
 makes the data disk as it may be after the cut, judges a copy of it, and boots from it again.
 
-WARDPOST_VM_CYCLES: how many cuts (3). WARDPOST_SEED repeats the moments. Report: test-out/powercut-vm.json.
+WARDPOST_VM_CYCLES: how many cuts (2). WARDPOST_SEED repeats the moments. Report: test-out/powercut-vm.json.
 """
 
 from __future__ import annotations
