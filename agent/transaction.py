@@ -21,3 +21,13 @@ def immediate(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         if db.in_transaction:
             db.execute("rollback")
         raise
+
+
+def statements(sql: str) -> Iterator[str]:
+    """The statements of a script, one by one: executescript would commit behind our back."""
+    statement = ""
+    for line in sql.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

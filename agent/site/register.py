@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ConfigError, Corrupt, Transient
-from agent.transaction import immediate
+from agent.transaction import immediate, statements
 
 SCHEMA = "2"
 UPGRADES = {"1": "upgrade_1_to_2.sql"}
@@ -424,11 +424,7 @@ class Register:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """The statements of a script of ours, one by one: executescript would commit behind our back."""
-    sql = importlib.resources.files("agent.site").joinpath(script).read_text(encoding="utf-8")
-    for statement in "\n".join(line.partition("--")[0] for line in sql.splitlines()).split(";"):
-        if statement.strip():
-            yield statement
+    return statements(importlib.resources.files("agent.site").joinpath(script).read_text(encoding="utf-8"))
 
 
 def _add_certificate(db: sqlite3.Connection, one: Certificate) -> None:

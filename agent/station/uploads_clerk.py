@@ -16,11 +16,9 @@ from sqlalchemy import Connection, Engine
 
 from agent.clock import Clock
 from agent.errors import Corrupt, Transient
-from agent.evidence.chain import What
 from agent.station import uploads_rows as rows
 from agent.station.archive import Archive, name_of
 from agent.station.db.engine import reading, writing
-from agent.station.ledgers import Alarm, Ledgers
 from agent.station.uploads_judge import Arrived, Finding, State, examine, judge
 from agent.station.uploads_staging import Info, NotTaken, Staging
 from agent.types import NS
@@ -127,11 +125,8 @@ class Clerk:
         return f"wardpost/{self._site}/{node}"
 
     def _alarm(self, db: Connection, node: str, name: str, found: Finding, now_ns: int) -> None:
-        """Tells of a file that is not what was recorded, as the ledgers tell of theirs."""
         if found.state is not State.MISMATCH:
             return
-        alarm = Alarm(node, What.FOOTAGE, f"{name} is not what the node has recorded: {found.detail}; it is set aside")
-        log.error("%s: %s", node, alarm.text)
-        text = Ledgers.raise_alarm(db, alarm, now_ns)
-        if text:
-            rows.tell(db, f"{node}/footage", text, now_ns)
+        text = f"{name} is not what the node has recorded: {found.detail}; it is set aside"
+        log.error("%s: %s", node, text)
+        rows.raise_alarm(db, node, text, now_ns)

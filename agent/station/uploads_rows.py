@@ -8,10 +8,12 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from agent.errors import Corrupt
 from agent.evidence import dsse, records
+from agent.evidence.chain import What
 from agent.evidence.records import RecordKind
 from agent.station.db.tables import line, reject
 from agent.station.db.uploads import footage, footage_line, footage_mark
 from agent.station.db.upsert import Upsert
+from agent.station.ledgers import Alarm, Ledgers
 from agent.station.uploads_judge import Arrived, Finding, Recorded, State
 
 LINES_PER_READ = 5000
@@ -189,6 +191,13 @@ def _row(n: int, node: str, root: str, seq: int, body: bytes) -> dict[str, str |
         "start_ns": start_ns,
         "sha256": sha256,
     }
+
+
+def raise_alarm(db: Connection, node: str, text: str, now_utc_ns: int) -> None:
+    """Tells of a file that is not what was recorded, as the ledgers tell of theirs."""
+    told = Ledgers.raise_alarm(db, Alarm(node, What.FOOTAGE, text), now_utc_ns)
+    if told:
+        tell(db, f"{node}/footage", told, now_utc_ns)
 
 
 def tell(db: Connection, topic: str, text: str, now_utc_ns: int) -> None:

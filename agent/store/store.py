@@ -28,6 +28,7 @@ from agent.evidence import records
 from agent.evidence.records import Fact, LedgerLine, LedgerMark, RecordKind
 from agent.store import rebuild
 from agent.store.trim import trim
+from agent.transaction import statements
 from agent.types import (
     MS,
     NS,
@@ -231,7 +232,7 @@ class Store:
         if db.execute("select count(*) from sqlite_master").fetchone()[0] == 0:
             sql = importlib.resources.files("agent.store").joinpath("schema.sql").read_text(encoding="utf-8")
             with self._transaction("create store"):
-                for statement in _statements(sql):
+                for statement in statements(sql):
                     db.execute(statement)
                 db.executemany(
                     "insert into meta values (?, ?)",
@@ -299,7 +300,7 @@ class Store:
         while (script := UPGRADES.get(meta.get("schema", ""))) is not None:
             sql = importlib.resources.files("agent.store").joinpath(script).read_text(encoding="utf-8")
             with self._transaction(f"upgrade from schema {meta['schema']}"):
-                for statement in _statements(sql):
+                for statement in statements(sql):
                     db.execute(statement)
             meta = dict(db.execute("select key, value from meta"))
         return meta
@@ -1151,16 +1152,6 @@ def _put_gap(db: sqlite3.Connection, gap: Gap) -> None:
         "insert or replace into gap values (?, ?, ?, ?, ?)",
         (gap.boot_id, gap.start_ns, max(gap.end_ns, gap.start_ns), gap.cause.value, gap.detail),
     )
-
-
-def _statements(sql: str) -> Iterator[str]:
-    """The statements of a script, one by one: executescript would commit behind our back."""
-    statement = ""
-    for line in sql.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _restored(db: sqlite3.Connection, text: str) -> dict[tuple[str, int], int]:

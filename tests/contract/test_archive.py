@@ -18,7 +18,7 @@ from agent.errors import Corrupt, Transient
 from agent.station.archive import Archive, name_of
 from agent.station.archive.local import LocalArchive
 from agent.station.archive.s3 import Bucket, S3Archive
-from tests.fakes.disk import FakeDisk, PowerCut
+from tests.fakes.disk import FakeDisk, PowerCut, cut_at
 from tests.system.object_store import ObjectStore
 
 ROOM = 1 << 20
@@ -157,7 +157,7 @@ def test_power_cut_at_every_step_leaves_the_whole_file_or_none_and_the_next_put_
         seed = 4_000 + steps
         disk = FakeDisk()
         archive = LocalArchive(disk, free_bytes_min=0)
-        disk.crash_point = _cut_at(steps)
+        disk.crash_point = cut_at(steps)
         cut = False
         try:
             archive.put(name, io.BytesIO(data), size=len(data), sha256=sha256)
@@ -176,14 +176,3 @@ def test_power_cut_at_every_step_leaves_the_whole_file_or_none_and_the_next_put_
             break
         steps += 1
     assert steps > 10, "the cuts did not reach the writing"
-
-
-def _cut_at(step: int) -> Callable[[str], None]:
-    left = [step]
-
-    def crash(what: str) -> None:
-        if left[0] == 0:
-            raise PowerCut(what)
-        left[0] -= 1
-
-    return crash

@@ -353,3 +353,15 @@ def _torn(inode: _Inode, choose: Callable[[int], int]) -> bytes:
         case _:
             pass
     return durable + left
+
+
+def cut_at(step: int) -> Callable[[str], None]:
+    """What a FakeDisk asks before each step: the power goes at this one, counted from 0."""
+    left = [step]
+
+    def crash(what: str) -> None:
+        if left[0] == 0:
+            raise PowerCut(what)
+        left[0] -= 1
+
+    return crash

@@ -23,7 +23,8 @@ from agent.recording.retention import RetentionWorker
 from agent.recording.timeline import Timeline
 from agent.station.intake import EventIn
 from agent.station.store import Batch, Stored
-from agent.store.store import Store, _statements
+from agent.store.store import Store
+from agent.transaction import statements
 from agent.types import Event, Gap, Priority, Segment
 from agent.uplink.worker import UplinkWorker
 from tests.sim import update
@@ -116,7 +117,7 @@ class UpgradesInTwoSteps(Store):
             db.execute("update meta set value = '2' where key = 'schema'")
         with self._transaction("upgrade: tables"):
             sql = importlib.resources.files("agent.store").joinpath("upgrade_1_to_2.sql").read_text(encoding="utf-8")
-            for statement in _statements(sql):
+            for statement in statements(sql):
                 db.execute(statement)
         return super()._upgraded(db)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from agent.types import NS, EndReason, Segment, TimeAnchor
 from agent.worker import FOREVER_S
 from tests.fakes.clock import FakeClock
 from tests.fakes.depot import FakeDepot
-from tests.fakes.disk import FakeDisk, PowerCut
+from tests.fakes.disk import FakeDisk, PowerCut, cut_at
 from tests.fakes.packets import encoded
 from tests.fakes.recording_post import RecordingPost, closed_posts  # noqa: F401
 
@@ -208,7 +207,7 @@ def test_power_cut_at_every_step_of_the_disk_and_the_network(tmp_path: Path) -> 
         post.record(seconds=4.0)
         post.post.recorder.close()
         segments = post.post.store.segments()
-        crash = _cut_at(step)
+        crash = cut_at(step)
         disk.crash_point, depot.before, depot.after = crash, crash, crash
         cut = False
         try:
@@ -232,17 +231,6 @@ def test_power_cut_at_every_step_of_the_disk_and_the_network(tmp_path: Path) -> 
             break
         step += 1
     assert step > 15
-
-
-def _cut_at(step: int) -> Callable[[str], None]:
-    left = [step]
-
-    def crash(what: str) -> None:
-        if left[0] == 0:
-            raise PowerCut(what)
-        left[0] -= 1
-
-    return crash
 
 
 def test_a_network_that_comes_and_goes_costs_time_only(tmp_path: Path, seed: int) -> None:

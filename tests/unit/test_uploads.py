@@ -7,7 +7,7 @@ import hashlib
 import http.client
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,7 +20,7 @@ from agent.site import authority
 from agent.station.uploads_access import TOKEN_S, Access
 from agent.station.uploads_staging import FOLDER, Info, Limits, NotTaken, Staging, Why
 from tests.fakes.clock import FakeClock
-from tests.fakes.disk import FakeDisk, PowerCut
+from tests.fakes.disk import FakeDisk, PowerCut, cut_at
 from tests.fakes.uploads_desk import LIMITS, NODE, SITE, Desk, Ward, desk, life_ns
 
 ORDER = "00000000-0000-7000-8000-000000000001"
@@ -54,7 +54,7 @@ def test_power_cut_at_every_step_keeps_what_was_acknowledged_and_nothing_that_di
         seed = 7_000 + step
         rng = random.Random(seed)
         disk = FakeDisk()
-        disk.crash_point = _cut_at(step)
+        disk.crash_point = cut_at(step)
         acknowledged, cut = -1, False
         try:
             staging = opened(disk)
@@ -80,17 +80,6 @@ def test_power_cut_at_every_step_keeps_what_was_acknowledged_and_nothing_that_di
             break
         step += 1
     assert step > 15, "the cuts did not reach the chunks"
-
-
-def _cut_at(step: int) -> Callable[[str], None]:
-    left = [step]
-
-    def crash(what: str) -> None:
-        if left[0] == 0:
-            raise PowerCut(what)
-        left[0] -= 1
-
-    return crash
 
 
 @pytest.mark.parametrize("op", ["write", "sync"])

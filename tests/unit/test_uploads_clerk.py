@@ -38,7 +38,7 @@ from agent.station.uploads_settings import UploadsSettings
 from agent.station.uploads_staging import FOLDER, Staging
 from tests.fakes.clock import FakeClock
 from tests.fakes.database import Database
-from tests.fakes.disk import FakeDisk, PowerCut
+from tests.fakes.disk import FakeDisk, PowerCut, cut_at
 from tests.fakes.evidence_post import EvidencePost
 from tests.fakes.packets import encoded
 from tests.fakes.recording_post import SOURCE, closed_posts  # noqa: F401
@@ -260,7 +260,7 @@ def test_power_cut_at_every_step_of_taking_in_loses_and_doubles_nothing(made: Ev
             disk.unlink(left)
         station.database.run("delete from footage")
         station.bring(name, data, step=False)
-        disk.crash_point = _cut_at(step)
+        disk.crash_point = cut_at(step)
         cut = False
         try:
             station.clerk.step()
@@ -281,17 +281,6 @@ def test_power_cut_at_every_step_of_taking_in_loses_and_doubles_nothing(made: Ev
         step += 1
     assert step > 8
     station.close()
-
-
-def _cut_at(step: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    left = [step]
-
-    def crash(what: str) -> None:
-        if left[0] == 0:
-            raise PowerCut(what)
-        left[0] -= 1
-
-    return crash
 
 
 def test_a_full_archive_is_waited_for(made: EvidencePost, database: Database) -> None:

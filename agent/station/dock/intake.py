@@ -21,14 +21,12 @@ from agent import wire
 from agent.clock import Clock
 from agent.errors import Corrupt
 from agent.evidence import dsse, records
-from agent.evidence.chain import What
 from agent.evidence.records import RecordKind
 from agent.station import uploads_rows as rows
 from agent.station.archive import Archive, name_of
 from agent.station.db.engine import reading, writing
 from agent.station.db.tables import key
 from agent.station.dock.card import Card, Entry, Passed
-from agent.station.ledgers import Alarm, Ledgers
 from agent.station.uploads_judge import Arrived, Finding, Recorded, State, examine, judge
 
 LINES_MAX = 2_000_000
@@ -187,11 +185,8 @@ class Intake:
                     report.not_matching.append(Passed(entry.name, found.detail))
 
     def _alarm(self, db: Connection, node: str, name: str, found: Finding) -> None:
-        now_ns = self._clock.utc().utc_ns
         text = f"{name} on its card is not what the node has recorded: {found.detail}; it is set aside"
-        told = Ledgers.raise_alarm(db, Alarm(node, What.FOOTAGE, text), now_ns)
-        if told:
-            rows.tell(db, f"{node}/footage", told, now_ns)
+        rows.raise_alarm(db, node, text, self._clock.utc().utc_ns)
 
     def _ledger(self, node: str, report: Report) -> CardLedger:
         """The card's lines about footage that a known key of this post has signed."""

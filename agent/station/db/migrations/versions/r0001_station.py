@@ -6,14 +6,13 @@ tables; it keeps them, with everything in them, and gets what it lacks.
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import op
 
 from agent.errors import Corrupt
+from agent.transaction import statements
 
 revision = "0001"
 down_revision: str | None = None
@@ -32,21 +31,12 @@ def upgrade() -> None:  # noqa: D103
         return
     schema = db.execute(sa.text("select value from meta where key = 'schema'")).scalar()
     while schema in LEGACY:
-        for statement in _statements((Path(__file__).parent / LEGACY[schema]).read_text(encoding="utf-8")):
+        for statement in statements((Path(__file__).parent / LEGACY[schema]).read_text(encoding="utf-8")):
             db.exec_driver_sql(statement)
         schema = str(int(schema) + 1)
     if schema != LEGACY_LAST:
         raise Corrupt(f"schema {schema!r} was never made by a station; is this its database?")
     db.execute(sa.text("delete from meta where key = 'schema'"))  # alembic_version tells it from now on
-
-
-def _statements(sql: str) -> Iterator[str]:
-    statement = ""
-    for line in sql.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _words(name: str, *, key: bool = False, default: str | None = None, null: bool = False) -> sa.Column[str]:
