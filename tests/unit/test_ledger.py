@@ -50,6 +50,13 @@ def receipt_for(line: bytes, seq: int, *, key: Key = STATION, at: int = 0, node:
     return receipts.make(station="hq", node=node, seq=seq, head=digest(line), time=time, prev=GENESIS, key=key)
 
 
+def another_at(line: bytes, at: int) -> bytes:
+    """One character of the base64 is another one, whichever it was: the keys are new in every run."""
+    edited = bytearray(line)
+    edited[at] = ord("B") if edited[at] == ord("A") else ord("A")
+    return bytes(edited)
+
+
 LINES = chain(10)
 RECEIPTS = [receipt_for(LINES[3], 4), receipt_for(LINES[8], 9)]
 
@@ -124,7 +131,7 @@ ATTACKS: dict[str, tuple[list[bytes], list[bytes], list[tuple[What, int | None]]
     ),
     "a receipt of another station": (LINES, [*RECEIPTS, receipt_for(LINES[9], 10, key=THIEF)], [(What.BAD_RECEIPT, 10)]),
     "a receipt for another node": (LINES, [*RECEIPTS, receipt_for(LINES[9], 10, node="ward/x")], [(What.BAD_RECEIPT, 10)]),
-    "a receipt edited": (LINES, [RECEIPTS[0][:-40] + b"A" + RECEIPTS[0][-39:]], [(What.BAD_RECEIPT, None)]),
+    "a receipt edited": (LINES, [another_at(RECEIPTS[0], -40)], [(What.BAD_RECEIPT, None)]),
     "lines of another node": (
         [dsse.sign(records.PAYLOAD_TYPE, records.payload_of(
             fact(1), node="ward/x", epoch="e", seq=1, prev=GENESIS, receipt=None), KEY)],

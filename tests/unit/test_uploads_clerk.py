@@ -347,7 +347,7 @@ def test_the_list_tells_what_was_asked_what_is_here_and_what_is_wrong_with_it(
     station.bring(one, first, order=order.id)
     assert listed(settings, [NODE], as_json=False, out=said.append) == 0
     assert "1 files" in said[-1] and "1 as recorded, 0 wait for their record, 0 NOT" in said[-1]
-    station.bring(two, second[:-1] + b"x", order=order.id)
+    station.bring(two, second[:-1] + bytes([second[-1] ^ 1]), order=order.id)
     assert listed(settings, [NODE], as_json=False, out=said.append) == 1
     assert "1 NOT as recorded" in said[-1] and f"{two}: no record knows it" in said[-1]
     assert listed(settings, [NODE], as_json=True, out=said.append) == 1
