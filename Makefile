@@ -27,6 +27,7 @@ help: ## this list
 .PHONY: setup
 setup: $(VENV)/.ready ## .venv with .venv/bin/wardpost, from the pinned list; once, then it needs no network
 
+# compileall: where the machine says PYTHONDONTWRITEBYTECODE, every process would compile the agent anew, a second each.
 $(VENV)/.ready: requirements.lock pyproject.toml $(CAMERA_REQUIREMENTS)
 	@set -e; python='$(PYTHON)'; \
 	for candidate in $${python:-$(CURDIR)/$(BIN)/python python3 python3.13 python3.12 python3.11}; do \
@@ -57,6 +58,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml $(CAMERA_REQUIREMENTS)
 	  cp '$(CAMERA_REQUIREMENTS)' $(VENV)/.installed-camera; \
 	fi; \
 	$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .; \
+	$(BIN)/python -m compileall -q -j 0 agent; \
 	touch $@
 
 .PHONY: assets
