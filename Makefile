@@ -16,13 +16,17 @@ SYSTEM_PACKAGES := mosquitto:mosquitto motion:motion debootstrap:debootstrap ffp
   mmdebstrap:mmdebstrap qemu-system-x86_64:qemu-system-x86 nbdkit:nbdkit gcc:gcc \
   pg_ctlcluster:postgresql mcopy:mtools mkfs.vfat:dosfstools sfdisk:fdisk ssh-keygen:openssh-client systemd-nspawn:systemd-container
 # Tests that no clock hurries: they follow the simulator, beside the others.
-PATIENT := tests/system/test_station_postgres.py tests/system/test_evidence_packages.py
+PATIENT := tests/system/test_station_postgres.py tests/system/test_evidence_packages.py tests/system/test_soak.py
+# Stories with long waits and little work: beside the others from the beginning.
+WAITING := tests/e2e/test_demo.py tests/system/test_release.py
 PYTEST := $(BIN)/python -m pytest
 ARGS ?=
+# What needs the network, which may be away for a moment.
+THRICE := thrice() { for pause_s in 10 30; do "$$@" && return 0; echo "once more in $$pause_s s: $$1" >&2; sleep "$$pause_s"; done; "$$@"; }
 
 .PHONY: help
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(VENV)/.ready ## .venv with .venv/bin/wardpost, from the pinned list; once, then it needs no network
@@ -49,12 +53,13 @@ $(VENV)/.ready: requirements.lock pyproject.toml $(CAMERA_REQUIREMENTS)
 	fi; \
 	echo "setting up $(VENV) with $$("$$python" -V), about a minute if nothing is there yet"; \
 	retry='make setup: the Python packages could not be installed; the lines above say why. Is the network there? Then say it again.'; \
+	$(THRICE); \
 	if ! cmp -s requirements.lock $(VENV)/.installed; then \
-	  $(BIN)/python -m pip install -qq --require-hashes --only-binary :all: -r requirements.lock || { echo "$$retry" >&2; exit 1; }; \
+	  thrice $(BIN)/python -m pip install -qq --require-hashes --only-binary :all: -r requirements.lock || { echo "$$retry" >&2; exit 1; }; \
 	  cp requirements.lock $(VENV)/.installed; \
 	fi; \
 	if [ -n '$(CAMERA_REQUIREMENTS)' ] && ! cmp -s '$(CAMERA_REQUIREMENTS)' $(VENV)/.installed-camera; then \
-	  $(BIN)/python -m pip install -qq --require-hashes --no-deps -r '$(CAMERA_REQUIREMENTS)' || { echo "$$retry" >&2; exit 1; }; \
+	  thrice $(BIN)/python -m pip install -qq --require-hashes --no-deps -r '$(CAMERA_REQUIREMENTS)' || { echo "$$retry" >&2; exit 1; }; \
 	  cp '$(CAMERA_REQUIREMENTS)' $(VENV)/.installed-camera; \
 	fi; \
 	$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .; \
@@ -63,7 +68,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml $(CAMERA_REQUIREMENTS)
 
 .PHONY: assets
 assets: setup ## the pinned model and the sample footage, into .cache/assets
-	@$(BIN)/python -m agent.assets >/dev/null
+	@$(THRICE); thrice $(BIN)/python -m agent.assets >/dev/null
 
 .PHONY: demo
 demo: assets ## the whole product on this machine, in about 75 s (CAMERA=URL: on your own camera)
@@ -81,15 +86,18 @@ test-system: assets ## tests that need root, Debian packages or minutes; install
 	done; \
 	if [ -n "$$missing" ]; then \
 	  echo "installing from Debian:$$missing"; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  $(THRICE); export DEBIAN_FRONTEND=noninteractive; thrice apt-get update -qq -o Acquire::Retries=5 && \
+	  thrice apt-get install -y -qq --no-install-recommends -o Acquire::Retries=5 $$missing >/dev/null; \
 	fi
-	@$(BIN)/python -m pip install -qq --require-hashes --no-deps --only-binary :all: -r tests/requirements-system.txt
+	@$(THRICE); thrice $(BIN)/python -m pip install -qq --require-hashes --no-deps --only-binary :all: -r tests/requirements-system.txt
 	@export PATH="$$PATH:/usr/sbin:/sbin"; mkdir -p test-out; \
 	if [ -n '$(ARGS)' ]; then exec $(PYTEST) -q -m system --durations=25 $(ARGS); fi; \
 	beside() { nice -n 19 $(PYTEST) -q -m system --durations=5 -s tests/sim && nice -n 10 $(PYTEST) -q -m system --durations=5 $(PATIENT); }; \
-	set -m; beside >test-out/beside.log 2>&1 & lane=$$!; set +m; \
-	trap 'kill -- -$$lane 2>/dev/null' EXIT; rc=0; \
-	$(PYTEST) -q -m system --durations=25 --ignore=tests/sim $(addprefix --ignore=,$(PATIENT)) || rc=$$?; \
+	set -m; beside >test-out/beside.log 2>&1 & lane=$$!; \
+	$(PYTEST) -q -m system --durations=5 $(WAITING) >test-out/waiting.log 2>&1 & waiting=$$!; set +m; \
+	trap 'kill -- -$$lane -$$waiting 2>/dev/null' EXIT; rc=0; \
+	$(PYTEST) -q -m system --durations=25 --ignore=tests/sim $(addprefix --ignore=,$(PATIENT) $(WAITING)) || rc=$$?; \
+	if wait $$waiting; then tail -n 20 test-out/waiting.log; else tail -n 200 test-out/waiting.log; rc=1; fi; \
 	echo "the simulator has used the idle time of the other tests (test-out/beside.log); waiting for its end"; \
 	if wait $$lane; then tail -n 80 test-out/beside.log; else tail -n 200 test-out/beside.log; rc=1; fi; \
 	exit $$rc
@@ -108,6 +116,10 @@ format: setup ## ruff's formatter and its safe repairs
 .PHONY: bench
 bench: assets ## the figures, measured here (bench-out/)
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: bench-station
+bench-station: assets ## the station's figures: intake, pages, memory (bench-out/; ARGS=--quick: five minutes)
+	@$(BIN)/python -m tests.bench.station $(ARGS)
 
 .PHONY: lock
 lock: setup ## requirements.lock anew from pyproject.toml

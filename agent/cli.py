@@ -249,6 +249,11 @@ def _people_commands(commands: argparse._SubParsersAction[argparse.ArgumentParse
             one.add_argument("role", metavar="ROLE", help=_ROLES)
         if name in ("add", "role"):
             one.add_argument("--post", action="append", default=[], metavar="NODE", help="only these; default: all")
+        if name in ("add", "oidc"):
+            one.add_argument("--oidc-subject", default="", metavar="SUBJECT", help="who that is at the provider")
+            one.add_argument("--oidc-email", default="", metavar="ADDRESS", help="or an e-mail that it has verified")
+        if name == "oidc":
+            one.add_argument("--off", action="store_true", help="nobody there any more")
         if name in ("add", "passwd"):
             one.add_argument("--password-file", type=Path, metavar="F", help="its first line; default: it is asked for")
     trail = commands.add_parser("trail", help="at a station: the audit log of who viewed and did what on its pages")
@@ -268,6 +273,7 @@ _USER_ACTS = {
     "list": "everybody, with role and posts",
     "passwd": "another password; ends their sessions",
     "role": "another role, or other posts; ends their sessions",
+    "oidc": "who that is at the OpenID Connect provider; ends their sessions",
     "disable": "shut somebody out, at once",
     "enable": "let somebody in again",
 }
@@ -277,14 +283,24 @@ def _user(args: argparse.Namespace) -> int:
     from agent.config import load
     from agent.station.main import StationSettings
     from agent.station.people import command
+    from agent.station.people.oidc.links import link_of
 
-    desk = load(args.config, StationSettings).station
+    settings = load(args.config, StationSettings)
+    desk, oidc = settings.station, None if settings.web is None else settings.web.oidc
+    issuer = "" if oidc is None else oidc.issuer
     match args.action:
         case "add":
             asked = {"name": args.name, "role": args.role, "posts": args.post, "password_file": args.password_file}
-            return command.add(desk, args.login, **asked, out=print)
+            by_provider = bool(args.oidc_subject or args.oidc_email)
+            link = link_of(args.oidc_subject, args.oidc_email) if by_provider else None
+            return command.add(desk, args.login, **asked, link=link, issuer=issuer, out=print)
+        case "oidc":
+            if args.off and (args.oidc_subject or args.oidc_email):
+                raise ConfigError("--off, or who it is: not both")
+            link = None if args.off else link_of(args.oidc_subject, args.oidc_email)
+            return command.set_link(desk, args.login, link, issuer=issuer, out=print)
         case "list":
-            return command.show(desk, as_json=args.json, out=print)
+            return command.show(desk, issuer=issuer, as_json=args.json, out=print)
         case "passwd":
             return command.passwd(desk, args.login, password_file=args.password_file, out=print)
         case "role":

@@ -252,10 +252,17 @@ class SetupPageSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class SendingSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[sending]: footage to headquarters, at its word. Who sends is proved by the certificate of [uplink.tls]."""
+    """[sending]: footage to headquarters, ordered or for an alert. Who sends is proved by the certificate of
+    [uplink.tls].
+    """
 
     url: str = ""  # https://host:8444, the [uploads] of the station; empty: this post sends no footage
     kbps_max: Annotated[float, Meta(ge=64, le=1_000_000)] = 2000.0  # kilobits a second; nothing while an alert waits
+    clips: Literal["none", "bell", "alert"] = "alert"  # from which severity on an alert's footage goes without an order
+    clips_before_s: Annotated[float, Meta(ge=0, le=60)] = 5.0  # of the moment of alarm: these files go first
+    clips_after_s: Annotated[float, Meta(ge=0, le=60)] = 10.0
+    clips_incident_s_max: Annotated[float, Meta(ge=0, le=300)] = 120.0  # of the rest, to either side; 0: only the above
+    clips_mb_per_day_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 500  # in 24 h of running; orders are not counted
 
 
 class LiveSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):

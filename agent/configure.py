@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent import wire
@@ -19,6 +20,7 @@ from agent.overrides import with_values
 from agent.release.settings import TEXT_BYTES_MAX
 from agent.release.settings_desk import parse
 from agent.remote import HEARD, POLL_S, states
+from agent.station.book import station_engine
 from agent.station.main import StationSettings
 from agent.station.order import check_node
 from agent.station.settings_book import SettingsBook, Wanted, answered, as_row, in_force, words
@@ -33,12 +35,9 @@ def show(settings: StationSettings, node: str | None, *, as_json: bool, out: Out
     """Desired beside reported, of one node or of all, those who are behind first. Raises ConfigError, Transient."""
     if node is not None:
         check_node(settings, node)
-    book = _opened(settings)
-    try:
+    with _opened(settings) as book:
         wanted = {one.node: one for one in book.wanted()}
         told = {name: state for name, (state, _) in book.reported().items()}
-    finally:
-        book.close()
     known = states(settings)
     names = [node] if node is not None else sorted({*wanted, *told, *known})
     rows = [as_row(name, wanted.get(name), told.get(name), known.get(name, "never heard")) for name in names]
@@ -73,8 +72,7 @@ def configure(
     Blocks for `wait_s` at most, and not at all for a dark node. Returns 1 when they are refused or rolled back.
     """
     check_node(settings, node)
-    book = _opened(settings)
-    try:
+    with _opened(settings) as book:
         told = _told(book, node)
         text = _text_of(file) if file is not None else _base(settings, book, node, told)
         text = with_values(text, values)
@@ -101,8 +99,6 @@ def configure(
         say: Out = (lambda _line: None) if as_json else out
         say(f"{node}: revision {revision} of its settings is desired")
         wanted, told = _follow(settings, book, node, revision, wait_s=wait_s, clock=clock, out=say)
-    finally:
-        book.close()
     if as_json:
         out(json.dumps(as_row(node, wanted, told, states(settings).get(node, "never heard")), indent=2))
     done = told is not None and told.asked == revision and told.state in ("refused", "rolled-back")
@@ -142,10 +138,10 @@ def _follow(
         clock.wait(never, POLL_S)
 
 
-def _opened(settings: StationSettings) -> SettingsBook:
-    book = SettingsBook(Path(settings.station.data))
-    book.open()
-    return book
+@contextmanager
+def _opened(settings: StationSettings) -> Iterator[SettingsBook]:
+    with station_engine(Path(settings.station.data), settings.station.database) as engine, SettingsBook(engine) as book:
+        yield book
 
 
 def _told(book: SettingsBook, node: str) -> wire.SettingsState | None:

@@ -21,7 +21,7 @@ from agent.login import login
 from agent.remote import Announced
 from agent.station import rings
 from agent.station.main import StationSettings
-from agent.station.orders import OrderBook
+from agent.station.order import order_book
 from agent.station.reader import Reader
 from agent.station.rollout import Has, Rollout, State
 from agent.types import NS
@@ -68,9 +68,7 @@ def act(settings: StationSettings, verb: str, *, clock: Clock, as_json: bool, ou
 
 
 def _ask(settings: StationSettings, verb: str, body: msgspec.Struct, *, clock: Clock, as_json: bool, out: Out) -> int:
-    book = OrderBook(Path(settings.station.data))
-    book.open()
-    try:
+    with order_book(settings) as book:
         request_id = uuid7_maker(clock)()
         book.ask(request_id, verb, msgspec.json.encode(body).decode())
         until_ns = clock.boot_ns() + round(ANSWER_S_MAX * NS)
@@ -81,8 +79,6 @@ def _ask(settings: StationSettings, verb: str, body: msgspec.Struct, *, clock: C
                 out(json.dumps({"ok": None, "text": text}) if as_json else text)
                 return 1
             clock.wait(never, POLL_S)
-    finally:
-        book.close()
     answer: dict[str, Any] = json.loads(found.answer) if found is not None and found.answer else {}
     if not answer.get("ok"):
         raise ConfigError(f"rollout {verb}: {answer.get('text', 'the station has lost the question; ask again')}")

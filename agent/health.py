@@ -42,6 +42,7 @@ class Probes:
     disk_free_bytes: Callable[[], int]
     release: Callable[[], wire.ReleaseState | None] = lambda: None
     settings: Callable[[], wire.SettingsState | None] = lambda: None
+    bell: Callable[[], wire.BellState | None] = lambda: None
 
 
 class Heartbeats:
@@ -83,6 +84,7 @@ class Heartbeats:
             ),
             release=self._ask("release", probes.release),
             settings=self._ask("settings", probes.settings),
+            bell=self._ask("bell", probes.bell),
         )
 
     def _ask(self, name: str, probe: Callable[[], T]) -> T | None:

@@ -135,6 +135,7 @@ def build(config: Config, world: World) -> Node:
         privacy=sight.privacy.switch,
         edges=page.edge,
     )
+    state.bell_line = lambda: panel.bell
     doctor = DoctorDesk(
         RunningPost(
             config=config,

@@ -23,7 +23,7 @@ from agent.login import login
 from agent.release.bundle import BUNDLE_BYTES_MAX, NUMBER_MAX, verify
 from agent.station.last_heard import KINDS_OF_TROUBLE, LastHeard
 from agent.station.main import StationSettings
-from agent.station.order import check_node, plain_times, queue
+from agent.station.order import check_node, order_book, plain_times, queue
 from agent.station.orders import Order, OrderBook
 from agent.station.reader import Reader
 from agent.station.signing import Signer
@@ -213,9 +213,7 @@ def ask_now(
         return None
     command_id = uuid7_maker(clock)()
     signer = Signer(site=settings.station.site, key=settings.station.command_key, days=NOW_LIFE_S / 86_400)
-    book = OrderBook(Path(settings.station.data))
-    book.open()
-    try:
+    with order_book(settings) as book:
         signer.queue(book, node, verb, args, command_id=command_id, clock=clock)
         until_ns = clock.boot_ns() + round(min(max(wait_s, 0.0), NOW_LIFE_S) * NS)
         never = threading.Event()
@@ -228,8 +226,6 @@ def ask_now(
             if one is None or one.state == "waiting" or not one.answer
             else wire.decode(one.answer.encode(), wire.Reply)
         )
-    finally:
-        book.close()
 
 
 def last_heard(settings: StationSettings, node: str, *, clock: Clock) -> LastHeard:
@@ -262,17 +258,13 @@ def _send(
     for node in asked:
         check_node(settings, node)
     new_id = uuid7_maker(clock)
-    book = OrderBook(Path(settings.station.data))
-    book.open()
-    try:
+    with order_book(settings) as book:
         ids = {node: new_id() for node in asked}
         for node, args in asked.items():
             queue(book, settings, node, verb, args, command_id=ids[node], clock=clock)
         say = (lambda _line: None) if as_json else out
         _follow(book, settings, ids, wait_s=wait_s, clock=clock, out=say)
         ended = {node: book.find(command_id) for node, command_id in ids.items()}
-    finally:
-        book.close()
     if as_json:
         rows = [_row(node, one, asked[node]) for node, one in ended.items() if one is not None]
         out(json.dumps(rows, indent=2))

@@ -15,6 +15,7 @@ from agent.disk import Disk
 from agent.errors import Corrupt
 from agent.health import Probes
 from agent.panel import PostState, post_state
+from agent.panel.bell import BellReport
 from agent.panel.worker import PanelWorker
 from agent.privacy import PrivacyWorker
 from agent.recording.account import account, as_reply
@@ -32,6 +33,12 @@ from agent.vision.worker import VisionWorker
 
 COVERAGE_DAYS_MAX = 31
 HEADQUARTERS = "headquarters"
+
+
+def bell_state(found: BellReport, base_ns: int) -> wire.BellState:
+    """As it goes over the wire. `base_ns`: UTC of this boot's moment 0."""
+    tested = "" if found.tested_ns is None else rfc3339(base_ns + found.tested_ns)
+    return wire.BellState(state=found.state.value, since=rfc3339(base_ns + found.since_ns), tested=tested)
 
 
 class NodeState:
@@ -65,6 +72,7 @@ class NodeState:
         self.uplink: UplinkWorker | None = None  # made after this: its heartbeat comes from here
         self.release: Callable[[], wire.ReleaseState | None] = lambda: None  # made after this
         self.settings: Callable[[], wire.SettingsState | None] = lambda: None  # made after this
+        self.bell_line: Callable[[], BellReport | None] = lambda: None  # made after this
         self.watching: Callable[[], tuple[str, ...]] = tuple  # made after this: who sees the live picture
         self._supervisor: Supervisor | None = None
 
@@ -84,7 +92,12 @@ class NodeState:
             disk_free_bytes=self._disk.free_bytes,
             release=lambda: self.release(),  # noqa: PLW0108  (made after this)
             settings=lambda: self.settings(),  # noqa: PLW0108  (made after this)
+            bell=self.bell,
         )
+
+    def bell(self) -> wire.BellState | None:
+        found = self.bell_line()
+        return None if found is None else bell_state(found, self._clock.utc().utc_ns - self._clock.boot_ns())
 
     def camera(self) -> wire.CameraState:
         stats = self._camera.stats

@@ -15,7 +15,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -71,12 +71,19 @@ class Grant(Struct, frozen=True, kw_only=True):
     life_s: Annotated[float, Meta(gt=0, le=86_400)]
 
 
+Reason = Literal["order", "alert"]
+"""Why a file comes: a command has asked for it, or an alert of the node calls for it."""
+CLIP_S_MAX = 360.0
+"""A file that comes for an alert lies no further than this from the moment of one of its events."""
+
+
 class Footage(Struct, frozen=True, kw_only=True):
     """What a file is, as its node says: `Upload-Metadata`."""
 
     name: Name  # of the segment, below the node's data folder
     sha256: Digest
-    order: Annotated[str, Meta(pattern=r"^[0-9a-f-]{36}$(?!\n)")]  # id of the command that asked for it
+    order: Annotated[str, Meta(pattern=r"^[0-9a-f-]{36}$(?!\n)")]  # id of the command, or of the alert's incident
+    why: Reason = "order"
 
 
 T = TypeVar("T", Ask, Challenge, Proof, Grant)

@@ -193,7 +193,7 @@ class Event:
     zones: tuple[str, ...] = ()
     thumbnail: bytes | None = field(default=None, repr=False)  # JPEG
     since_ns: int | None = None  # when the incident started
-    reason: str = ""  # kind tamper: what is wrong with the view, see vision.tamper.Reason
+    reason: str = ""  # kind tamper: what is wrong with the view, see vision.tamper.Reason; kind node: bell-<BellLine>
     onvif: str = ""  # the topic by which ONVIF names it
     rule: str = ""  # name of the rule by which this is told; empty: a visit is told by itself
     path: tuple[tuple[float, float], ...] = ()  # where its foot went, oldest first; PATH_POINTS_MAX at most

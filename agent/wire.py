@@ -152,6 +152,17 @@ class SettingsState(Message, frozen=True, kw_only=True):
     at: Annotated[Utc, Meta(description="when that was decided")] = ""
 
 
+class BellState(Message, frozen=True, kw_only=True):
+    """What the post knows of its bell's line. A cut wire looks like a bell that nobody presses."""
+
+    state: Annotated[
+        Literal["untested", "well", "stuck", "high"],
+        Meta(description="stuck: the contact stays closed; high: something holds the line at 3.3 V"),
+    ]
+    since: Annotated[Utc, Meta(description="since when it is so")]
+    tested: Annotated[Utc, Meta(description="the newest test; empty: none since the start")] = ""
+
+
 class Heartbeat(Message, frozen=True, kw_only=True):
     """QoS 0, every 30 s. Its absence is the truth about a node: a broker that dies publishes no last will.
 
@@ -172,6 +183,7 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     machine: MachineState
     release: ReleaseState | None = None
     settings: SettingsState | None = None
+    bell: Annotated[BellState | None, Meta(description="null: no bell is wired, or an older agent")] = None
 
 
 class EventData(Message, frozen=True, kw_only=True):
@@ -194,7 +206,13 @@ class EventData(Message, frozen=True, kw_only=True):
     dwellms: Annotated[int, Meta(ge=0, description="how long it has been here")] | None = None
     height: Annotated[Unit | None, Meta(description="largest share of the picture's height it has taken")] = None
     jpeg: Annotated[str | None, Meta(description="type thumbnail only: a small JPEG, base64")] = None
-    reason: Annotated[str, Meta(max_length=32, description="type tamper: what is wrong with the camera's view")] = ""
+    reason: Annotated[
+        str,
+        Meta(
+            max_length=32,
+            description="type tamper: what is wrong with the camera's view; type node: bell-well, bell-stuck, bell-high",
+        ),
+    ] = ""
     onvif: Annotated[str, Meta(max_length=100, description="the topic of ONVIF's tree that names it; may be empty")] = (
         ""
     )

@@ -26,9 +26,12 @@ from agent.release.plan import Limits as ReleaseLimits
 from agent.release.settings_desk import SettingsDesk
 from agent.release.settings_errand import SettingsErrand
 from agent.release.worker import Eyes, ReleaseWorker, running_slot
+from agent.sending.carrier import Carrier, chunk_bytes
+from agent.sending.clip_errand import ClipErrand
+from agent.sending.clips import Around
 from agent.sending.worker import FootageSender
 from agent.state import NodeState, verbs
-from agent.types import Priority
+from agent.types import NS, Priority
 from agent.uplink import parse_broker
 from agent.uplink.commands import believe, load_key
 from agent.uplink.worker import UplinkWorker
@@ -97,16 +100,36 @@ def make_headquarters(
         also=settings.watch,
     )
     recorder = sight.recorder
+    sending = config.sending
+    rate = sending.kbps_max * 125.0
+    clips = ClipErrand(
+        least=None if sending.clips == "none" else sending.clips,
+        around=Around(
+            before_ns=round(sending.clips_before_s * NS),
+            after_ns=round(sending.clips_after_s * NS),
+            incident_ns=round(sending.clips_incident_s_max * NS),
+        ),
+        day_bytes=sending.clips_mb_per_day_max * MB,
+        disk=disk,
+        index=books.store,
+        clock=clock,
+        chunk_bytes=chunk_bytes(rate),
+        writing=lambda: recorder.state.writing,
+        note=books.noting(RecordKind.EXTRACTION),
+    )
     sender = FootageSender(
         depot=world.depot,
+        carrier=Carrier(disk, chunk_bytes=chunk_bytes(rate)),
+        clips=None if world.depot is None else clips,
         disk=disk,
         index=books.store,
         marks=Marks(books.store, preroll_s=config.recording.preroll_s, postroll_s=config.recording.postroll_s),
         holds=holds,
         clock=clock,
-        bytes_per_s_max=config.sending.kbps_max * 125.0,
+        bytes_per_s_max=rate,
         writing=lambda: recorder.state.writing,
         alerts_wait=lambda: any(row.priority <= Priority.ALERT for row in books.store.pending(1)),
+        pictures_wait=books.store.pictures_wait,
         note=books.noting(RecordKind.EXTRACTION),
         reply=lambda reply: uplink.tell(reply),  # noqa: PLW0108  (made after this)
     )

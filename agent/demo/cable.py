@@ -21,12 +21,13 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends RST and throws away
 class Cable:
     """A relay from `port` on loopback to `target`. Any thread may call; `cut` and `restore` return when it is so."""
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], *, port: int = 0) -> None:
+        """`port`: where to listen; 0: anywhere. One that is to be there again after a `cut` is better chosen."""
         self._target = target
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
         self._lines: set[tuple[socket.socket, socket.socket]] = set()
-        self.port = 0  # known after `restore`
+        self.port = port  # known after `restore`
         self.carried_bytes = 0
         self.refused = 0  # connections that came while LINES_MAX were open, or whose target did not answer
 

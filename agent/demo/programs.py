@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -11,10 +13,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, Transient
 
 STOP_S_MAX = 15.0
 TAIL_CHARS_MAX = 2000
+PORTS = range(12_000, 32_000)
+PORT_TRIES_MAX = 100
 
 
 class Program:
@@ -104,7 +108,14 @@ def broker_config(folder: Path, port: int, mqtt_port: int) -> str:
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A TCP port of loopback that nobody uses now. Raises Transient.
+
+    Below those that Linux gives to outgoing connections: one of these may be taken by anybody's connection while the
+    demo's network is cut, even by that of the node which tries to come back.
+    """
+    for port in random.SystemRandom().sample(PORTS, PORT_TRIES_MAX):
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise Transient(f"demo: no free port found between {PORTS.start} and {PORTS.stop}")

@@ -36,7 +36,7 @@ class Rig:
         for folder in (logs, self.node_folder, self.station_folder, out / "broker"):
             folder.mkdir()
         self._mqtt_port = free_port()
-        self.cable = Cable(("127.0.0.1", self._mqtt_port))
+        self.cable = Cable(("127.0.0.1", self._mqtt_port), port=free_port())
         self.cable.restore()
         (out / "broker.conf").write_text(broker_config(out / "broker", free_port(), self._mqtt_port))
         (out / "station.toml").write_text(station_settings(self.station_folder, self._mqtt_port))

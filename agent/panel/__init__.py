@@ -40,6 +40,15 @@ class Edge:
     boot_ns: int
 
 
+class Line(StrEnum):
+    """What a test of an input's line has found."""
+
+    NONE = "none"  # nothing is wired there
+    WELL = "well"  # open, and it can be pulled down: a contact that closes will be seen
+    CLOSED = "closed"  # the contact is closed, or the wires touch
+    HIGH = "high"  # something holds it at 3.3 V: a contact that closes may never be seen
+
+
 class Panel(Protocol):
     """One panel. All methods are called from one thread; none blocks for more than a few milliseconds.
 
@@ -63,6 +72,11 @@ class Panel(Protocol):
 
     def has(self, pin: Input | Output) -> bool:
         """Whether something is wired there, by the settings."""
+
+    def test(self, pin: Input) -> Line:
+        """Tries an input's line, but for the contact at its end. Blocks for a tenth of a second; changes of this input
+        within that time are told afterwards, if they last. Raises Transient.
+        """
 
     def close(self) -> None:
         """Outputs off, pins released. May be called at any time, also twice; never raises."""

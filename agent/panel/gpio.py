@@ -8,6 +8,7 @@ of its own; lgpio makes a pipe `.lgd-nfy0` in the working directory as it is imp
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +17,14 @@ from typing import Any
 from agent.clock import Clock
 from agent.config import PanelSettings
 from agent.errors import ConfigError, Transient
-from agent.panel import Debouncer, Edge, Input, Output
+from agent.panel import Debouncer, Edge, Input, Line, Output
 from agent.types import MS
 
 RAW_EDGES_MAX = 256
 """A storm of edges longer than this loses its oldest ones; `read` looks at the level itself as well."""
+
+SETTLE_S = 0.04
+"""The internal resistor (about 50 kilohm) and 100 nF at the pin, as hardware/wiring.md has it, take 5 ms to settle."""
 
 
 def system_factory() -> Any:
@@ -79,10 +83,7 @@ class GpioPanel:
                 if isinstance(pin, Output):
                     self._outputs[pin] = DigitalOutputDevice(number, initial_value=False, pin_factory=self._factory)
                 else:
-                    device = DigitalInputDevice(number, pull_up=True, pin_factory=self._factory)
-                    self._inputs[pin] = device
-                    device.when_activated = self._edge(pin, closed=True)
-                    device.when_deactivated = self._edge(pin, closed=False)
+                    self._listen(pin, DigitalInputDevice(number, pull_up=True, pin_factory=self._factory))
         except GPIOZeroError as error:
             self.close()
             raise ConfigError(f"panel: cannot use BCM pin {number} ({type(error).__name__}: {error})") from None
@@ -113,6 +114,37 @@ class GpioPanel:
     def has(self, pin: Input | Output) -> bool:
         return pin in self._pins
 
+    def test(self, pin: Input) -> Line:
+        """Open with its pull-up, it must read low when it is pulled down instead."""
+        device = self._inputs.get(pin)
+        if device is None:
+            return Line.NONE
+        from gpiozero import DigitalInputDevice
+
+        number = self._pins[pin]
+        try:
+            if self._active(pin, bool(device.is_active)):
+                return Line.CLOSED
+            # Not by `pin.pull`: with lgpio the line is claimed anew by that, and its edges are told no more.
+            device.close()
+            del self._inputs[pin]
+            pulled = DigitalInputDevice(number, pull_up=False, pin_factory=self._factory)
+            try:
+                self._clock.wait(threading.Event(), SETTLE_S)
+                high = bool(pulled.is_active)
+            finally:
+                pulled.close()
+            self._listen(pin, DigitalInputDevice(number, pull_up=True, pin_factory=self._factory))
+            self._clock.wait(threading.Event(), SETTLE_S)
+        except Exception as error:  # lgpio.error, GPIOZeroError, OSError: by driver and version
+            raise Transient(f"panel.{pin.value}: cannot be tested: {error}") from error
+        while self._edges:
+            edge = self._edges.popleft()
+            if edge[0] is not pin:  # those of this one are our own
+                self._debouncer.level(*edge)
+        self._sample(self._clock.boot_ns())
+        return Line.HIGH if high else Line.WELL
+
     def close(self) -> None:
         for device in (*self._outputs.values(), *self._inputs.values()):
             try:
@@ -128,6 +160,11 @@ class GpioPanel:
                 factory.close()
             except Exception:  # noqa: BLE001  (nothing more can be done with it)
                 return
+
+    def _listen(self, pin: Input, device: Any) -> None:
+        self._inputs[pin] = device
+        device.when_activated = self._edge(pin, closed=True)
+        device.when_deactivated = self._edge(pin, closed=False)
 
     def _edge(self, pin: Input, *, closed: bool) -> Callable[[], None]:
         """A callback for gpiozero's thread: appends, wakes, returns. Cannot raise."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agent.panel import Edge, Input, Output
+from agent.panel import Edge, Input, Line, Output
 
 
 class NoPanel:
@@ -29,6 +29,9 @@ class NoPanel:
 
     def has(self, pin: Input | Output) -> bool:  # noqa: ARG002
         return False
+
+    def test(self, pin: Input) -> Line:  # noqa: ARG002
+        return Line.NONE
 
     def close(self) -> None:
         return

@@ -10,6 +10,7 @@ from typing import Literal
 from agent.clock import Clock
 from agent.errors import ConfigError, Transient, WardpostError
 from agent.panel import BLINK_MS, IDENTIFY_MS, Edge, Input, Output, Panel, PostState, blink
+from agent.panel.bell import BellLine, BellReport, BellTest
 from agent.types import NS, Event, Kind, NewId, Phase, Priority
 from agent.worker import Inbox, WhenFull
 
@@ -51,6 +52,12 @@ _WORDS = {
     Input.MAINS_LOST: _Words(
         Kind.MAINS, Priority.ALERT, "Mains power lost; running on the battery", "Mains power is back", "without mains"
     ),
+}
+
+_LINES = {
+    BellLine.WELL: (Priority.RECORD, "The bell's line was tested: a press would be seen"),
+    BellLine.STUCK: (Priority.NOTICE, "The bell is stuck: its contact stays closed, so a press would not be seen"),
+    BellLine.HIGH: (Priority.NOTICE, "The bell's line is held at 3.3 V: a press may not be seen"),
 }
 
 
@@ -126,6 +133,8 @@ class PanelWorker:
         self._orders: Inbox[_Order] = Inbox(16, WhenFull.REFUSE)
         self._incidents: dict[Input, _Open] = {}
         self._bell = BellBudget()
+        self._test = BellTest(clock.boot_ns()) if panel.has(Input.BELL) else None
+        self._closed_ns: int | None = None  # since when the bell's contact is
         self._until_ns: dict[Output, int] = {}
         self._identify_until_ns = 0
         self._shown: PostState | None = None
@@ -136,6 +145,12 @@ class PanelWorker:
         """How to wake this worker: an edge of an input and an order both do."""
         self._orders.wake = wake
         self._panel.wake = wake
+
+    @property
+    def bell(self) -> BellReport | None:
+        """What is known of the bell's line; None: there is no bell. Any thread."""
+        test = self._test
+        return None if test is None else test.report
 
     # -- orders, from any thread ---------------------------------------------------------------------------------------
 
@@ -165,6 +180,9 @@ class PanelWorker:
     def open(self) -> None:
         self._panel.open()
         self._opened_ns = self._clock.boot_ns()
+        if self._test is not None:
+            self._test = BellTest(self._opened_ns, self._test.report)
+        self._closed_ns = None
         self._led = False
         self._shown = None
 
@@ -174,6 +192,7 @@ class PanelWorker:
             self._obey(order, now_ns)
         events = [event for edge in self._panel.read(now_ns) for event in self._incident(edge)]
         events += self._held_too_long(now_ns)
+        events += self._bell_test(now_ns)
         if events:
             self._report(events)
         wakes = [now_ns + round(POLL_S * NS), self._outputs(now_ns), self._blink(now_ns)]
@@ -204,6 +223,8 @@ class PanelWorker:
             if not edge.active or edge.boot_ns > self._opened_ns:
                 self._privacy(edge.active)
             return []
+        if edge.input is Input.BELL:
+            self._closed_ns = edge.boot_ns if edge.active else None
         words = _WORDS[edge.input]
         if edge.active:
             if edge.input is Input.BELL and not self._bell.take(edge.boot_ns):
@@ -229,6 +250,36 @@ class PanelWorker:
         event = self._event(Input.BELL, Phase.ENDED, now_ns, summary)
         del self._incidents[Input.BELL]
         return [event]
+
+    def _bell_test(self, now_ns: int) -> list[Event]:
+        """Tries the bell's line when it is time for it. Never while it is pressed: that is an alarm, not a test."""
+        test = self._test
+        if test is None:
+            return []
+        if self._closed_ns is not None:
+            if now_ns - self._closed_ns < BELL_HELD_S_MAX * NS:
+                return []
+            if test.report.state is BellLine.STUCK and not test.due(now_ns):
+                return []
+            tell = test.stuck(self._closed_ns, now_ns)
+        else:
+            if test.report.state is not BellLine.STUCK and not test.due(now_ns):
+                return []
+            tell = test.found(self._panel.test(Input.BELL), now_ns)
+        if not tell:
+            return []
+        priority, summary = _LINES[test.report.state]
+        return [
+            Event(
+                incident=self._new_id(),
+                kind=Kind.NODE,
+                phase=Phase.ENDED,
+                boot_ns=now_ns,
+                priority=priority,
+                summary=summary,
+                reason=f"bell-{test.report.state}",
+            )
+        ]
 
     def _event(self, pin: Input, phase: Phase, boot_ns: int, summary: str) -> Event:
         words, incident = _WORDS[pin], self._incidents[pin]

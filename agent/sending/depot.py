@@ -24,7 +24,7 @@ TIMEOUT_S = 20.0
 ANSWER_BYTES_MAX = 4096
 TOKEN_SHARE = 0.8
 """Of a token's life, after which another is asked for."""
-_REFUSED = (400, 413, 415)
+_REFUSED = (400, 403, 413, 415)
 
 
 class HttpDepot:

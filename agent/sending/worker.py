@@ -1,8 +1,9 @@
-"""The worker that brings footage to headquarters at its word: the original files, byte for byte, sealed ones too.
+"""The worker that brings footage to headquarters: what was ordered, and below that the clips of alerts by themselves.
+The original files, byte for byte, sealed ones too.
 
 An order is held, on the disk and answered, in this order; so retention takes nothing of it, and a power cut costs at
 most that some files are offered again, which the station knows and does not take twice. One chunk in a step, a pause
-after it by the budget; while an alert waits for the station nothing is sent at all.
+after it by the rate; while an alert waits for the station nothing is sent at all, and no clip while a picture waits.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
 
-from agent import state_file, tus, wire
+from agent import state_file, wire
 from agent.clock import Clock, parse_rfc3339
 from agent.disk import Disk
 from agent.errors import ConfigError, Corrupt, Transient
 from agent.evidence import records
 from agent.recording.timeline import Timeline
 from agent.sending import Depot, plan
+from agent.sending.carrier import Carrier
+from agent.sending.clip_errand import ClipErrand
 from agent.sending.plan import Book, Sending
 from agent.types import NS, Segment, TimeAnchor
 from agent.worker import FOREVER_S
@@ -33,10 +37,8 @@ SAVE_S = 30.0
 ALERT_PAUSE_S = 0.5
 LOOK_S = 5.0
 RETRY_S = (2.0, 300.0)
-CHUNK_S = 2.0
-"""A chunk is what the budget gives in so long: an alert waits no longer behind it."""
-CHUNK_BYTES_MIN = 16 * 1024
-READ_FAILURES_MAX = 5
+BUDGET_S_MAX = 60.0
+"""Clips that wait for their budget look so often whether something more valuable has come."""
 ASKER = "headquarters"
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,22 @@ class Holds(Protocol):
     def release(self, args: dict[str, Any], asker: str) -> dict[str, Any]: ...
 
 
+@dataclass(slots=True)
+class _Turn:
+    """When something may be tried again, and how often it was in vain. Boot seconds."""
+
+    at_s: float = 0.0
+    failures: int = 0
+
+    def failed(self, now: float) -> float:
+        """Backs off; by how much."""
+        low, high = RETRY_S
+        wait_s = min(low * 2.0 ** min(self.failures, 16), high)
+        self.failures += 1
+        self.at_s = now + wait_s
+        return wait_s
+
+
 class FootageSender:
     """`agent.worker.Worker`. `take` may be called from any thread."""
 
@@ -76,6 +94,8 @@ class FootageSender:
         self,
         *,
         depot: Depot | None,
+        carrier: Carrier,
+        clips: ClipErrand | None,
         disk: Disk,
         index: Index,
         marks: Relevance,
@@ -84,27 +104,28 @@ class FootageSender:
         bytes_per_s_max: float,
         writing: Callable[[], Segment | None],
         alerts_wait: Callable[[], bool],
+        pictures_wait: Callable[[], bool],
         note: Callable[[bytes], None],
         reply: Callable[[wire.Reply], None],
     ) -> None:
-        """`depot` None: this post sends none. `writing`: the file in progress; `alerts_wait`: one is not acknowledged.
+        """`depot` None: this post sends none; `clips` None: only what is ordered. `writing`: the file in progress;
+        `alerts_wait`, `pictures_wait`: one is not acknowledged.
 
         `note` puts a JSON object on the ledger; `reply` answers a command later. Both raise Transient.
         """
         self._depot, self._disk, self._index, self._marks, self._holds = depot, disk, index, marks, holds
         self._clock, self._rate = clock, bytes_per_s_max
-        self._writing, self._alerts_wait, self._note, self._reply = writing, alerts_wait, note, reply
-        self._chunk_bytes = min(max(round(bytes_per_s_max * CHUNK_S), CHUNK_BYTES_MIN), tus.CHUNK_BYTES_MAX)
+        self._writing, self._note, self._reply = writing, note, reply
+        self._alerts_wait, self._pictures_wait = alerts_wait, pictures_wait
+        self._carrier, self._clips = carrier, clips
         self._lock = threading.RLock()
         self._book: Book | None = None
         self._saved_s = 0.0
         self._unsaved = False
         self._queue: list[Segment] = []  # of the order at hand
         self._of = ""  # whose queue it is
-        self._file: tuple[Segment, tus.Footage, int] | None = None  # on its way, with the offset
-        self._failures = 0
-        self._unread: dict[str, int] = {}
-        self._not_before_s = 0.0
+        self._not_before_s = 0.0  # by the rate
+        self._orders, self._clips_turn = _Turn(), _Turn()
         self.wake: Callable[[], None] | None = None
 
     # -- from other threads -------------------------------------------------------------------------------------------
@@ -147,6 +168,7 @@ class FootageSender:
         except msgspec.ValidationError as error:
             raise Corrupt(f"send: {error}") from None
         self._put(order, now=True)
+        self._orders.at_s = 0.0
         if self.wake is not None:
             self.wake()
         return order
@@ -185,54 +207,86 @@ class FootageSender:
         with self._lock:
             self._load()
         self._forget_file()
+        if self._clips is not None:
+            self._clips.open()
 
     def close(self) -> None:
         with self._lock, suppress(Transient):
             if self._book is not None and self._unsaved:
                 self._save(self._book)
         self._forget_file()
+        if self._clips is not None:
+            self._clips.close()
         if self._depot is not None:
             self._depot.close()
 
     def step(self, now: float) -> float:
         with self._lock:
             orders = self._load().open
-        if self._depot is None or not orders:
+        depot, clips = self._depot, self._clips
+        if depot is None or not (orders or clips):
             return now + FOREVER_S
         if now < self._not_before_s:
             return self._not_before_s
         if self._alerts_wait():
             return now + ALERT_PAUSE_S
+        at_s = [now + FOREVER_S]
+        if orders:
+            if now >= self._orders.at_s:
+                return self._try(depot, self._orders, now, lambda: self._work(depot, orders))
+            at_s.append(self._orders.at_s)
+        if clips is not None:
+            if now >= self._clips_turn.at_s:
+                return self._try(depot, self._clips_turn, now, lambda: self._clip(depot, clips))
+            at_s.append(self._clips_turn.at_s)
+        return min(at_s)
+
+    def _clip(self, depot: Depot, clips: ClipErrand) -> tuple[int, float] | None:
+        return (0, ALERT_PAUSE_S) if self._pictures_wait() else clips.step(depot)
+
+    def _try(self, depot: Depot, turn: _Turn, now: float, work: Callable[[], tuple[int, float] | None]) -> float:
+        """One piece of work for this turn: nothing of it keeps the other one's from being tried."""
         try:
-            wait_s = self._work(self._depot, orders)
+            done = work()
         except Transient as error:
-            low, high = RETRY_S
-            wait_s = min(low * 2.0 ** min(self._failures, 16), high)
-            self._failures += 1
+            wait_s = turn.failed(now)
             log.warning("%s; again in %.0f s", error, wait_s)
             self._forget_file()
-            self._depot.close()
-        self._not_before_s = now + wait_s
+            if self._clips is not None:
+                self._clips.let_go()
+            depot.close()
+            return now
+        if done is None:
+            turn.at_s = now + LOOK_S
+            return now
+        count, pause_s = done
+        if not pause_s:
+            turn.failures = 0
+        turn.at_s = now + min(pause_s, BUDGET_S_MAX)
+        self._not_before_s = now + count / self._rate
         return self._not_before_s
 
-    def _work(self, depot: Depot, orders: Sequence[Sending]) -> float:
-        """A chunk, an offer, or a look for the next file; in how many seconds to come again. Raises Transient."""
-        if self._file is not None:
-            return self._send_chunk(depot, *self._file)
+    def _work(self, depot: Depot, orders: Sequence[Sending]) -> tuple[int, float] | None:
+        """A chunk, an offer, or a look for the next file of an order; how many bytes went, and a pause of none.
+
+        None: nothing is there to be sent now. Raises Transient.
+        """
+        if self._carrier.segment is not None:
+            return self._send_chunk(depot, self._carrier.segment), 0.0
         for order in orders:
             too_much = plan.too_much(order, self._clock.utc().utc_ns)
             if too_much:
                 self._end(plan.given_up(order, too_much))
-                return 0.0
+                return 0, 0.0
             if self._of != order.id or not self._queue:
                 self._queue, self._of = self._wanted(order), order.id
             if self._queue:
                 self._offer(depot, order, self._queue[0])
-                return 0.0
+                return 0, 0.0
             if self._nothing_to_come(order):
                 self._end(plan.over(order))
-                return 0.0
-        return LOOK_S
+                return 0, 0.0
+        return None
 
     def _wanted(self, order: Sending) -> list[Segment]:
         while not self._marks.catch_up():
@@ -247,55 +301,28 @@ class FootageSender:
         return writing is None or not plan.wanted(order, [writing], Timeline(self._index.anchors()), lambda _: False)
 
     def _offer(self, depot: Depot, order: Sending, segment: Segment) -> None:
-        footage = tus.Footage(name=segment.name, sha256=segment.sha256, order=order.id)
         try:
-            offset = depot.offer(footage, segment.bytes)
+            left = self._carrier.offer(depot, segment, order=order.id)
         except Corrupt as error:
             self._skip(order, segment, str(error))
             return
-        self._failures = 0
-        self._file = (segment, footage, offset)
-        if offset == segment.bytes:
+        if not left:
             self._arrived(segment)
 
-    def _send_chunk(self, depot: Depot, segment: Segment, footage: tus.Footage, offset: int) -> float:
+    def _send_chunk(self, depot: Depot, segment: Segment) -> int:
         with self._lock:
             order = self._load().find(self._of)
         if order is None:
             self._forget_file()
-            return 0.0
+            return 0
         try:
-            data = self._read(segment, offset)
-            new = depot.send(footage, offset, data)
+            count = self._carrier.send(depot)
         except Corrupt as error:
             self._skip(order, segment, str(error))
-            return 0.0
-        self._failures = 0
-        self._file = (segment, footage, new)
-        if new == segment.bytes:
+            return 0
+        if self._carrier.arrived:
             self._arrived(segment)
-        return len(data) / self._rate
-
-    def _read(self, segment: Segment, offset: int) -> bytes:
-        """The next chunk. Raises Corrupt for a file that is gone or short, or has not been readable READ_FAILURES_MAX
-        times; Transient before.
-        """
-        count = min(self._chunk_bytes, segment.bytes - offset)
-        try:
-            with self._disk.open(segment.name) as file:
-                file.seek(offset)
-                data = file.read(count)
-        except FileNotFoundError:
-            raise Corrupt("it is not there any more") from None
-        except (OSError, Transient) as error:
-            tries = self._unread[segment.name] = self._unread.get(segment.name, 0) + 1
-            if tries >= READ_FAILURES_MAX:
-                del self._unread[segment.name]
-                raise Corrupt(f"it cannot be read: {error}") from None
-            raise Transient(f"send: {segment.name}: {error}") from None
-        if len(data) < count:
-            raise Corrupt("it is shorter than its record says")
-        return data
+        return count
 
     def _arrived(self, segment: Segment) -> None:
         """The station has all of it, durably."""
@@ -311,7 +338,7 @@ class FootageSender:
             if order is not None:
                 self._put(change(order), now=self._now() - self._saved_s >= SAVE_S)
             self._queue = [one for one in self._queue if one.name != segment.name]
-        self._file = None
+        self._carrier.forget()
 
     def _end(self, order: Sending) -> None:
         """Lets go of what was held, puts on record what has left this post, then remembers the end and tells it.
@@ -342,7 +369,8 @@ class FootageSender:
 
     def _forget_file(self) -> None:
         """It is offered again: the station knows how much of it there is."""
-        self._file, self._queue, self._of = None, [], ""
+        self._carrier.forget()
+        self._queue, self._of = [], ""
 
     def _now(self) -> float:
         return self._clock.boot_ns() / NS

@@ -7,10 +7,10 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, func, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, insert, select, true, update
 
 from agent import wire
 from agent.clock import Clock
@@ -19,6 +19,7 @@ from agent.station.db.board import alert, alert_step, board_mark
 from agent.station.db.engine import reading
 from agent.station.db.people import person
 from agent.station.db.tables import event, stream
+from agent.station.db.upsert import Upsert
 from agent.station.people.registry import find
 from agent.station.people.roles import Person, Role, Scope
 from agent.station.people.trail import Entry, Trail
@@ -33,7 +34,17 @@ STEPS_MAX = 200
 JPEG_BYTES_MAX = 64 * 1024
 ANSWERING = frozenset({Role.OPERATOR, Role.SUPERVISOR, Role.SCHOOL})
 """Who may acknowledge, and be handed an alert."""
+UNMARKED_MAX = 5000
+"""Events that are of no alert may be looked at again after a restart, so many at most."""
 _EVENTS = "event"
+_KEEP = Upsert(
+    alert,
+    lambda made: made.on_conflict_do_update(
+        index_elements=["incident"],
+        set_={name: made.excluded[name] for name in ("severity", "event", "ended", "picture")},
+    ),
+)
+_STEP = Upsert(alert_step, lambda made: made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,46 @@ class Step:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """An event of the store."""
+
+    n: int
+    received_utc_ns: int
+    node: str
+    told: wire.CloudEvent
+
+    @property
+    def incident(self) -> str:
+        return self.told.data.incident
+
+    @property
+    def severity(self) -> str:
+        return self.told.data.severity
+
+    @property
+    def ended(self) -> bool:
+        return self.told.data.phase == "ended"
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What events change of a row of `alert`; what people change of it is left alone."""
+
+    incident: str
+    node: str
+    severity: str
+    event: int
+    raised_utc_ns: int
+    due_utc_ns: int
+    ended: int
+    picture: int | None
+    changed: int
+
+    def row(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 class Alerts:
     """Any thread. Raises Transient."""
 
@@ -77,14 +128,19 @@ class Alerts:
         self._engine = engine
         self._trail = trail
         self._clock = clock
+        self._looked_at = 0  # n of the newest event that was looked at; the mark in the database may lie before it
         self._deadline_ns = {"bell": int(bell_deadline_s * NS), "alert": int(alert_deadline_s * NS)}
 
     # -- what comes in ------------------------------------------------------------------------------------------------
 
     def take_in(self) -> bool:
-        """Looks at what the store has taken in since, a bounded part of it. Returns whether there may be more."""
+        """Looks at what the store has taken in since, a bounded part of it. Returns whether there may be more.
+
+        A few statements whatever the part holds; where no alert is concerned nothing is written, but for the mark now
+        and then: most events are of none, and a commit for each would cost as much as the taking in itself.
+        """
         with reading(self._engine) as db:
-            mark = _mark(db)
+            mark = max(stored := _mark(db), self._looked_at)
             rows = db.execute(
                 select(event.c.n, event.c.received_utc_ns, stream.c.node, event.c.body)
                 .join(stream, event.c.stream == stream.c.stream)
@@ -92,61 +148,90 @@ class Alerts:
                 .order_by(event.c.n)
                 .limit(ROWS_MAX)
             ).all()
-        if not rows:
-            return False
+            if not rows:
+                return False
+            told = [
+                _Told(row.n, row.received_utc_ns, row.node, one) for row in rows if (one := _event(bytes(row.body)))
+            ]
+            known = self._known(db, told)
+        last, more = rows[-1].n, len(rows) == ROWS_MAX
+        if not any(one.incident in known or one.severity in self._deadline_ns for one in told):
+            self._looked_at = last
+            if last - stored < UNMARKED_MAX:
+                return more
+            told = []
         with self._trail.writing("take in alerts") as entry:
-            if _mark(entry.db) != mark:  # somebody else has taken them in meanwhile
+            if _mark(entry.db) != stored:  # somebody else has taken them in meanwhile
                 return True
-            for row in rows:
-                self._take(entry.db, row.n, row.received_utc_ns, row.node, bytes(row.body))
-            _set_mark(entry.db, rows[-1].n)
-        return len(rows) == ROWS_MAX
-
-    def _take(self, db: Connection, n: int, received_ns: int, node: str, body: bytes) -> None:
-        told = _event(body)
-        if told is None:
-            return
-        data = told.data
-        known = db.execute(
-            select(alert.c.node, alert.c.severity).where(alert.c.incident == data.incident)
-        ).one_or_none()
-        if known is not None and known.node != node:
-            return  # two nodes with one incident: the second one is not believed
-        if known is None:
-            if data.severity not in self._deadline_ns:
-                return
-            db.execute(
-                insert(alert).values(
-                    incident=data.incident,
-                    node=node,
-                    severity=data.severity,
-                    event=n,
-                    raised_utc_ns=received_ns,
-                    due_utc_ns=received_ns + self._deadline_ns[data.severity],
-                    ended=int(data.phase == "ended"),
-                    picture=self._earlier_picture(db, node, data.incident),
-                )
-            )
-            self._step(db, data.incident, "raised")
-        elif data.severity == "thumbnail":
-            if jpeg_of(told) is not None:
-                self._set(db, data.incident, picture=n)
-                self._step(db, data.incident, "picture")
-        else:
-            more: dict[str, Any] = {"severity": "bell"} if data.severity == "bell" else {}
-            ended = data.phase == "ended"
-            self._set(db, data.incident, event=n, ended=int(ended), **more)
-            self._step(db, data.incident, "ended" if ended else "updated")
+            self._take(entry.db, told)
+            _set_mark(entry.db, last)
+        self._looked_at = last
+        return more
 
     @staticmethod
-    def _earlier_picture(db: Connection, node: str, incident: str) -> int | None:
-        """An incident may have had a picture before it became an alert."""
-        query = (
-            select(func.max(event.c.n))
-            .join(stream, event.c.stream == stream.c.stream)
-            .where(event.c.incident == incident, event.c.kind == "thumbnail", stream.c.node == node)
+    def _known(db: Connection, told: Sequence[_Told]) -> dict[str, _Kept]:
+        """The alerts that these events are of, as they stand."""
+        c = alert.c
+        wanted = sorted({one.incident for one in told})
+        rows = db.execute(
+            select(
+                c.incident, c.node, c.severity, c.event, c.raised_utc_ns, c.due_utc_ns, c.ended, c.picture, c.changed
+            ).where(c.incident.in_(wanted))
         )
-        return db.execute(query).scalar()
+        return {row.incident: _Kept(*row) for row in rows}
+
+    def _take(self, db: Connection, told: Sequence[_Told]) -> None:
+        """What becomes of alerts by these events, in their order."""
+        alerts = self._known(db, told)
+        steps: list[tuple[str, str]] = []
+        new: list[_Kept] = []
+        for one in told:
+            known = alerts.get(one.incident)
+            if known is None:
+                if one.severity in self._deadline_ns:
+                    due = one.received_utc_ns + self._deadline_ns[one.severity]
+                    known = alerts[one.incident] = _Kept(
+                        one.incident, one.node, one.severity, one.n, one.received_utc_ns, due, int(one.ended), None, 0
+                    )
+                    new.append(known)
+                    steps.append((one.incident, "raised"))
+            elif known.node != one.node:
+                continue  # two nodes with one incident: the second one is not believed
+            elif one.severity == "thumbnail":
+                if jpeg_of(one.told) is not None:
+                    known.picture = one.n
+                    steps.append((one.incident, "picture"))
+            else:
+                known.event, known.ended = one.n, int(one.ended)
+                if one.severity == "bell":
+                    known.severity = "bell"
+                steps.append((one.incident, "ended" if one.ended else "updated"))
+        if not steps:
+            return
+        earlier = self._earlier_pictures(db, new)
+        for known in new:
+            known.picture = known.picture or earlier.get(known.incident)
+        changed = [alerts[incident] for incident in dict.fromkeys(incident for incident, _ in steps)]
+        _KEEP.many(db, [known.row() for known in changed])
+        now = self._clock.utc().utc_ns
+        _STEP.many(db, [{"incident": incident, "utc_ns": now, "what": what} for incident, what in steps])
+        newest = select(func.max(alert_step.c.n)).where(alert_step.c.incident == alert.c.incident).scalar_subquery()
+        touched = alert.c.incident.in_([known.incident for known in changed])
+        db.execute(update(alert).where(touched).values(changed=newest))
+
+    @staticmethod
+    def _earlier_pictures(db: Connection, new: Sequence[_Kept]) -> dict[str, int]:
+        """An incident may have had a picture before it became an alert."""
+        if not new:
+            return {}
+        nodes = {known.incident: known.node for known in new}
+        rows = db.execute(
+            select(event.c.incident, stream.c.node, func.max(event.c.n).label("n"))
+            .join(stream, event.c.stream == stream.c.stream)
+            .where(event.c.incident.in_(sorted(nodes)), event.c.kind == "thumbnail")
+            .group_by(event.c.incident, stream.c.node)
+        )
+        return {row.incident: row.n for row in rows if nodes[row.incident] == row.node}
 
     def note_overdue(self) -> int:
         """Puts on record what nobody has acknowledged in time. Returns how many."""
@@ -172,24 +257,34 @@ class Alerts:
             return int(db.execute(select(func.coalesce(func.max(alert_step.c.n), 0))).scalar_one())
 
     def board(self, scope: Scope, since_utc_ns: int) -> list[Alert]:
-        """What is open, and what was raised since. Open bells first, then open alerts, then the rest; newest first."""
-        wanted = or_(alert.c.acknowledged_utc_ns.is_(None), alert.c.raised_utc_ns >= since_utc_ns)
-        query = _alerts(scope).where(wanted)
-        # What is open comes first, so that a flood of settled ones never hides it.
-        order = (alert.c.acknowledged_utc_ns.isnot(None), alert.c.severity != "bell", alert.c.raised_utc_ns.desc())
+        """What is open, and what was raised since. Open bells first, then open alerts, then the rest; newest first.
+
+        Each of the three is the newest end of an index, so that it costs the same however many there are; what is open
+        comes first, so that a flood of settled ones never hides it.
+        """
+        c = alert.c
+        # Of some posts SQLite would walk along everybody's, as an index in that order saves it a sort; not by a sum.
+        at = c.raised_utc_ns if scope.whole_site else c.raised_utc_ns + 0
+        newest = select(alert).where(_visible(scope)).order_by(at.desc())
+        waiting = [newest.where(c.acknowledged_utc_ns.is_(None), c.severity == one) for one in ("bell", "alert")]
+        settled = newest.where(c.acknowledged_utc_ns.isnot(None), c.raised_utc_ns >= since_utc_ns)
+        rows: list[Row[Any]] = []
         with reading(self._engine) as db:
-            return _read(db, query.order_by(*order).limit(SHOWN_MAX))
+            for query in (*waiting, settled):
+                rows += db.execute(query.limit(SHOWN_MAX - len(rows))) if len(rows) < SHOWN_MAX else ()
+            return _read(db, rows)
 
     def changed_since(self, scope: Scope, step: int, limit: int) -> list[Alert]:
         """Alerts that something has become of since that step, in the order of their newest one."""
-        query = _alerts(scope).where(alert.c.changed > step).order_by(alert.c.changed).limit(limit)
+        query = select(alert).where(_visible(scope), alert.c.changed > step).order_by(alert.c.changed).limit(limit)
         with reading(self._engine) as db:
-            return _read(db, query)
+            return _read(db, db.execute(query).all())
 
     def find(self, scope: Scope, incident: str) -> Alert | None:
         """One alert; None also when it is not for these eyes."""
         with reading(self._engine) as db:
-            return next(iter(_read(db, _alerts(scope).where(alert.c.incident == incident))), None)
+            rows = db.execute(select(alert).where(_visible(scope), alert.c.incident == incident)).all()
+            return next(iter(_read(db, rows)), None)
 
     def steps(self, scope: Scope, incident: str) -> list[Step]:
         """What became of one alert, oldest first; its newest STEPS_MAX, without mere signs of life."""
@@ -308,12 +403,9 @@ def _may_take(one: Person, node: str) -> bool:
     return not one.disabled and one.role in ANSWERING and one.scope.covers(node)
 
 
-def _alerts(scope: Scope) -> Select[Any]:
-    return select(alert, event.c.body).outerjoin(event, alert.c.event == event.c.n).where(_visible(scope))
-
-
-def _read(db: Connection, query: Select[Any]) -> list[Alert]:
-    rows: Sequence[Row[Any]] = db.execute(query).all()
+def _read(db: Connection, rows: Sequence[Row[Any]]) -> list[Alert]:
+    """Rows of `alert`, with what their newest events say."""
+    bodies = _bodies(db, {r.event for r in rows})
     names = _names(db, (x for r in rows for x in (r.acknowledged_by, r.assigned_to, r.verdict_by)))
 
     def name(login: str | None) -> str:
@@ -335,10 +427,15 @@ def _read(db: Connection, query: Select[Any]) -> list[Alert]:
             verdict_by=name(r.verdict_by),
             has_picture=r.picture is not None,
             changed=r.changed,
-            told=None if r.body is None else _event(bytes(r.body)),
+            told=_event(bodies[r.event]) if r.event in bodies else None,
         )
         for r in rows
     ]
+
+
+def _bodies(db: Connection, numbers: set[int]) -> dict[int, bytes]:
+    rows = db.execute(select(event.c.n, event.c.body).where(event.c.n.in_(sorted(numbers)))) if numbers else ()
+    return {n: bytes(body) for n, body in rows}
 
 
 def _names(db: Connection, logins: Iterable[str | None]) -> dict[str, str]:

@@ -1,85 +1,82 @@
-"""What the books at the station have in common: a SQLite file that any process may open beside the station.
+"""What the books at the station have in common: tables of its database that any process may write beside the station.
 
-`orders.py` and `settings_book.py` are such books: the station writes to them, and so do the commands of a person
-(`wardpost hold --node`). SQLite serialises them.
+`orders.py` and `settings_book.py` are such books: the station writes to them, and so do its pages and the commands of a
+person (`wardpost hold --node`). The database serialises them.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, Executable
+from sqlalchemy.exc import SQLAlchemyError
 
 from agent.errors import ConfigError, Transient
-from agent.transaction import immediate
-
-BUSY_S_MAX = 5.0
-"""So long one process waits for another."""
+from agent.station.db import migrate
+from agent.station.db.engine import database_url, open_engine, transaction
+from agent.station.db.errors import name_of, plain
 
 
 class Book:
-    """One connection, one thread. Raises Transient when the disk refuses."""
+    """One connection, one thread. Raises Transient when the database refuses."""
 
-    def __init__(self, path: Path, schema: tuple[str, ...]) -> None:
-        self._path = path
-        self._schema = schema
-        self._db: sqlite3.Connection | None = None
-        self._version = -1
+    def __init__(self, engine: Engine) -> None:
+        """`engine`: of a database that is at the newest revision when the book is opened; see `station_engine`."""
+        self._engine = engine
+        self._name = name_of(engine.url)
+        self._db: Connection | None = None
 
     def open(self) -> None:
-        """Opens or makes the file. Raises ConfigError, Transient."""
-        if not self._path.parent.is_dir():
-            raise ConfigError(f"station.data: {self._path.parent} is not a folder; make it, or mount the partition")
-        if self._db is not None:
-            return
-        with self._plain("open"):
-            db = sqlite3.connect(self._path, isolation_level=None, timeout=BUSY_S_MAX, check_same_thread=False)
-            try:
-                db.execute("pragma journal_mode=wal")
-                db.execute("pragma synchronous=full")
-                for statement in self._schema:
-                    db.execute(statement)
-            except BaseException:
-                db.close()
-                raise
-        self._db = db
+        """Raises Transient, ConfigError."""
+        if self._db is None:
+            with plain(self._name, "open"):
+                self._db = self._engine.connect()
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Lets go of the connection. Never raises."""
         db, self._db = self._db, None
         if db is not None:
-            db.close()
+            with suppress(SQLAlchemyError, OSError):  # what was committed is on the disk
+                db.close()
 
-    def changed(self) -> bool:
-        """Whether somebody else has written since this was last asked. Costs some microseconds. Raises Transient."""
-        ((version,),) = self._rows("pragma data_version")
-        known, self._version = self._version, version
-        return bool(known != version)
+    def __enter__(self) -> Self:
+        self.open()
+        return self
 
-    def _rows(self, sql: str, args: tuple[object, ...] = ()) -> list[Any]:
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _rows(self, statement: Executable, values: Mapping[str, Any] | None = None) -> list[Any]:
         """What a query gives. Raises Transient."""
-        with self._plain("read"):
-            if self._db is None:
-                raise Transient(f"{self._path}: not open")
-            return self._db.execute(sql, args).fetchall()
+        with plain(self._name, "read"), transaction(self._connection(), writes=False):
+            return list(self._connection().execute(statement, values or {}))
 
     @contextmanager
-    def _transaction(self, what: str) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, what: str) -> Iterator[Connection]:
         """Durable when it ends well. Raises Transient."""
-        with self._plain(what):
-            if self._db is None:
-                raise Transient(f"{self._path}: not open")
-            with immediate(self._db) as db:
-                yield db
+        with plain(self._name, what), transaction(self._connection(), writes=True):
+            yield self._connection()
 
-    @contextmanager
-    def _plain(self, what: str) -> Iterator[None]:
-        """Turns SQLite's errors into ours."""
-        try:
-            yield
-        except sqlite3.IntegrityError:
-            raise
-        except sqlite3.Error as error:
-            raise Transient(f"{self._path}: cannot {what}: {error}; check the disk") from error
+    def _connection(self) -> Connection:
+        if self._db is None:
+            raise Transient(f"{self._name}: not open")
+        return self._db
+
+
+@contextmanager
+def station_engine(folder: Path, database: str) -> Iterator[Engine]:
+    """The station's database for one command of a person beside it; made if the station has never run.
+
+    `folder`, `database`: `station.data` and `station.database`. Raises ConfigError, Transient, Corrupt.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"station.data: {folder} is not a folder; make it, or mount the partition")
+    engine = open_engine(database_url(folder, database), pooled=False)
+    try:
+        migrate.upgrade(engine)
+        yield engine
+    finally:
+        engine.dispose()

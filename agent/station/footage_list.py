@@ -15,7 +15,8 @@ from agent.station import uploads_rows as rows
 from agent.station.archive import name_of
 from agent.station.db.engine import database_url, open_engine, reading
 from agent.station.main import StationSettings
-from agent.station.orders import Order, OrderBook
+from agent.station.order import order_book
+from agent.station.orders import Order
 from agent.station.uploads_judge import State
 
 FILES_MAX = 10_000
@@ -28,12 +29,8 @@ def listed(settings: StationSettings, nodes: Sequence[str], *, as_json: bool, ou
     Raises ConfigError, Transient.
     """
     data = Path(settings.station.data)
-    book = OrderBook(data)
-    book.open()
-    try:
+    with order_book(settings) as book:
         asked = [one for node in nodes for one in book.of(node) if one.verb == "send"][: ORDERS_MAX * len(nodes)]
-    finally:
-        book.close()
     engine = open_engine(database_url(data, settings.station.database), read_only=True, pooled=False)
     with reading(engine, "read footage") as db:
         told = [_told(one, rows.of_order(db, one.id, FILES_MAX)) for one in asked]

@@ -15,14 +15,17 @@ from agent.clock import Clock, uuid7_maker
 from agent.config import Id, Settings, TlsSettings
 from agent.errors import ConfigError, Transient
 from agent.station.archive.making import ArchiveSettings, make_archive
+from agent.station.bells.settings import BellSettings
 from agent.station.db.engine import database_url, open_engine
 from agent.station.enrolment import EnrolmentDesk
 from agent.station.fleet_settings import FleetSettings
 from agent.station.live.desk import LiveDesk
 from agent.station.live.settings import LiveSettings
 from agent.station.live.settings import check as check_live
+from agent.station.old_books import bring_over
 from agent.station.orders import OrderBook
 from agent.station.outward.settings import OutwardSettings
+from agent.station.people.oidc.settings import check as check_oidc
 from agent.station.rollout_desk import RolloutDesk
 from agent.station.settings_book import SettingsBook
 from agent.station.signing import Signer
@@ -35,6 +38,8 @@ from agent.uplink import parse_broker
 from agent.uplink.mqtt import Credentials, PahoTransport
 
 if TYPE_CHECKING:
+    from agent.station.archive_retention_making import Retention
+    from agent.station.bells.making import Bells
     from agent.station.outward.making import Outward
     from agent.station.uploads_server import Uploads
     from agent.station.web.keeper import Keeper
@@ -83,6 +88,7 @@ class StationSettings(Settings, frozen=True):
     archive: ArchiveSettings = ArchiveSettings()
     outward: OutwardSettings | None = None
     live: LiveSettings = LiveSettings()
+    bells: BellSettings = BellSettings()
 
 
 class Station:
@@ -95,6 +101,8 @@ class Station:
         self._web = None if settings.web is None else _web(settings.web, settings, clock, lambda: self.live)
         self.uploads = None if settings.uploads is None else _uploads(settings.uploads, settings, clock)
         self._outward = None if settings.outward is None else _outward(settings.outward, settings, clock, rng)
+        self._retention = _retention(settings, clock)
+        self._bells = _bells(settings, clock)
         self.store = StationStore(
             Path(desk.data),
             clock=clock,
@@ -119,7 +127,9 @@ class Station:
             new_id=uuid7_maker(clock),
             wake=self.transport.wake,
         )
-        orders = OrderBook(Path(desk.data))
+        self._data = Path(desk.data)
+        self._books = open_engine(database_url(self._data, desk.database), pooled=False)
+        orders = OrderBook(self._books)
         self.worker = StationWorker(
             store=self.store,
             transport=self.transport,
@@ -139,9 +149,7 @@ class Station:
                 signer=Signer(site=desk.site, key=desk.command_key, days=desk.order_days),
                 new_id=uuid7_maker(clock),
             ),
-            settings=FleetSettings(
-                SettingsBook(Path(desk.data)), clock=clock, site=desk.site, nodes_max=desk.nodes_max
-            ),
+            settings=FleetSettings(SettingsBook(self._books), clock=clock, site=desk.site, nodes_max=desk.nodes_max),
             enrolment=EnrolmentDesk(Path(desk.register), clock=clock, site=desk.site) if desk.register else None,
             live=self.live,
         )
@@ -155,6 +163,9 @@ class Station:
             while not stop.is_set():
                 try:
                     self.worker.open()
+                    if bring_over(self._data, self._books):
+                        self.worker.close()
+                        self.worker.open()  # what it remembers of its books is from before
                     self._start_others()
                     while not stop.is_set():
                         self._tend_others()
@@ -175,6 +186,10 @@ class Station:
             self.uploads.start()
         if self._outward is not None:
             self._outward.start()
+        if self._retention is not None:
+            self._retention.start()
+        if self._bells is not None:
+            self._bells.start()
 
     def _tend_others(self) -> None:
         if self._web is not None:
@@ -185,6 +200,10 @@ class Station:
     def _stop_others(self) -> None:
         if self._outward is not None:
             self._outward.stop()
+        if self._retention is not None:
+            self._retention.stop()
+        if self._bells is not None:
+            self._bells.stop()
         if self._web is not None:
             self._web.stop()
         if self.uploads is not None:
@@ -197,6 +216,8 @@ def _web(settings: WebSettings, whole: StationSettings, clock: Clock, live: Call
     from agent.station.web.keeper import Keeper
 
     listening(settings)
+    if settings.oidc is not None:
+        check_oidc(settings.oidc)
     desk, folder = whole.station, Path(whole.station.data)
     return Keeper(
         lambda: open_web(
@@ -207,10 +228,13 @@ def _web(settings: WebSettings, whole: StationSettings, clock: Clock, live: Call
             station=desk.id,
             signer=Signer(site=desk.site, key=desk.command_key, days=desk.order_days),
             archive=make_archive(whole.archive, folder),
+            retention=whole.archive.policy,
             clock=clock,
             register=desk.register,
             watch=live(),
             feeds=None if whole.outward is None else whole.outward.feeds,
+            bells=whole.bells,
+            contacts=() if whole.outward is None else [(one.name, one.after_s) for one in whole.outward.contact],
         ),
         clock=clock,
     )
@@ -235,8 +259,42 @@ def _outward(settings: OutwardSettings, whole: StationSettings, clock: Clock, rn
     )
 
 
+def _bells(whole: StationSettings, clock: Clock) -> Bells | None:
+    """What has posts keep what they recorded around a bell; None: it is switched off, or cannot sign or see a bell."""
+    from agent.station.bells.making import Bells
+
+    desk, folder = whole.station, Path(whole.station.data)
+    if whole.web is None or not whole.bells.hold:
+        return None
+    if not desk.command_key:
+        log.warning("bells: no station.command_key, so no post is asked to keep what it recorded around a bell")
+        return None
+    return Bells(
+        whole.bells,
+        folder=folder,
+        database=database_url(folder, desk.database),
+        site=desk.site,
+        station=desk.id,
+        signer=Signer(site=desk.site, key=desk.command_key, days=desk.order_days),
+        register=desk.register,
+        clock=clock,
+    )
+
+
+def _retention(whole: StationSettings, clock: Clock) -> Retention | None:
+    """What takes footage out of the archive; None: nothing goes by itself, and no page could ask for it."""
+    from agent.station.archive_retention_making import Retention
+
+    if whole.web is None and not whole.archive.policy.acts:
+        return None
+    desk, folder = whole.station, Path(whole.station.data)
+    database = database_url(folder, desk.database)
+    return Retention(whole.archive, folder=folder, database=database, site=desk.site, station=desk.id, clock=clock)
+
+
 def _uploads(settings: UploadsSettings, whole: StationSettings, clock: Clock) -> Uploads:
     """What takes footage. Its libraries are loaded only where it is taken. Raises ConfigError."""
+    from agent.station.archive.room import RoomArchive
     from agent.station.uploads_server import Uploads
 
     desk, data = whole.station, Path(whole.station.data)
@@ -244,14 +302,17 @@ def _uploads(settings: UploadsSettings, whole: StationSettings, clock: Clock) ->
         raise ConfigError(
             "uploads: needs station.register, the site's folder: it tells whose certificates are honoured"
         )
+    engine = open_engine(database_url(data, desk.database))
     return Uploads(
         settings,
         clock=clock,
         site=desk.site,
         data=data,
         register=Path(desk.register),
-        engine=open_engine(database_url(data, desk.database)),
-        archive=make_archive(whole.archive, data),
+        engine=engine,
+        archive=RoomArchive(
+            make_archive(whole.archive, data), engine=engine, clock=clock, bytes_max=whole.archive.policy.bytes_max
+        ),
         line_rows_max=desk.event_rows_max,
     )
 

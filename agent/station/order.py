@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from agent import wire
 from agent.clock import Clock, SystemClock, parse_rfc3339, rfc3339, uuid7_maker
 from agent.errors import ConfigError, Corrupt
+from agent.station.book import station_engine
 from agent.station.main import StationSettings
 from agent.station.orders import OrderBook
 from agent.station.signing import Signer
@@ -40,6 +42,13 @@ def queue(
     signer.queue(book, node, verb, args, command_id=command_id, clock=clock)
 
 
+@contextmanager
+def order_book(settings: StationSettings) -> Iterator[OrderBook]:
+    """The station's, for one command of a person beside it. Raises ConfigError, Transient, Corrupt."""
+    with station_engine(Path(settings.station.data), settings.station.database) as engine, OrderBook(engine) as book:
+        yield book
+
+
 def order(
     settings: StationSettings,
     node: str,
@@ -52,14 +61,10 @@ def order(
     """Queues it (or lists, for `holds`); the station sends it and notes the answer. Raises ConfigError, Transient."""
     clock = SystemClock()
     check_node(settings, node)
-    book = OrderBook(Path(settings.station.data))
-    book.open()
-    try:
+    with order_book(settings) as book:
         if verb != "holds":
             queue(book, settings, node, verb, plain_times(args), command_id=uuid7_maker(clock)(), clock=clock)
         listed = book.of(node)
-    finally:
-        book.close()
     shown = listed if verb == "holds" else listed[:1]
     rows = [
         {

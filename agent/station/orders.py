@@ -1,6 +1,6 @@
 """What the station has asked of nodes, until they have answered: a durable queue for posts that are dark.
 
-The commands are signed when they are asked for, and kept in `orders.db` in the station's folder. They go out while the
+The commands are signed when they are asked for, and kept in the station's database. They go out while the
 node is heard, again and again until it has answered or they have expired; per node in the order of asking, one at a
 time, so that the end of a hold never overtakes the hold. `update` has a row of its own: one that is downloaded for days
 must not keep a hold waiting. What is not safe to repeat (`agent.uplink.commands`: all but the lasting commands) is sent
@@ -8,56 +8,40 @@ once, each in a row of its own, and expires within the minute: a siren is for no
 
 What a node is to have for good - its settings - is no command: settings_book.py.
 
-`request` is what people ask of the station itself (`wardpost rollout`): the station, which alone writes to its
-database, takes them from here.
+`request` is what people ask of the station itself (`wardpost rollout`): the station, which alone rolls out, takes them
+from here.
 
-Any process may open the file beside the station (`wardpost hold --node`): SQLite serialises them.
+Any process may write beside the station (`wardpost hold --node`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+
+from sqlalchemy import ColumnElement, Engine, case, delete, func, insert, select, update
 
 from agent import wire
 from agent.errors import ConfigError
 from agent.station.book import Book
+from agent.station.db.books import command, request
 
-FILE = "orders.db"
 WAITING_PER_NODE_MAX = 200
 KEPT_MAX = 10_000
 """Orders that are over are kept for the record, the newest only."""
 RESEND_S = 30.0
-
-_SCHEMA = """
-create table if not exists command (
-  n integer primary key,
-  id text not null unique,
-  node text not null,
-  verb text not null,
-  payload blob not null,             -- wire.Command, signed, as it is sent
-  asked_utc_ns integer not null,
-  expires_utc_ns integer not null,
-  state text not null default 'waiting' check (state in ('waiting', 'done', 'refused', 'failed', 'expired')),
-  sent integer not null default 0,   -- how often
-  answer text not null default ''    -- wire.Reply; while it waits, the newest that told of progress
-)
-"""
-_REQUESTS = """
-create table if not exists request (
-  n integer primary key,
-  id text not null unique,
-  verb text not null,
-  body text not null,                -- JSON
-  answer text                        -- JSON: what became of it; null: the station has not looked yet
-)
-"""
 ONCE = ("doctor", "siren", "lamp")
 """Sent once, and not again while no answer has come: the node would refuse it as seen before, or sound twice."""
-_ROW = "node, case when verb = 'update' then verb when verb in ('doctor', 'siren', 'lamp', 'send') then id else '' end"
-"""Commands of one such row wait for each other. Not `send`: the second must not wait for days to be held."""
 REQUESTS_WAITING_MAX = 20
 REQUESTS_KEPT_MAX = 200
+
+_WAITS = command.c.state == "waiting"
+_ROW = case(
+    (command.c.verb == "update", command.c.verb),
+    (command.c.verb.in_((*ONCE, "send")), command.c.id),
+    else_="",
+)
+"""Commands of one node and row wait for each other. Not `send`: the second must not wait for days to be held."""
+_FIRST = select(func.min(command.c.n)).where(_WAITS).group_by(command.c.node, _ROW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,80 +71,83 @@ class Request:
 
 
 class OrderBook(Book):
-    """One connection, one thread. Raises Transient when the disk refuses."""
+    """One connection, one thread. Raises Transient when the database refuses."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder / FILE, (_SCHEMA, _REQUESTS))
+    def __init__(self, engine: Engine) -> None:
+        """See Book."""
+        super().__init__(engine)
+        self._newest = -1
 
-    def add(self, node: str, command: wire.Command, *, asked_utc_ns: int, expires_utc_ns: int) -> None:
+    def add(self, node: str, order: wire.Command, *, asked_utc_ns: int, expires_utc_ns: int) -> None:
         """Queues a signed command. Durable when it returns. Raises ConfigError when too many wait."""
         with self._transaction("queue a command") as db:
-            (waiting,) = db.execute(
-                "select count(*) from command where node = ? and state = 'waiting'", (node,)
-            ).fetchone()
+            count = select(func.count()).select_from(command).where(command.c.node == node, _WAITS)
+            waiting = db.execute(count).scalar_one()
             if waiting >= WAITING_PER_NODE_MAX:
                 raise ConfigError(
                     f"{node}: {waiting} commands wait for this node already; it takes them when it is back"
                 )
             db.execute(
-                "insert into command (id, node, verb, payload, asked_utc_ns, expires_utc_ns) values (?, ?, ?, ?, ?, ?)",
-                (command.id, node, command.verb, wire.encode(command), asked_utc_ns, expires_utc_ns),
+                insert(command).values(
+                    id=order.id,
+                    node=node,
+                    verb=order.verb,
+                    payload=wire.encode(order),
+                    asked_utc_ns=asked_utc_ns,
+                    expires_utc_ns=expires_utc_ns,
+                )
             )
-            db.execute(
-                "delete from command where state <> 'waiting' and n <= (select max(n) from command) - ?", (KEPT_MAX,)
-            )
+            newest = select(func.max(command.c.n)).scalar_subquery()
+            db.execute(delete(command).where(command.c.state != "waiting", command.c.n <= newest - KEPT_MAX))
+
+    def changed(self) -> bool:
+        """Whether somebody has asked for something since this was last asked. Cheap. Raises Transient."""
+        ((newest,),) = self._rows(select(func.coalesce(func.max(command.c.n), 0)))
+        known, self._newest = self._newest, newest
+        return bool(known != newest)
 
     def due(self, now_utc_ns: int) -> list[Order]:
         """The oldest command that waits, of each node and row; what has expired is noted first."""
-        with self._transaction("expire commands") as db:
-            db.execute(
-                "update command set state = 'expired' where state = 'waiting' and expires_utc_ns <= ?", (now_utc_ns,)
-            )
-        return self._orders(
-            f"where n in (select min(n) from command where state = 'waiting' group by {_ROW}) order by n"  # noqa: S608
-        )
+        late = (_WAITS, command.c.expires_utc_ns <= now_utc_ns)
+        if self._rows(select(command.c.n).where(*late).limit(1)):
+            with self._transaction("expire commands") as db:
+                db.execute(update(command).where(*late).values(state="expired"))
+        return self._orders(command.c.n.in_(_FIRST))
 
     def sent(self, n: int) -> None:
         """It has been sent once more."""
         with self._transaction("note a command") as db:
-            db.execute("update command set sent = sent + 1 where n = ?", (n,))
+            db.execute(update(command).where(command.c.n == n).values(sent=command.c.sent + 1))
 
     def answered(self, node: str, reply: wire.Reply) -> bool:
         """Notes what became of it, or how far it has come; False when it is not over by this, or was before."""
+        told = wire.encode(reply).decode()
+        this = update(command).where(command.c.id == reply.id, command.c.node == node)
         if reply.state == "accepted":
-            told = wire.encode(reply).decode()
             with self._transaction("note progress") as db:
-                db.execute(
-                    "update command set answer = ? where id = ? and node = ? and state = 'waiting' and answer <> ?",
-                    (told, reply.id, node, told),
-                )
+                db.execute(this.where(_WAITS, command.c.answer != told).values(answer=told))
             return False
         with self._transaction("note an answer") as db:
-            changed = db.execute(
-                "update command set state = ?, answer = ?"
-                " where id = ? and node = ? and state in ('waiting', 'expired')",
-                (reply.state, wire.encode(reply).decode(), reply.id, node),
-            ).rowcount
+            over = this.where(command.c.state.in_(("waiting", "expired")))
+            changed = db.execute(over.values(state=reply.state, answer=told)).rowcount
         return bool(changed)
 
     def of(self, node: str, limit: int = 100) -> list[Order]:
         """What was asked of a node, the newest first."""
-        return self._orders("where node = ? order by n desc limit ?", node, limit)
+        return self._orders(command.c.node == node, newest=limit)
 
     def find(self, command_id: str) -> Order | None:
         """One command by its id."""
-        return next(iter(self._orders("where id = ?", command_id)), None)
+        return next(iter(self._orders(command.c.id == command_id)), None)
 
     def withdraw(self, command_id: str, why: str) -> bool:
         """Gives up a command that its node has not answered yet, not even with progress. What was sent may still be
         carried out: its answer is then noted all the same.
         """
         reply = wire.Reply(id=command_id, state="failed", detail=f"withdrawn: {why}"[:500])
+        this = update(command).where(command.c.id == command_id, _WAITS, command.c.answer == "")
         with self._transaction("withdraw a command") as db:
-            changed = db.execute(
-                "update command set state = 'expired', answer = ? where id = ? and state = 'waiting' and answer = ''",
-                (wire.encode(reply).decode(), command_id),
-            ).rowcount
+            changed = db.execute(this.values(state="expired", answer=wire.encode(reply).decode())).rowcount
         return bool(changed)
 
     # -- what is asked of the station itself --------------------------------------------------------------------------
@@ -168,28 +155,32 @@ class OrderBook(Book):
     def ask(self, request_id: str, verb: str, body: str) -> None:
         """Puts a request. Durable when it returns. Raises ConfigError when too many wait."""
         with self._transaction("ask the station") as db:
-            (waiting,) = db.execute("select count(*) from request where answer is null").fetchone()
+            count = select(func.count()).select_from(request).where(request.c.answer.is_(None))
+            waiting = db.execute(count).scalar_one()
             if waiting >= REQUESTS_WAITING_MAX:
                 raise ConfigError(f"{waiting} requests wait for the station already; is `wardpost station` running?")
-            db.execute("insert into request (id, verb, body) values (?, ?, ?)", (request_id, verb, body))
-            db.execute("delete from request where n <= (select max(n) from request) - ?", (REQUESTS_KEPT_MAX,))
+            db.execute(insert(request).values(id=request_id, verb=verb, body=body))
+            newest = select(func.max(request.c.n)).scalar_subquery()
+            db.execute(delete(request).where(request.c.n <= newest - REQUESTS_KEPT_MAX))
 
     def request(self, request_id: str) -> Request | None:
         """One request by its id."""
-        return next(iter(self._requests("where id = ?", request_id)), None)
+        return next(iter(self._requests(request.c.id == request_id)), None)
 
     def requests(self) -> list[Request]:
         """What nobody has looked at yet, oldest first."""
-        return self._requests("where answer is null order by n")
+        return self._requests(request.c.answer.is_(None))
 
     def settle(self, request_id: str, answer: str) -> None:
         """Notes what became of a request."""
         with self._transaction("answer a request") as db:
-            db.execute("update request set answer = ? where id = ?", (answer, request_id))
+            db.execute(update(request).where(request.c.id == request_id).values(answer=answer))
 
-    def _requests(self, where: str, *args: object) -> list[Request]:
-        return [Request(*row) for row in self._rows(f"select id, verb, body, answer from request {where}", args)]  # noqa: S608
+    def _requests(self, which: ColumnElement[bool]) -> list[Request]:
+        columns = (request.c.id, request.c.verb, request.c.body, request.c.answer)
+        return [Request(*row) for row in self._rows(select(*columns).where(which).order_by(request.c.n))]
 
-    def _orders(self, where: str, *args: object) -> list[Order]:
-        columns = "n, id, node, verb, payload, asked_utc_ns, expires_utc_ns, state, sent, answer"
-        return [Order(*row) for row in self._rows(f"select {columns} from command {where}", args)]  # noqa: S608
+    def _orders(self, which: ColumnElement[bool], *, newest: int | None = None) -> list[Order]:
+        """Oldest first, or this many of the newest, newest first."""
+        found = select(command).where(which).order_by(command.c.n if newest is None else command.c.n.desc())
+        return [Order(**row._mapping) for row in self._rows(found.limit(newest))]  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""Which settings each node is to have, and which it says it has: `settings.db` in the station's folder.
+"""Which settings each node is to have, and which it says it has, in the station's database.
 
 `wardpost configure` writes what is desired, signed; the running station publishes it, retained, and writes what nodes
 report. What was desired before is kept for a while: it is what the next change starts from.
@@ -8,39 +8,37 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
+from sqlalchemy import delete, func, insert, select, tuple_, update
 
 from agent import wire
 from agent.errors import ConfigError, Corrupt
 from agent.station.book import Book
+from agent.station.db.books import desired as desired_table
+from agent.station.db.books import reported
+from agent.station.db.upsert import Upsert
 
-FILE = "settings.db"
 REVISIONS_KEPT_MAX = 20
 """Of one node."""
 
-_DESIRED = """
-create table if not exists desired (
-  node text not null,
-  revision integer not null,
-  digest text not null,              -- SHA-256 of the text
-  payload blob not null,             -- wire.Desired, signed, as it is published
-  asked_utc_ns integer not null,
-  published integer not null default 0,
-  primary key (node, revision)
-) without rowid
-"""
-_REPORTED = """
-create table if not exists reported (
-  node text primary key,
-  body blob not null,                -- wire.SettingsState, as it came
-  utc_ns integer not null            -- when it was last something else
-) without rowid
-"""
+_KEY = tuple_(desired_table.c.node, desired_table.c.revision)
 _NEWEST = (
-    "select node, revision, digest, asked_utc_ns, published from desired"
-    " where (node, revision) in (select node, max(revision) from desired group by node) order by node"
+    select(
+        desired_table.c.node,
+        desired_table.c.revision,
+        desired_table.c.digest,
+        desired_table.c.asked_utc_ns,
+        desired_table.c.published,
+    )
+    .where(_KEY.in_(select(desired_table.c.node, func.max(desired_table.c.revision)).group_by(desired_table.c.node)))
+    .order_by(desired_table.c.node)
+)
+_REPORT = Upsert(
+    reported,
+    lambda made: made.on_conflict_do_update(
+        index_elements=["node"], set_={name: made.excluded[name] for name in ("body", "utc_ns")}
+    ),
 )
 
 
@@ -69,37 +67,38 @@ def answered(wanted: Wanted, told: wire.SettingsState | None) -> bool:
 
 
 class SettingsBook(Book):
-    """One connection, one thread. Raises Transient when the disk refuses."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder / FILE, (_DESIRED, _REPORTED))
+    """One connection, one thread. Raises Transient when the database refuses."""
 
     def desire(self, node: str, desired: wire.Desired, *, asked_utc_ns: int) -> None:
         """Durable when it returns. Raises ConfigError for a revision that is not higher than those before."""
-        digest = hashlib.sha256(desired.toml.encode()).hexdigest()
+        of = desired_table.c.node == node
+        revision = desired_table.c.revision
         with self._transaction("write what is desired") as db:
-            (newest,) = db.execute("select max(revision) from desired where node = ?", (node,)).fetchone()
+            newest = db.execute(select(func.max(revision)).where(of)).scalar_one()
             if newest is not None and desired.revision <= newest:
                 raise ConfigError(f"{node}: revision {newest} is desired already; a higher one replaces it")
             db.execute(
-                "insert into desired (node, revision, digest, payload, asked_utc_ns) values (?, ?, ?, ?, ?)",
-                (node, desired.revision, digest, wire.encode(desired), asked_utc_ns),
+                insert(desired_table).values(
+                    node=node,
+                    revision=desired.revision,
+                    digest=hashlib.sha256(desired.toml.encode()).hexdigest(),
+                    payload=wire.encode(desired),
+                    asked_utc_ns=asked_utc_ns,
+                )
             )
-            db.execute(
-                "delete from desired where node = ?1 and revision not in"
-                " (select revision from desired where node = ?1 order by revision desc limit ?2)",
-                (node, REVISIONS_KEPT_MAX),
-            )
+            kept = select(revision).where(of).order_by(revision.desc()).limit(REVISIONS_KEPT_MAX)
+            db.execute(delete(desired_table).where(of, revision.not_in(kept)))
 
     def published(self, node: str, revision: int) -> None:
         """The broker was given it."""
+        this = update(desired_table).where(desired_table.c.node == node, desired_table.c.revision == revision)
         with self._transaction("note what was published") as db:
-            db.execute("update desired set published = 1 where node = ? and revision = ?", (node, revision))
+            db.execute(this.values(published=1))
 
     def report(self, node: str, told: wire.SettingsState, *, utc_ns: int) -> None:
         """What a node says it has."""
         with self._transaction("write what is reported") as db:
-            db.execute("insert or replace into reported values (?, ?, ?)", (node, wire.encode(told), utc_ns))
+            _REPORT.one(db, {"node": node, "body": wire.encode(told), "utc_ns": utc_ns})
 
     def wanted(self) -> list[Wanted]:
         """The newest of each node."""
@@ -110,8 +109,9 @@ class SettingsBook(Book):
 
     def payload(self, node: str, revision: int) -> bytes | None:
         """What is to be published of it."""
-        found = self._rows("select payload from desired where node = ? and revision = ?", (node, revision))
-        return found[0][0] if found else None
+        this = (desired_table.c.node == node, desired_table.c.revision == revision)
+        found = self._rows(select(desired_table.c.payload).where(*this))
+        return bytes(found[0][0]) if found else None
 
     def text(self, node: str, revision: int) -> str | None:
         """The settings of a revision that was desired from here; None for any other."""
@@ -121,9 +121,9 @@ class SettingsBook(Book):
     def reported(self) -> dict[str, tuple[wire.SettingsState, int]]:
         """What each node says it has, and since when it says so (utc_ns)."""
         found = {}
-        for node, body, utc_ns in self._rows("select node, body, utc_ns from reported order by node"):
+        for node, body, utc_ns in self._rows(select(reported).order_by(reported.c.node)):
             try:
-                found[node] = (wire.decode(body, wire.SettingsState), utc_ns)
+                found[node] = (wire.decode(bytes(body), wire.SettingsState), utc_ns)
             except Corrupt:
                 continue  # of another version of this station; the node tells again
         return found

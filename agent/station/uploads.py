@@ -15,8 +15,10 @@ import binascii
 import hashlib
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 import msgspec
 from starlette.applications import Starlette
@@ -29,7 +31,7 @@ from agent import tus
 from agent.clock import Clock
 from agent.errors import Corrupt, Transient
 from agent.station.uploads_access import Access
-from agent.station.uploads_staging import NotTaken, Staging, Why
+from agent.station.uploads_staging import Info, NotTaken, Staging, Why
 from agent.types import NS
 
 BODY_S_MAX = 60.0
@@ -40,6 +42,9 @@ STATUS = {
     Why.BUSY: 423,
     Why.TOO_LARGE: 413,
     Why.TOO_MANY: 429,
+    Why.TOO_MUCH: 429,
+    Why.NOT_ASKED: 403,
+    Why.NOT_YET: 409,
     Why.NO_ROOM: 507,
 }
 CHECKSUM_MISMATCH = 460
@@ -50,6 +55,14 @@ Kept = Callable[[str, str], int | None]
 log = logging.getLogger(__name__)
 
 
+class Admission(Protocol):
+    """Which files may come (agent/station/uploads_admission.py). Any thread."""
+
+    def check(self, node: str, size: int, footage: tus.Footage, on_the_way: Sequence[Info]) -> None: ...
+
+    def also(self, node: str, footage: tus.Footage) -> None: ...
+
+
 class _Refused(Exception):  # noqa: N818
     """Ends a request with this answer."""
 
@@ -58,9 +71,11 @@ class _Refused(Exception):  # noqa: N818
         self.status = status
 
 
-def make_app(*, access: Access, staging: Staging, kept: Kept, clock: Clock, file_bytes_max: int) -> Starlette:
+def make_app(
+    *, access: Access, admission: Admission, staging: Staging, kept: Kept, clock: Clock, file_bytes_max: int
+) -> Starlette:
     """The application. Its handlers block in threads, never in the loop."""
-    desk = _Desk(access, staging, kept, clock, file_bytes_max)
+    desk = _Desk(access, admission, staging, kept, clock, file_bytes_max)
     return Starlette(
         routes=[
             Route(tus.CHALLENGE, desk.answered(desk.challenge), methods=["POST"]),
@@ -75,9 +90,19 @@ def make_app(*, access: Access, staging: Staging, kept: Kept, clock: Clock, file
 
 
 class _Desk:
-    def __init__(self, access: Access, staging: Staging, kept: Kept, clock: Clock, file_bytes_max: int) -> None:
-        self._access, self._staging, self._kept, self._clock = access, staging, kept, clock
+    def __init__(
+        self,
+        access: Access,
+        admission: Admission,
+        staging: Staging,
+        kept: Kept,
+        clock: Clock,
+        file_bytes_max: int,
+    ) -> None:
+        self._access, self._admission, self._staging = access, admission, staging
+        self._kept, self._clock = kept, clock
         self._file_bytes_max = file_bytes_max
+        self._announcing = threading.Lock()  # or two announcements could each have the last bytes of a day
 
     def answered(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         """One line for whoever asks wrongly, whatever goes wrong; nothing of ours in it."""
@@ -154,14 +179,25 @@ class _Desk:
         node = self._node(request)
         size = _number(request, "upload-length")
         footage = tus.footage_of(request.headers.get("upload-metadata", ""))
-        there = await run_in_threadpool(self._kept, node, footage.sha256)
-        if there is None:
-            upload = await run_in_threadpool(self._staging.create, node, size, footage)
-        elif there == size:
-            upload = tus.upload_id(node, footage.sha256)  # HEAD says that it is whole
-        else:
-            raise _Refused(409, f"a file of this digest with {there} bytes is kept")
+        upload = await run_in_threadpool(self._announce, node, size, footage)
         return Response(status_code=201, headers={"Location": f"{tus.FILES}/{upload}", **self._expires()})
+
+    def _announce(self, node: str, size: int, footage: tus.Footage) -> str:
+        """The id of the upload of a file that may come, or has. Raises _Refused, NotTaken, Transient."""
+        there = self._kept(node, footage.sha256)
+        if there is not None:
+            if there != size:
+                raise _Refused(409, f"a file of this digest with {there} bytes is kept")
+            self._admission.also(node, footage)
+            return tus.upload_id(node, footage.sha256)  # HEAD says that it is whole
+        with self._announcing:
+            announced = self._staging.announced(node)
+            known = next((one for one in announced if one.footage.sha256 == footage.sha256), None)
+            if known is None:
+                self._admission.check(node, size, footage, announced)
+            elif known.footage.order != footage.order:
+                self._admission.also(node, footage)
+            return self._staging.create(node, size, footage)
 
     async def head(self, request: Request) -> Response:
         node, upload, sha256 = self._own(request)

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine
 
 from agent.clock import Clock
 from agent.errors import Corrupt, Transient
+from agent.station import archive_retention_rows as retention
 from agent.station import uploads_rows as rows
 from agent.station.archive import Archive, name_of
 from agent.station.db.engine import reading, writing
@@ -91,12 +92,14 @@ class Clerk:
         with self._staging.content(info) as source:
             arrived = examine(source, info.size)
             name = name_of(node, arrived.sha256)
+            before = retention.before_put(self._engine, node, arrived.sha256)
             try:
                 self._archive.put(name, source, size=info.size, sha256=arrived.sha256)
             except Corrupt as error:  # it reads otherwise than a moment ago
                 raise Transient(f"{error}; the disk under the uploads may be failing") from None
         now_ns = self._clock.utc().utc_ns
         with writing(self._engine, "note footage") as db:
+            retention.unchanged(db, node, arrived.sha256, before)
             found = self._judge(db, node, footage.sha256, arrived)
             new = rows.add(
                 db,
@@ -107,6 +110,7 @@ class Clerk:
                 arrived=arrived,
                 found=found,
                 now_utc_ns=now_ns,
+                why=footage.why,
             )
             if new:
                 self._alarm(db, node, footage.name, found, now_ns)

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
 
+from agent import tus, wire
 from agent.errors import Corrupt
 from agent.evidence import dsse, records
 from agent.evidence.chain import What
 from agent.evidence.records import RecordKind
-from agent.station.db.tables import line, reject
-from agent.station.db.uploads import footage, footage_line, footage_mark
+from agent.station.db.tables import event, line, reject, stream
+from agent.station.db.uploads import footage, footage_asked, footage_clip, footage_line, footage_mark
 from agent.station.db.upsert import Upsert
 from agent.station.ledgers import Alarm, Ledgers
 from agent.station.uploads_judge import Arrived, Finding, Recorded, State
 
 LINES_PER_READ = 5000
+ID_CHARS = 36
+NOT_SENT_CHARS_MAX = 400
+Came = tus.Reason | Literal["card"]
+"""Why a file is here: the post has sent it, or it lay on a card that was docked."""
+_TELLING = (RecordKind.SEGMENT.value, RecordKind.EXTRACTION.value)
+ALARMS_MAX = 100
+"""Events of one incident that are looked at."""
 SAME_MAX = 20
 """Lines about one file: a file is resealed once, and a fork tells of it twice."""
 _ADD = Upsert(footage, lambda made: made.on_conflict_do_nothing())
 _ADD_LINE = Upsert(footage_line, lambda made: made.on_conflict_do_nothing())
+_ASKED = Upsert(footage_asked, lambda made: made.on_conflict_do_nothing())
+_CLIP = Upsert(
+    footage_clip,
+    lambda made: made.on_conflict_do_update(
+        index_elements=["node", "incident"],
+        set_={name: getattr(made.excluded, name) for name in ("line", "files", "bytes", "not_sent")},
+        where=footage_clip.c.line < made.excluded.line,
+    ),
+)
 _MARK = Upsert(
     footage_mark,
     lambda made: made.on_conflict_do_update(index_elements=["key"], set_={"value": made.excluded.value}),
@@ -85,6 +104,7 @@ def add(
     arrived: Arrived,
     found: Finding,
     now_utc_ns: int,
+    why: Came = "order",
 ) -> bool:
     """Notes a file that is in the archive. False when it was noted before: then nothing has changed."""
     length_ns = arrived.end_ns - arrived.start_ns
@@ -109,6 +129,7 @@ def add(
             "detail": found.detail,
             "received_utc_ns": now_utc_ns,
             "checked_utc_ns": now_utc_ns,
+            "why": why,
         },
     )
 
@@ -159,24 +180,60 @@ def read_lines(db: Connection, *, rows_max: int) -> bool:
         return False
     until = min(mark + LINES_PER_READ, newest)
     rows = db.execute(
-        select(line.c.n, line.c.node, line.c.root, line.c.seq, line.c.body)
-        .where(line.c.n > mark, line.c.n <= until, line.c.kind == RecordKind.SEGMENT.value)
+        select(line.c.n, line.c.node, line.c.root, line.c.seq, line.c.kind, line.c.body)
+        .where(line.c.n > mark, line.c.n <= until, line.c.kind.in_(_TELLING))
         .order_by(line.c.n)
-    )
-    found = [row for row in (_row(*told) for told in rows) if row is not None]
+    ).all()
+    found = [
+        row
+        for n, node, root, seq, kind, body in rows
+        if kind == RecordKind.SEGMENT.value and (row := _row(n, node, root, seq, body)) is not None
+    ]
     if found:
         _ADD_LINE.many(db, found)
         db.execute(delete(footage_line).where(footage_line.c.line <= newest - rows_max))
+    clips = [
+        row
+        for n, node, _, _, kind, body in rows
+        if kind == RecordKind.EXTRACTION.value and (row := _clip_row(n, node, body)) is not None
+    ]
+    for clip in clips:
+        _CLIP.one(db, clip)
+    if clips:
+        db.execute(delete(footage_clip).where(footage_clip.c.line <= newest - rows_max))
     _MARK.one(db, {"key": "line", "value": until})
     return until < newest
 
 
+def _clip_row(n: int, node: str, body: bytes) -> dict[str, str | int] | None:
+    """What a line says of the clip of an alert; None for another extraction, and for what no post of ours says."""
+    told = _body(body)
+    incident, files, size, not_sent = (told.get(name) for name in ("order", "files", "bytes", "not_sent"))
+    if told.get("why") != "alert" or not (isinstance(incident, str) and isinstance(not_sent, str)):
+        return None
+    if len(incident) != ID_CHARS or not (_count(files) and _count(size)):
+        return None
+    return {
+        "node": node, "incident": incident, "line": n, "files": int(str(files)), "bytes": int(str(size)),
+        "not_sent": not_sent[:NOT_SENT_CHARS_MAX],
+    }  # fmt: skip
+
+
+def _count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _body(line_bytes: bytes) -> dict[str, Any]:
+    """Of a line; empty for one that cannot be read."""
+    try:
+        return records.read(dsse.parse(bytes(line_bytes))).body
+    except Corrupt:
+        return {}
+
+
 def _row(n: int, node: str, root: str, seq: int, body: bytes) -> dict[str, str | int] | None:
     """What a line says of a file; None for one that says something else than this release knows."""
-    try:
-        told = records.read(dsse.parse(bytes(body))).body
-    except Corrupt:
-        return None
+    told = _body(body)
     boot_id, start_ns, sha256 = (told.get(name) for name in ("boot_id", "start_ns", "sha256"))
     if not (isinstance(boot_id, str) and isinstance(start_ns, int) and isinstance(sha256, str)):
         return None
@@ -206,8 +263,83 @@ def tell(db: Connection, topic: str, text: str, now_utc_ns: int) -> None:
 
 
 def of_order(db: Connection, order: str, limit: int) -> list[Kept]:
-    """What a command has brought, by time."""
-    return _kept(db, footage.c.order_id == order, limit)
+    """What a command has brought, and what it found here already, by time."""
+    return _kept(db, serves(order), limit)
+
+
+def serves(order: str) -> ColumnElement[bool]:
+    """Of a row of `footage`: whether this command has asked for it, alone or beside others."""
+    c, also = footage.c, footage_asked.c
+    found = select(also.order_id).where(also.order_id == order, also.node == c.node, also.sha256 == c.announced)
+    return or_(c.order_id == order, found.exists())
+
+
+def ask_too(db: Connection, order: str, node: str, sha256: str) -> None:
+    """Notes that a command asked for a file which another one, or an alert, has brought or is bringing."""
+    _ASKED.one(db, {"order_id": order, "node": node, "sha256": sha256})
+
+
+def received(db: Connection, node: str, since_utc_ns: int, why: tus.Reason | None = None) -> int:
+    """Bytes that a post has sent since a moment, by the station's clock; for one reason or for any."""
+    c = footage.c
+    which = (c.node == node) & (c.received_utc_ns > since_utc_ns)
+    which &= c.why != "card" if why is None else c.why == why
+    return int(db.execute(select(func.coalesce(func.sum(c.bytes), 0)).where(which)).scalar_one())
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When something was told of an alert: CLOCK_BOOTTIME ns of a boot of the post."""
+
+    boot_id: str
+    boot_ns: int
+
+
+def alarms(db: Connection, node: str, incident: str) -> list[Moment]:
+    """The moments at which a post told of an alert or a bell, by the events that the station has of it."""
+    rows = db.execute(
+        select(event.c.body)
+        .join(stream, event.c.stream == stream.c.stream)
+        .where(event.c.incident == incident, stream.c.node == node, event.c.kind != "thumbnail")
+        .order_by(event.c.n)
+        .limit(ALARMS_MAX)
+    ).scalars()
+    found = []
+    for body in rows:
+        with suppress(Corrupt):
+            told = wire.decode(bytes(body), wire.CloudEvent)
+            if told.data.severity in ("bell", "alert"):
+                found.append(Moment(told.bootid, told.monons))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """What a line says of a sealed file."""
+
+    boot_id: str
+    start_ns: int
+    end_ns: int
+    bytes: int
+
+
+def filed(db: Connection, node: str, sha256: str) -> Filed | None:
+    """What the post's ledger says of a file; None while no line of it is here."""
+    said = footage_line.c
+    rows = db.execute(
+        select(line.c.body)
+        .join(footage_line, said.line == line.c.n)
+        .where(said.node == node, said.sha256 == sha256)
+        .order_by(said.line.desc())
+        .limit(SAME_MAX)
+    ).scalars()
+    for body in rows:
+        told = _body(body)
+        numbers = [told.get(name) for name in ("start_ns", "end_ns", "bytes")]
+        if all(isinstance(one, int) and not isinstance(one, bool) for one in numbers):
+            start_ns, end_ns, size = (int(str(one)) for one in numbers)
+            return Filed(str(told.get("boot_id")), start_ns, end_ns, size)
+    return None
 
 
 def between(db: Connection, node: str, start_utc_ns: int, end_utc_ns: int, limit: int) -> list[Kept]:
@@ -216,13 +348,13 @@ def between(db: Connection, node: str, start_utc_ns: int, end_utc_ns: int, limit
     return _kept(db, (c.node == node) & (c.to_utc_ns > start_utc_ns) & (c.from_utc_ns < end_utc_ns), limit)
 
 
-def _kept(db: Connection, which: object, limit: int) -> list[Kept]:
+def _kept(db: Connection, which: ColumnElement[bool], limit: int) -> list[Kept]:
     c = footage.c
     columns = (
         c.node, c.name, c.sha256, c.bytes, c.from_utc_ns, c.to_utc_ns, c.sealed, c.order_id, c.state, c.seq, c.detail,
         c.received_utc_ns,
     )  # fmt: skip
-    rows = db.execute(select(*columns).where(which).order_by(c.from_utc_ns, c.n).limit(limit))  # type: ignore[arg-type]
+    rows = db.execute(select(*columns).where(which).order_by(c.from_utc_ns, c.n).limit(limit))
     return [
         Kept(node, name, sha, size, start, end, bool(sealed), order, State(state), seq, detail, received)
         for node, name, sha, size, start, end, sealed, order, state, seq, detail, received in rows

@@ -12,10 +12,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import uvicorn
 from cryptography import x509
 from sqlalchemy import Engine
-from starlette.applications import Starlette
 
 from agent.clock import Clock
 from agent.disk import PosixDisk
@@ -23,9 +21,11 @@ from agent.errors import ConfigError
 from agent.site import authority, founding
 from agent.site.folder import open_site
 from agent.site.proof import private_key
+from agent.station import serving
 from agent.station.archive import Archive
 from agent.station.uploads import make_app
 from agent.station.uploads_access import Access, register_at
+from agent.station.uploads_admission import Admission, Daily
 from agent.station.uploads_clerk import Clerk
 from agent.station.uploads_settings import UploadsSettings, listening
 from agent.station.uploads_staging import Limits, Staging
@@ -33,7 +33,6 @@ from agent.types import NS
 
 REQUESTS_MAX = 64
 """At once; each holds a chunk in memory. More are answered 503."""
-KEEP_ALIVE_S = 30
 STOP_S_MAX = 10.0
 CERT, KEY = "uploads.pem", "uploads.key"
 
@@ -75,6 +74,14 @@ class Uploads:
         )
         self._app = make_app(
             access=Access(clock=clock, site=site, known=register_at(register)),
+            admission=Admission(
+                engine=engine,
+                clock=clock,
+                daily=Daily(
+                    bytes_max=round(settings.gb_per_day_max * 1e9),
+                    clip_bytes_max=settings.clips_mb_per_day_max * 1_000_000,
+                ),
+            ),
             staging=staging,
             kept=self._clerk.kept,
             clock=clock,
@@ -82,7 +89,7 @@ class Uploads:
         )
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._server: uvicorn.Server | None = None
+        self._server: serving.Server | None = None
         self._died = ""
 
     def start(self) -> None:
@@ -92,7 +99,8 @@ class Uploads:
         self._staging.open()
         listener = _bind(self._where)
         try:
-            server = uvicorn.Server(self._configured(self._app))
+            cert, key = self._certificate() if self._settings.tls else ("", "")
+            server = serving.Server(serving.configured(self._app, at_once_max=REQUESTS_MAX, certificate=cert, key=key))
         except BaseException:
             listener.close()
             raise
@@ -132,24 +140,6 @@ class Uploads:
         else:
             if not self._stop.is_set():
                 self._died = f"{name} has ended"
-
-    def _configured(self, app: Starlette) -> uvicorn.Config:
-        cert, key = ("", "") if not self._settings.tls else self._certificate()
-        return uvicorn.Config(
-            app,
-            loop="asyncio",
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=REQUESTS_MAX,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=round(STOP_S_MAX / 2),
-            ssl_certfile=cert or None,
-            ssl_keyfile=key or None,
-        )
 
     def _certificate(self) -> tuple[str, str]:
         """Paths of certificate and key: those of the settings, or those that the site's authority makes."""

@@ -12,7 +12,7 @@ from agent.errors import ConfigError
 
 
 class UploadsSettings(Settings, frozen=True):
-    """[uploads]: where posts send footage when they are asked for it."""
+    """[uploads]: where posts send footage that they are asked for, and the clips of their alerts."""
 
     listen: str = ""  # host:port; empty: no footage is taken
     hosts: Annotated[tuple[str, ...], Meta(max_length=8)] = ()  # names and addresses by which posts reach it
@@ -20,6 +20,8 @@ class UploadsSettings(Settings, frozen=True):
     key: str = ""
     tls: bool = True  # false: in clear, on a loopback address only
     file_mb_max: Annotated[int, Meta(ge=1, le=4096)] = 512
+    clips_mb_per_day_max: Annotated[int, Meta(ge=0, le=10_000_000)] = 1000  # of one post, for alerts, unasked; 0: none
+    gb_per_day_max: Annotated[float, Meta(gt=0, le=10_000)] = 100.0  # of one post, for whatever reason
     open_per_node_max: Annotated[int, Meta(ge=1, le=100)] = 4
     room_gb_max: Annotated[float, Meta(gt=0, le=10_000)] = 20.0  # of all that is on its way, in station.data
     free_gb_min: Annotated[float, Meta(ge=0, le=10_000)] = 1.0  # left free on that disk

@@ -42,6 +42,9 @@ class Why(StrEnum):
     BUSY = "busy"  # somebody else writes to it
     TOO_LARGE = "too-large"
     TOO_MANY = "too-many"
+    TOO_MUCH = "too-much"  # within a day
+    NOT_ASKED = "not-asked"  # neither a command nor an alert calls for it
+    NOT_YET = "not-yet"  # what it is to be held against is not here
     NO_ROOM = "no-room"
 
 
@@ -158,6 +161,11 @@ class Staging:
             raise NotTaken(Why.NO_ROOM, "the room for uploads is taken; later")
         if self._disk.free_bytes() - info.size < limits.free_bytes_min:
             raise NotTaken(Why.NO_ROOM, "the station's disk is full; later")
+
+    def announced(self, node: str) -> list[Info]:
+        """What a post has announced, whether it has come or not."""
+        with self._lock:
+            return [one.info for one in self._entries.values() if one.info.node == node]
 
     def offset(self, upload: str) -> tuple[int, int]:
         """How many bytes are durable here, and how many there are to be. Raises NotTaken, Transient."""

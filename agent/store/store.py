@@ -865,6 +865,16 @@ class Store:
         of = {row[0]: row[1:] for row in rows}
         return [OutboxRow(number, _PRIORITY[priority], *of[number]) for priority, number in keys if number in of]
 
+    def pictures_wait(self) -> bool:
+        """Whether a thumbnail has not been acknowledged yet."""
+        with self._lock:
+            keys = self._query(
+                "select priority, sequence from outbox where priority = ? limit ?",
+                int(Priority.THUMBNAIL),
+                len(self._acknowledged) + 1,
+            )
+            return any(key not in self._acknowledged for key in keys)
+
     def note_acknowledged(self, stored: Sequence[tuple[int, int]]) -> None:
         """The station has committed these. Their rows are deleted with the next transaction, whatever it is about, or
         by `acknowledge`. A cut before that costs that they are sent again. Writes nothing.
@@ -1028,6 +1038,23 @@ class Store:
         """All that are kept, in the order in which they came: of two about one incident the last one counts."""
         rows = self._query("select id, incident, verdict, reason, person, asker, made_utc_ns from verdict order by n")
         return [Verdict(*row) for row in rows]
+
+    def told_after(self, after: int, limit: int) -> list[tuple[int, wire.CloudEvent]]:
+        """Events with a sequence number above `after`, oldest first; without pictures and lines of the ledger. The
+        number is that of the row: a restored event names the one that it had in the store before.
+        """
+        rows = self._query(
+            "select sequence, body from event where sequence > ? and kind not in ('thumbnail', 'record')"
+            " order by sequence limit ?",
+            after,
+            limit,
+        )
+        return [(sequence, wire.decode(bytes(body), wire.CloudEvent)) for sequence, body in rows]
+
+    def newest_sequence(self) -> int:
+        """Of everything that was ever told; 0: nothing."""
+        ((last,),) = self._query("select coalesce(max(sequence), 0) from event")
+        return int(last)
 
     def sightings(self, rows_max: int = SIGHTING_ROWS_MAX) -> list[wire.CloudEvent]:
         """The newest events of what the camera saw, oldest first. Reads and decodes all of them: a second or two."""

@@ -34,7 +34,8 @@ class Others:
         busy_s, idle_s, own_s = _read()
         passed_s = busy_s - self._busy_s + idle_s - self._idle_s
         others_s = busy_s - self._busy_s - (own_s - self._own_s)
-        return max(others_s, 0.0) / passed_s if passed_s > 0 else 0.0
+        # The kernel's counter of waiting for a disk may go back, and what passed be less than what was busy.
+        return min(max(others_s, 0.0) / passed_s, 1.0) if passed_s > 0 else 0.0
 
 
 def _read() -> tuple[float, float, float]:

@@ -26,7 +26,7 @@ def rtc(request: pytest.FixtureRequest) -> Iterator[Rtc]:
 
 
 def first(rtc: Rtc) -> Happening:
-    by = time.monotonic() + 20
+    by = time.monotonic() + 60
     while time.monotonic() < by:
         found = rtc.happenings()
         if found:
@@ -59,7 +59,7 @@ def test_an_offer_is_answered_and_the_worker_is_woken(rtc: Rtc, offer: str) -> N
     woken = threading.Event()
     rtc.wake = woken.set
     rtc.answer("one", offer, (), Feed())
-    assert rtc.running and woken.wait(20)
+    assert rtc.running and woken.wait(60)
     happened = first(rtc)
     assert isinstance(happened, Answered) and happened.view == "one"
     assert happened.sdp.startswith("v=0") and "m=video" in happened.sdp

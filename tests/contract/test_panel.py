@@ -12,7 +12,7 @@ from gpiozero.pins.mock import MockFactory, MockPin
 
 from agent.config import PanelSettings
 from agent.errors import ConfigError, Transient
-from agent.panel import Edge, Input, Output, Panel
+from agent.panel import Edge, Input, Line, Output, Panel
 from agent.panel.gpio import GpioPanel
 from agent.panel.none import NoPanel
 from agent.types import MS
@@ -30,6 +30,7 @@ class Bench:
     clock: FakeClock
     move: Callable[[Input, bool], None]  # makes an input active or not, as the world would
     lit: Callable[[Output], bool]
+    short: Callable[[Input], None]  # the wire touches 3.3 V
 
 
 class WiredPin(MockPin):  # type: ignore[misc]  # gpiozero publishes no types
@@ -43,6 +44,8 @@ class WiredPin(MockPin):  # type: ignore[misc]  # gpiozero publishes no types
         super()._set_pull(value)
         if self.info.name in self.factory.closed:
             self.drive_low()
+        elif self.info.name in self.factory.high:
+            self.drive_high()
 
 
 class WiredFactory(MockFactory):  # type: ignore[misc]
@@ -50,6 +53,7 @@ class WiredFactory(MockFactory):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.closed: set[str] = set()
+        self.high: set[str] = set()  # touches 3.3 V
         super().__init__(pin_class=WiredPin)
 
 
@@ -67,12 +71,18 @@ def gpio_bench() -> Bench:
         wire = factory.pin(PINS[output.value])
         return wire.function == "output" and bool(wire.state)
 
-    return Bench(panel, clock, move, lit)
+    return Bench(panel, clock, move, lit, lambda pin: factory.high.add(f"GPIO{PINS[pin.value]}"))
 
 
 def fake_bench() -> Bench:
     clock, panel = FakeClock(), FakePanel()
-    return Bench(panel, clock, lambda pin, on: panel.level(pin, on, clock.boot_ns()), lambda out: panel.outputs[out])
+    return Bench(
+        panel,
+        clock,
+        lambda pin, on: panel.level(pin, on, clock.boot_ns()),
+        lambda out: panel.outputs[out],
+        panel.held_high.add,
+    )
 
 
 @pytest.fixture(params=[gpio_bench, fake_bench], ids=["gpio", "fake"])
@@ -162,6 +172,41 @@ def test_a_panel_can_be_opened_again(bench: Bench) -> None:
     assert settle(bench) == []
 
 
+def test_a_line_that_is_open_and_free_is_well_and_a_test_is_no_press(bench: Bench) -> None:
+    bench.panel.open()
+    assert settle(bench) == []
+    assert bench.panel.test(Input.BELL) is Line.WELL
+    assert bench.panel.read(bench.clock.boot_ns()) == [] and bench.panel.settles_at() is None
+    assert settle(bench, 1000) == []
+    bench.move(Input.BELL, True)
+    assert [edge.active for edge in settle(bench)] == [True], "and it rings as before"
+    bench.move(Input.BELL, False)
+    assert [edge.active for edge in settle(bench)] == [False]
+
+
+def test_a_press_that_lasts_beyond_a_test_is_told(bench: Bench) -> None:
+    bench.panel.open()
+    assert settle(bench) == []
+    at_ns = bench.clock.boot_ns()
+    bench.move(Input.TAMPER, True)
+    assert bench.panel.test(Input.BELL) is Line.WELL
+    bench.move(Input.BELL, True)
+    edges = {edge.input: edge.boot_ns for edge in settle(bench)}
+    assert set(edges) == {Input.TAMPER, Input.BELL}
+    assert edges[Input.TAMPER] == at_ns, "nor does another wire's edge lose its time"
+
+
+def test_a_line_that_is_closed_or_held_high_is_told_apart(bench: Bench) -> None:
+    bench.panel.open()
+    bench.move(Input.BELL, True)
+    assert bench.panel.test(Input.BELL) is Line.CLOSED
+    assert [edge.active for edge in settle(bench)] == [True], "the test has not taken the press away"
+    bench.move(Input.BELL, False)
+    bench.short(Input.BELL)
+    assert bench.panel.test(Input.BELL) is Line.HIGH
+    assert [edge.active for edge in settle(bench)] == [False]
+
+
 def test_a_storm_of_edges_is_bounded_and_the_level_wins(bench: Bench) -> None:
     bench.panel.open()
     for _ in range(2000):
@@ -177,6 +222,7 @@ def test_the_null_panel_is_a_panel() -> None:
     panel.open()
     assert panel.read(0) == [] and panel.settles_at() is None
     assert not any(panel.has(pin) for pin in (*Input, *Output))
+    assert {panel.test(pin) for pin in Input} == {Line.NONE}
     assert not any(panel.set(output, on=True) for output in Output)
     panel.close()
     panel.close()
@@ -243,4 +289,6 @@ def test_a_pin_that_breaks_later_is_transient() -> None:
         panel.set(Output.SIREN, on=True)
     with pytest.raises(Transient, match="inputs cannot be read"):
         panel.read(clock.boot_ns())
+    with pytest.raises(Transient, match=r"panel.bell: cannot be tested: lgpio: chip gone"):
+        panel.test(Input.BELL)
     panel.close()

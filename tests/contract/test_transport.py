@@ -37,7 +37,7 @@ FILTER = (("wardpost/v1/ward-7/+/event/+", 1),)
 class World:
     """A broker and clients of it. `until` lets time pass, whichever kind of time it is."""
 
-    def transport(self) -> Transport:
+    def transport(self, *, connect_s_max: float = 20.0) -> Transport:
         raise NotImplementedError
 
     @property
@@ -60,7 +60,7 @@ class World:
     def until(self, transport: Transport, holds: Callable[[list[Happening]], bool]) -> list[Happening]:
         """Polls until what has happened satisfies `holds`."""
         found: list[Happening] = []
-        for _ in range(400):
+        for _ in range(1_200):
             found += transport.poll(0.05)
             if holds(found):
                 return found
@@ -85,8 +85,8 @@ class FakeWorld(World):
         self._hanging = FakeBroker(clock=self._clock, name="hang")
         self._hanging.hang = True
 
-    def transport(self) -> Transport:
-        return FakeTransport(brokers=[self._broker, self._hanging], clock=self._clock, connect_s_max=1.0)
+    def transport(self, *, connect_s_max: float = 20.0) -> Transport:
+        return FakeTransport(brokers=[self._broker, self._hanging], clock=self._clock, connect_s_max=connect_s_max)
 
     @property
     def broker(self) -> Broker:
@@ -114,8 +114,10 @@ class RealWorld(World):
         self._open: list[PahoTransport] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
 
-    def transport(self) -> Transport:
-        transport = PahoTransport(clock=SystemClock(), credentials=Credentials(), connect_s_max=1.0, stall_s_max=2.0)
+    def transport(self, *, connect_s_max: float = 20.0) -> Transport:
+        transport = PahoTransport(
+            clock=SystemClock(), credentials=Credentials(), connect_s_max=connect_s_max, stall_s_max=20.0
+        )
         self._open.append(transport)
         return transport
 
@@ -221,7 +223,7 @@ def test_a_broker_that_is_not_there_refuses(world: World) -> None:
 
 
 def test_a_broker_that_accepts_and_hangs_is_noticed_within_seconds(world: World) -> None:
-    transport = world.transport()
+    transport = world.transport(connect_s_max=1.0)
     transport.connect(world.hanging, Hello("node"))
     [refused] = world.until(transport, bool)
     assert isinstance(refused, Refused)
@@ -271,6 +273,6 @@ def test_a_wait_ends_when_somebody_wakes_it(world: World) -> None:
     timer = threading.Timer(0.2, node.wake)
     begun = time.monotonic()
     timer.start()
-    node.poll(0.9)
+    node.poll(60.0)
     timer.join()
-    assert time.monotonic() - begun < 0.8
+    assert time.monotonic() - begun < 50.0

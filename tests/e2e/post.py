@@ -60,7 +60,7 @@ class Post:
     def end(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)
-        code = self._process.wait(timeout=60)
+        code = self._process.wait(timeout=WAIT_S_MAX)
         self._process = None
         return code
 
@@ -70,7 +70,7 @@ class Post:
             self._process.wait()
 
     def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=90)
+        return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=WAIT_S_MAX)
 
     def status(self) -> dict[str, Any]:
         try:

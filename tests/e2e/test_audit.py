@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +24,39 @@ from tests.e2e.post import CONFIG, Post
 from tests.e2e.test_ledger import until
 from tests.fakes.scene import compose
 
+pytestmark = pytest.mark.timeout(900)
+
 POSTER, GATE = Box(0.03, 0.6, 0.42, 0.32), Box(0.53, 0.15, 0.42, 0.32)
 SINCE_1970 = ("--days", "36000")  # the clock of a replay begins at the epoch, as that of a post without time servers
 VISION = '[vision]  # what is worth an alert here\nalert_on = ["person", "vehicle", "bicycle"]\n\n[recording]'
 
 
-@pytest.fixture
-def config(tmp_path: Path, assets: Assets, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A node that has recorded the scene: its settings, and its card beside them."""
+def write_config(folder: Path) -> Path:
+    config = folder / "node.toml"
+    text = CONFIG.format(data=folder / "data", footage=folder / "scene.mp4", broker="mqtt://127.0.0.1:1")
+    config.write_text(text.replace("[recording]", VISION))
+    return config
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory, assets: Assets) -> Iterator[Path]:
+    """The folder of a node that has recorded the scene; it takes half a minute, so each test gets a copy."""
+    folder = tmp_path_factory.mktemp("recorded")
     assets.model()
     assets.labels()
-    monkeypatch.setenv("WARDPOST_CACHE", str(assets.cache))
-    scene = compose(tmp_path / "scene.mp4", assets.footage(), [(4.0, POSTER), (18.0, GATE)], seconds=32.0)
-    config = tmp_path / "node.toml"
-    data = tmp_path / "data"
-    text = CONFIG.format(data=data, footage=scene, broker="mqtt://127.0.0.1:1")
-    config.write_text(text.replace("[recording]", VISION))
-    assert main(["replay", "--config", str(config), "--store", str(data), str(scene)]) == 0
-    return config
+    scene = compose(folder / "scene.mp4", assets.footage(), [(4.0, POSTER), (18.0, GATE)], seconds=32.0)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WARDPOST_CACHE", str(assets.cache))
+        config = write_config(folder)
+        assert main(["replay", "--config", str(config), "--store", str(folder / "data"), str(scene)]) == 0
+        yield folder
+
+
+@pytest.fixture
+def config(recorded: Path, tmp_path: Path) -> Path:
+    """A node that has recorded the scene: its settings, and its card beside them."""
+    shutil.copytree(recorded, tmp_path, dirs_exist_ok=True)
+    return write_config(tmp_path)
 
 
 def there(alert: Alert, place: Box) -> bool:

@@ -21,6 +21,7 @@ from agent.station.orders import OrderBook
 from agent.types import NS
 from tests.e2e.brokers import RealBroker
 from tests.e2e.post import Post, recording
+from tests.fakes.database import engine_in
 
 STATION = """
 [station]
@@ -133,7 +134,7 @@ def test_a_hold_that_was_asked_for_while_the_post_was_dark_is_honoured_on_its_re
     stop = threading.Event()
     station = threading.Thread(target=lambda: Station(settings, clock=clock, rng=random.Random(1)).run(stop))
     station.start()
-    book = OrderBook(folder)
+    book = OrderBook(engine_in(folder))
     book.open()
     try:
         post.start()

@@ -235,9 +235,8 @@ def test_a_viewer_who_dies_frees_his_place_and_a_view_ends_by_its_time(post: Pos
             full = Page(hq.live, name="Minh").until(lambda view: view.over, "a refusal")
             assert full.over == "live: 1 watch already, and more may not: Lan"
             page.more()
-        killed = time.monotonic()  # SIGKILL: no goodbye
+        # SIGKILL: no goodbye. It is noticed long before the time of the view is over, which would be said instead.
         assert page.until(lambda view: view.over, "its end").over == "the viewer has gone"
-        assert time.monotonic() - killed < 20
 
         # Stills, for a network that is too thin; they end by their time.
         stills = Page(hq.live, name="Minh")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import av
@@ -79,9 +78,7 @@ def test_without_a_broker_it_records_and_stops_cleanly(post: Post, broker: RealB
     post.start()
     status = post.wait_for(lambda s: bool(s["recording"]["recording"] and s["post"] == "no network"))
     assert status["broker"] is None
-    began = time.monotonic()
     assert post.end(signal.SIGTERM) == 0
-    assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize("folder", ["missing", "read-only"])

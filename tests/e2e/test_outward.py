@@ -26,7 +26,7 @@ from tests.fakes.ha_schema import check_device
 from tests.fakes.hook_server import HookServer
 
 ROOT = Path(__file__).resolve().parents[2]
-WITHIN_S_MAX = 60.0
+WITHIN_S_MAX = 180.0  # a busy machine; on a quiet one each wait is over in a few seconds
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 INCIDENT = "01900000-0000-7000-8000-000000000063"
 
@@ -123,6 +123,7 @@ def scene(tmp_path: Path, broker: RealBroker) -> Iterator[Scene]:
     made.close()
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.system  # two starts of a station on a busy machine: half a minute
 def test_a_bell_reaches_the_others_through_kill_9(scene: Scene) -> None:
     scene.hook.status = 500

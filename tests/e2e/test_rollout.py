@@ -40,7 +40,7 @@ from tests.e2e.uplink_process import heartbeat
 from tests.fakes.release import KEY, Card, bundle_bytes
 from tests.unit.test_release_worker import Server
 
-LIMITS = Limits(settle_s=1.0, gate_s=2.0, network_s=10.0)
+LIMITS = Limits(settle_s=1.0, gate_s=2.0, network_s=60.0)
 
 
 class Node(threading.Thread):
@@ -167,11 +167,11 @@ class Headquarters:
     def end(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=90)
             self._process = None
 
     def ask(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self._command(*words), capture_output=True, text=True, timeout=60)
+        return subprocess.run(self._command(*words), capture_output=True, text=True, timeout=180)
 
     def rollout(self) -> dict[str, Any]:
         asked = self.ask("rollout", "status", "--json")
@@ -187,7 +187,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     made.close()
 
 
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(900)
 def test_a_good_release_goes_through_although_the_station_is_killed_and_a_bad_one_stops(
     tmp_path: Path, broker: RealBroker, server: Server
 ) -> None:
@@ -250,7 +250,7 @@ def test_a_good_release_goes_through_although_the_station_is_killed_and_a_bad_on
             node.stopping.set()
         desk.end(signal.SIGKILL)
         for node in nodes:
-            node.join(10)
+            node.join(60)
     assert [node.fault for node in nodes] == ["", ""]
 
 
@@ -270,7 +270,7 @@ def test_a_whole_node_takes_settings_from_the_station_and_reports_them(
         refused = desk.ask("configure", "cam-7", "--file", str(post.config), "--set", "uplink.command_key=/nothing")
         assert refused.returncode == 1 and "uplink.command_key" in refused.stdout, refused.stdout + refused.stderr
         done = desk.ask(
-            "configure", "cam-7", "--file", str(post.config), "--set", "vision.score_min=0.55", "--wait-s", "5"
+            "configure", "cam-7", "--file", str(post.config), "--set", "vision.score_min=0.55", "--wait-s", "20"
         )
         assert done.returncode == 0 and "tries the desired one" in done.stdout, done.stdout + done.stderr
         post.end(signal.SIGTERM)  # it would by itself, once it has run for `settled_s`: a process is not ended at once

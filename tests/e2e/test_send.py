@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,17 +82,25 @@ class Headquarters:
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(number)
-            process.wait(timeout=60)
+            process.wait(timeout=WAIT_S_MAX)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "agent.cli", arguments[0], "--config", str(self.config), *arguments[1:]]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
     def orders(self) -> list[dict[str, Any]]:
         listed = self.run("send", "cam-7", "--list", "--json")
         assert listed.stdout, listed.stderr
         found: list[dict[str, Any]] = json.loads(listed.stdout)
         return found
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """From its database, beside it; none while it has none."""
+        try:
+            with closing(sqlite3.connect(f"file:{self.data / 'station.db'}?mode=ro", uri=True, timeout=30)) as db:
+                return db.execute(sql).fetchall()
+        except sqlite3.OperationalError:
+            return []
 
     @property
     def log(self) -> str:
@@ -105,7 +115,7 @@ def headquarters(tmp_path: Path, broker: RealBroker, post: Post) -> Iterator[Hea
     there.enrol("cam-7", keys)
     text = post.config.read_text()
     text = text.replace("[uplink]\n", f'[uplink]\ncommand_key = "{there.root}/station/command.pub"\n').replace(
-        "[health]", f'[sending]\nurl = "https://127.0.0.1:{there.port}"\nkbps_max = 100000\n\n[health]'
+        "[health]", f'[sending]\nurl = "https://127.0.0.1:{there.port}"\nkbps_max = 100000\nclips = "none"\n\n[health]'
     )
     tls = f'\n[uplink.tls]\nca = "{keys}/ca.pem"\ncert = "{keys}/node.pem"\nkey = "{keys}/node.key"\n'
     post.config.write_text(text + tls)
@@ -134,7 +144,7 @@ def test_footage_that_was_asked_for_is_here_byte_for_byte_and_as_recorded(
     until(lambda: sealed_files(post) >= 1, lambda: f"no sealed segments: {post.status()}")
     end_ns = SystemClock().utc().utc_ns
     asked = headquarters.run(
-        "send", "cam-7", "--from", rfc3339(begun_ns), "--to", rfc3339(end_ns), "--reason", "accident", "--wait", "60"
+        "send", "cam-7", "--from", rfc3339(begun_ns), "--to", rfc3339(end_ns), "--reason", "accident", "--wait", "150"
     )
     assert asked.returncode == 0, asked.stdout + asked.stderr + headquarters.log[-3000:]
     assert "at headquarters" in asked.stdout, asked.stdout
@@ -226,3 +236,50 @@ def test_kill_both_sides_while_it_is_sent_loses_and_doubles_nothing(
         assert (headquarters.data / "archive" / one["archive"]).read_bytes() == (post.data / one["name"]).read_bytes()
     kept = sorted(path.name for path in (headquarters.data / "archive").rglob("*.mp4"))
     assert len(kept) == len(order["files"])
+
+
+@pytest.mark.system
+def test_the_clip_of_an_alert_comes_by_itself_through_kill_9_of_either_side(
+    post: Post, headquarters: Headquarters, seed: int
+) -> None:
+    """Nobody asks. What moves in the film raises alerts; each side dies while the footage of one is on its way."""
+    rng = random.Random(seed)
+    text = post.config.read_text().replace("kbps_max = 100000", "kbps_max = 1500")
+    text = text.replace('clips = "none"', 'clips = "alert"\nclips_incident_s_max = 0')
+    post.config.write_text(text + '\n[vision]\nalert_on = ["motion"]\n[vision.detector]\ndriver = "none"\n')
+    headquarters.start()
+    post.start()
+    post.wait_for(recording)
+    uploads = headquarters.data / "uploads"
+
+    def on_its_way() -> bool:
+        return uploads.is_dir() and any(path.suffix == ".part" for path in uploads.iterdir())
+
+    for side in ("station", "post"):
+        until(on_its_way, lambda: f"seed {seed}: {headquarters.log[-3000:]}")
+        time.sleep(rng.uniform(0.0, 1.0))  # at any byte
+        if side == "station":
+            headquarters.end(signal.SIGKILL)
+            headquarters.start()
+        else:
+            post.end(signal.SIGKILL)
+            post.start()
+
+    def clips() -> list[tuple[Any, ...]]:
+        return headquarters.rows("select incident, files, not_sent from footage_clip where files > 0")
+
+    until(lambda: bool(clips()), lambda: f"seed {seed}: {headquarters.log[-3000:]}")
+    post.end(signal.SIGKILL)
+    until(lambda: not headquarters.rows("select 1 from footage where state <> 'verified'"), lambda: headquarters.log)
+    kept = headquarters.rows("select name, sha256, why, order_id from footage")
+    assert kept and {why for _, _, why, _ in kept} == {"alert"}
+    assert len({name for name, *_ in kept}) == len(kept), "no file twice"
+    alerts = {incident for (incident,) in post.rows("select incident from event where kind <> 'record'")}
+    for name, sha256, _, incident in kept:
+        (here,) = (headquarters.data / "archive").rglob(f"*{sha256}*")
+        assert here.read_bytes() == (post.data / name).read_bytes(), f"{name} is not what the node has"
+        assert incident in alerts
+    lines = [line for path in (post.data / "ledger").glob("[0-9]*.jsonl") for line in path.read_bytes().splitlines()]
+    told = [one.body for one in (records.read(dsse.parse(line)) for line in lines) if one.kind == "extraction"]
+    for incident, count, _ in clips():
+        assert count in [body["files"] for body in told if body["order"] == incident], "what left is on its ledger"

@@ -100,7 +100,7 @@ class Scene:
         path = self.folder / "station" / "station.db"
         if not path.exists():
             return Counter()
-        with contextlib.closing(sqlite3.connect(path, timeout=5.0)) as db:
+        with contextlib.closing(sqlite3.connect(path, timeout=FLOW_S_MAX)) as db:
             made = db.execute("select count(*) from sqlite_master where name in ('event', 'stream')").fetchone()[0] == 2
             rows = db.execute("select epoch, sequence from event join stream using (stream)").fetchall() if made else []
         return Counter((epoch, sequence) for epoch, sequence in rows)

@@ -24,6 +24,7 @@ from tests.e2e.brokers import RealBroker
 from tests.e2e.post import Post, recording
 from tests.e2e.test_coverage import STATION, keys
 from tests.e2e.test_ledger import on_card, opens, said, until
+from tests.fakes.database import engine_in
 
 
 @contextmanager
@@ -105,7 +106,7 @@ def test_a_verdict_is_on_the_nodes_ledger_and_in_the_stations_books_once(
 
 def answered(folder: Path) -> Order:
     """The newest order."""
-    book = OrderBook(folder)
+    book = OrderBook(engine_in(folder))
     book.open()
     try:
         return book.of("cam-7")[0]
@@ -115,5 +116,5 @@ def answered(folder: Path) -> Order:
 
 def once_more(folder: Path) -> None:
     """As if the answer had never come: the station's own queue sends the newest order again, to the byte."""
-    with closing(sqlite3.connect(folder / "orders.db", timeout=5.0)) as db, db:
+    with closing(sqlite3.connect(folder / "station.db", timeout=5.0)) as db, db:
         db.execute("update command set state = 'waiting' where id = ?", (answered(folder).id,))

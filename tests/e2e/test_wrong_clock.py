@@ -24,7 +24,7 @@ from agent.types import NS, UtcReading
 from agent.uplink import Connected, Hello, Refused, parse_broker
 from agent.uplink.mqtt import Credentials, PahoTransport
 from tests.e2e.brokers import nats_server
-from tests.system.mtls import Site
+from tests.system.mtls import WAIT_S, Site
 
 
 class Unvouched(SystemClock):
@@ -60,7 +60,7 @@ def outcome(site: Site, clock: SystemClock, *, ca: Path | None = None) -> str:
     transport = PahoTransport(clock=clock, credentials=Credentials(tls=tls))
     try:
         transport.connect(parse_broker(site.found.settings.brokers[0]), Hello("wardpost_ward-7_gate-a"))
-        by = time.monotonic() + 8
+        by = time.monotonic() + WAIT_S
         while time.monotonic() < by:
             for happening in transport.poll(0.2):
                 if isinstance(happening, Connected):
@@ -114,7 +114,7 @@ def start_without_station(site: Site) -> None:
     site.configure()
     with site.log.open("ab") as out:
         site._process = subprocess.Popen([nats_server(), "-c", str(site.folder / "nats.conf")], stdout=out, stderr=out)
-    by = time.monotonic() + 15
+    by = time.monotonic() + WAIT_S
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", site.port), timeout=1):
             break

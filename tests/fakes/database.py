@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import NullPool, create_engine, make_url, text
+from sqlalchemy import Engine, NullPool, create_engine, make_url, text
 
+from agent.station.db import migrate
 from agent.station.db.engine import database_url, open_engine, reading, writing
 
 SERVER = "WARDPOST_TEST_POSTGRES"
@@ -40,6 +41,13 @@ class Database:
         """One statement, in a transaction of its own."""
         with writing(open_engine(self.url, pooled=False), "prepare a test") as db:
             db.execute(text(sql), values)
+
+
+def engine_in(folder: Path) -> Engine:
+    """The file in a station's folder, made if need be, and at the newest revision."""
+    engine = open_engine(database_url(folder, ""), pooled=False)
+    migrate.upgrade(engine)
+    return engine
 
 
 @contextmanager

@@ -113,8 +113,8 @@ class Ward:
     def hear(self, number: int, *, node: str = "gate-2", **data: Any) -> str:
         """A message of a node about incident `number`, taken in by store and board. Returns the incident."""
         sequence = self._sequences[node] = self._sequences.get(node, 0) + 1
-        outer: dict[str, Any] = {"time": "2026-11-22T07:02:11.250Z", "timeerrms": 3000}
-        outer |= {key: data.pop(key) for key in ("time", "timeerrms", "historical") if key in data}
+        outer: dict[str, Any] = {"time": "2026-11-22T07:02:11.250Z", "timeerrms": 3000, "monons": 1}
+        outer |= {key: data.pop(key) for key in ("time", "timeerrms", "historical", "monons") if key in data}
         known: dict[str, Any] = {
             "phase": "started",
             "severity": "alert",
@@ -132,7 +132,6 @@ class Ward:
             sequence=sequence,
             session=1,
             bootid="f" * 32,
-            monons=1,
             data=wire.EventData(incident=incident(number), **known | data),
         )
         body = wire.encode(message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agent.errors import Transient
-from agent.panel import Debouncer, Edge, Input, Output
+from agent.panel import Debouncer, Edge, Input, Line, Output
 
 
 class FakePanel:
@@ -18,6 +18,8 @@ class FakePanel:
         self.levels: dict[Input, bool] = dict.fromkeys(Input, False)
         self.outputs: dict[Output, bool] = dict.fromkeys(Output, False)
         self.history: list[tuple[Output, bool]] = []
+        self.held_high: set[Input] = set()  # something touches 3.3 V
+        self.tests = 0
         self.broken = False
         self.is_open = False
         self._hold_ns = hold_ns
@@ -56,6 +58,13 @@ class FakePanel:
 
     def has(self, pin: Input | Output) -> bool:
         return True
+
+    def test(self, pin: Input) -> Line:
+        self._check()
+        self.tests += 1
+        if self.levels[pin]:
+            return Line.CLOSED
+        return Line.HIGH if pin in self.held_high else Line.WELL
 
     def close(self) -> None:
         self.is_open = False

@@ -129,7 +129,7 @@ class RtspServer:
         return f"{head}\r\n".encode()
 
     def _send(self, client: socket.socket) -> None:
-        client.settimeout(2)
+        client.settimeout(30)
         rng = random.Random(1)
         sequence = 100
         number = self._next_key()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.applications import Starlette
 
@@ -19,9 +19,11 @@ from agent.disk import Disk
 from agent.site import authority, founding
 from agent.site.proof import prove
 from agent.site.register import Certificate, Node
-from agent.station.uploads import make_app
+from agent.station.serving import Server, configured
+from agent.station.uploads import Admission, make_app
 from agent.station.uploads_access import Access
-from agent.station.uploads_staging import Limits, Staging
+from agent.station.uploads_server import REQUESTS_MAX
+from agent.station.uploads_staging import Info, Limits, Staging
 from agent.types import NS
 
 SITE, NODE = "hoa-cuong", "cam-1"
@@ -79,23 +81,37 @@ class Desk:
 @contextmanager
 def serving(app: Starlette) -> Iterator[int]:
     """The application on a free port of this machine."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off", ws="none", http="h11")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = Server(configured(app, at_once_max=REQUESTS_MAX))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     by = time.monotonic() + 20
     while not server.started:
         assert time.monotonic() < by, "the server did not start"
         time.sleep(0.01)
     try:
-        yield server.servers[0].sockets[0].getsockname()[1]
+        yield listener.getsockname()[1]
     finally:
         server.should_exit = True
         thread.join(20)
+        listener.close()
+
+
+@dataclass
+class OpenDoor:
+    """`agent.station.uploads.Admission` of a station that has asked for everything: tests of it are in test_clips.py."""
+
+    also_asked: list[tuple[str, tus.Footage]] = field(default_factory=list)
+
+    def check(self, node: str, size: int, footage: tus.Footage, on_the_way: Sequence[Info]) -> None:
+        assert all(one.node == node for one in on_the_way)
+
+    def also(self, node: str, footage: tus.Footage) -> None:
+        self.also_asked.append((node, footage))
 
 
 @contextmanager
-def desk(disk: Disk, clock: Clock, *, limits: Limits = LIMITS) -> Iterator[Desk]:
+def desk(disk: Disk, clock: Clock, *, limits: Limits = LIMITS, admission: Admission | None = None) -> Iterator[Desk]:
     """A whole one, without the clerk: `archived` says what the archive has."""
     ward = Ward(clock.utc().utc_ns)
     staging = Staging(disk, clock=clock, limits=limits)
@@ -103,6 +119,7 @@ def desk(disk: Disk, clock: Clock, *, limits: Limits = LIMITS) -> Iterator[Desk]
     archived: dict[tuple[str, str], int] = {}
     app = make_app(
         access=Access(clock=clock, site=SITE, known=ward.known),
+        admission=OpenDoor() if admission is None else admission,
         staging=staging,
         kept=lambda node, sha256: archived.get((node, sha256)),
         clock=clock,

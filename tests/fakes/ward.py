@@ -280,7 +280,7 @@ class Ward:
     def known(self) -> list[Known]:
         """What the station knows."""
         spots = {node: post.spot for node, post in self.posts.items()}
-        return PostsReader(self._engine, self.database.folder).read(spots, now_utc_ns=self.now_ns)
+        return PostsReader(self._engine).read(spots, now_utc_ns=self.now_ns)
 
     def views(self) -> dict[str, PostView]:
         """What it makes of that."""

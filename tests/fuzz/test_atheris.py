@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.fetching import fetched
+
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,11 +26,16 @@ SMALL = ["sh", "-c", '"$@"; exit $?', "sh"]
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interpreter that has atheris and sees this environment's packages; the node does not depend on it."""
     folder = tmp_path_factory.mktemp("atheris")
+    more = folder / "more"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--only-binary", ":all:"]
-    done = subprocess.run([*pip, "--target", str(folder / "more"), "atheris"], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"atheris cannot be installed here: {done.stderr.strip().splitlines()[-1:]}")
-    return folder / "more"
+    try:
+        command = [*pip, "--upgrade", "--target", str(more), "atheris"]
+        fetched(
+            lambda: subprocess.run(command, check=True, capture_output=True, text=True), subprocess.CalledProcessError
+        )
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"atheris cannot be installed here: {error.stderr.strip().splitlines()[-1:]}")
+    return more
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -29,6 +29,7 @@ from agent.station.db.engine import FILE
 from agent.station.orders import Order, OrderBook
 from agent.store.store import Store
 from agent.types import NS, Cause, TimeAnchor
+from tests.fakes.database import engine_in
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -266,7 +267,7 @@ def open_orders(world: World) -> list[str]:
 
 def orders(world: World) -> list[Order]:
     """What the station's book says, the newest first."""
-    book = OrderBook(world.station_folder)
+    book = OrderBook(engine_in(world.station_folder))
     book.open()
     try:
         return book.of(world.config.node.id)

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from sqlalchemy import text
 
 from agent import wire
 from agent.clock import rfc3339
 from agent.station.orders import OrderBook
 from agent.station.signing import signed
 from agent.types import NS
+from tests.fakes.database import engine_in
 from tests.sim.explore import Cut, Outcome
 from tests.sim.test_cuts import JOBS, SEED
 from tests.sim.universe import Universe, universe_folder
@@ -39,7 +41,7 @@ def ask(world: World, command_id: str, verb: str, args: dict[str, str], *, becom
     made = signed(
         KEY, site=SITE, node=NODE, verb=verb, args=args, command_id=command_id, expires=rfc3339(now_ns + LIFE_NS)
     )
-    book = OrderBook(world.station_folder)
+    book = OrderBook(engine_in(world.station_folder))
     book.open()
     book.add(NODE, wire.decode(wire.encode(made), wire.Command), asked_utc_ns=now_ns, expires_utc_ns=now_ns + LIFE_NS)
     book.close()
@@ -104,7 +106,7 @@ class Forgets(SimOrderBook):
 
     def sent(self, n: int) -> None:
         with self._transaction("note a command") as db:
-            db.execute("update command set state = 'done', sent = sent + 1 where n = ?", (n,))
+            db.execute(text("update command set state = 'done', sent = sent + 1 where n = :n"), {"n": n})
 
 
 def test_a_station_that_takes_sent_for_done_is_found_out(key_file: Path) -> None:

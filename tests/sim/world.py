@@ -50,6 +50,7 @@ from agent.uplink import parse_broker
 from tests.fakes.broker import FakeBroker, FakeTransport
 from tests.fakes.camera import FakeCamera, Walker
 from tests.fakes.clock import FakeClock
+from tests.fakes.database import engine_in
 from tests.fakes.detector import FakeDetector, bright_spots
 from tests.fakes.disk import FakeDisk
 from tests.fakes.panel import FakePanel
@@ -188,7 +189,7 @@ class SimOrderBook(OrderBook):
     """Calls a crash point of the station around each transaction."""
 
     def __init__(self, folder: Path, crash_point: Callable[[str], None]) -> None:
-        super().__init__(folder)
+        super().__init__(engine_in(folder))
         self.crash_point = crash_point
 
     @contextmanager

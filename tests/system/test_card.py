@@ -6,6 +6,7 @@ import json
 import lzma
 import os
 import random
+import resource
 import shutil
 import signal
 import stat
@@ -24,6 +25,7 @@ from agent.errors import ConfigError, Corrupt, Transient
 from tests.fakes.clock import FakeClock
 from tests.fakes.kit import NOW, wifi, write_kit
 from tests.system.card_image import BOOT_AT, MIB, check_file_systems, make_card, read_boot, tool
+from tests.system.fetching import fetched
 
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +38,8 @@ PASSWORD = "pass-word-9"
 def bundle(tmp_path_factory: pytest.TempPathFactory, assets: object) -> Path:
     """A real one, for this machine: fetched by pip, with the model."""
     folder = tmp_path_factory.mktemp("bundle") / "b"
-    Collector(source=ROOT, assets=assets, out=print).collect(folder, arch=ARCH, python=PYTHON)  # type: ignore[arg-type]
+    collector = Collector(source=ROOT, assets=assets, out=print)  # type: ignore[arg-type]
+    fetched(lambda: collector.collect(folder, arch=ARCH, python=PYTHON), Transient)
     return folder
 
 
@@ -292,29 +295,44 @@ def first_boot(root: Path, boot: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-@pytest.mark.timeout(600)
+def cpu_s() -> float:
+    """What all children that have ended have used: unlike the time they took, no other's business."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it makes users and a network namespace")
-def test_the_first_boot_cut_ten_times_ends_with_an_agent_that_works(post: tuple[Path, Path], seed: int) -> None:
+def test_the_first_boot_cut_ten_times_ends_with_an_agent_that_works(
+    post: tuple[Path, Path], tmp_path: Path, seed: int
+) -> None:
+    stock = tmp_path / "stock"
+    for path in post:
+        shutil.copytree(path, stock / path.name, symlinks=True)
     root, boot = post
     chance = random.Random(seed)
-    cuts = 0
+    cuts, posts = 0, 1
     while cuts < 10:
         running = first_boot(root, boot)
         try:
-            running.wait(timeout=chance.choice([chance.uniform(0.05, 1.5), chance.uniform(1, 9)]))
-            break
+            running.communicate(timeout=chance.choice([chance.uniform(0.05, 1.5), chance.uniform(1, 9)]))
+            assert running.returncode == 0
+            # This machine is fast, and the first boot was over before its power went: another post, and on with it.
+            shutil.rmtree(root)
+            root, boot = (tmp_path / f"another-{posts}" / path.name for path in post)
+            shutil.copytree(stock, root.parent, symlinks=True)
+            posts += 1
         except subprocess.TimeoutExpired:
             os.killpg(running.pid, signal.SIGKILL)
             running.communicate()
             cuts += 1
     start = time.monotonic()
     running = first_boot(root, boot)
-    out, _ = running.communicate(timeout=300)
-    print(f"{cuts} cuts; the last, whole run took {time.monotonic() - start:.1f} s")
+    out, _ = running.communicate(timeout=600)
+    print(f"{cuts} cuts, {posts} posts; the last, whole run took {time.monotonic() - start:.1f} s")
     progress = (boot / "node/progress.txt").read_text()
     assert running.returncode == 0, out
     assert "DONE" in progress, progress
-    assert cuts == 10
     # The agent works from where it was installed, and says of the settings only what is true of this machine.
     toml = root / "etc/wardpost/node.toml"
     text = toml.read_text().replace('"/var/lib', f'"{root}/var/lib').replace('"/etc/', f'"{root}/etc/')
@@ -343,8 +361,8 @@ def test_the_first_boot_cut_ten_times_ends_with_an_agent_that_works(post: tuple[
     left = b"".join(path.read_bytes() for path in boot.rglob("*") if path.is_file() and path.stat().st_size < MIB)
     assert PASSWORD.encode() not in left and b"PRIVATE KEY" not in left
     # Once done, it is done: the next boot changes nothing, at once.
-    start = time.monotonic()
+    before = cpu_s()
     again = first_boot(root, boot)
-    again.communicate(timeout=60)
+    again.communicate(timeout=120)
     assert again.returncode == 0
-    assert time.monotonic() - start < 5
+    assert cpu_s() - before < 2, "it did not begin again"

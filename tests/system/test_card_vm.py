@@ -33,6 +33,7 @@ from cryptography import x509
 
 from agent.assets import FOOTAGE, Assets
 from tests.system.card_image import BOOT_AT, read_boot, tool
+from tests.system.fetching import fetched
 from tests.system.powercut.rebuild import BlockLog, Cut, Rebuilder, sparse_copy
 from tests.system.powercut.rig import ROOT
 from tests.system.vm.card_machine import CARD_BYTES, FILM, FOLDER, CardMachine, stock_image
@@ -100,7 +101,8 @@ class Card:
         self.laps("the stock image is made (no part of the product)")
         self.site = CardSite(kind="mosquitto", folder=folder)
         self.laps("wardpost site init")
-        wardpost("bundle", "-o", folder / "bundle", "--arch", ARCH, "--python", PYTHON)
+        bundle = ("bundle", "-o", folder / "bundle", "--arch", ARCH, "--python", PYTHON)
+        fetched(lambda: wardpost(*bundle), AssertionError)
         self.laps("wardpost bundle")
         tool("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key")
         (folder / "profile.toml").write_text(PROFILE)

@@ -15,6 +15,7 @@ from agent.assets import Assets
 from agent.station.people.roles import Role
 from agent.station.web.desk import serve
 from agent.types import NS
+from tests.e2e.brokers import free_port
 from tests.fakes.certificates import self_signed
 from tests.fakes.database import fresh
 from tests.fakes.desk import PASSWORD
@@ -25,7 +26,7 @@ from tests.fakes.packets import of_file, shifted
 from tests.fakes.recording_post import closed_posts  # noqa: F401
 from tests.system.browser import Browser, chromium
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 
 SHOTS = Path(__file__).parents[2] / "test-out" / "footage"
 RANGE = "from=2023-11-15T05:13:10&to=2023-11-15T05:14:50"  # in Vietnam: 10 s before it begins
@@ -37,9 +38,7 @@ def ward(tmp_path: Path, assets: Assets) -> Iterator[FootageWard]:
     """Ten seconds of a street, a minute without a camera, and the street again; another post that was never asked."""
     folder = tmp_path / "hq"
     folder.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     certificate, key = self_signed(tmp_path)
     with fresh("sqlite", folder) as database:
         origin = f"https://127.0.0.1:{port}"
@@ -77,7 +76,7 @@ def ward(tmp_path: Path, assets: Assets) -> Iterator[FootageWard]:
 
 def _answers(port: int) -> None:
     """It listens when its thread has come that far."""
-    for _ in range(200):
+    for _ in range(1200):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
@@ -112,6 +111,20 @@ def shown_utc_s(page: Browser) -> float:
     return (int(page.js("document.querySelector('#player').dataset.utc")) - UTC_0 // 10**6) / 1000
 
 
+def stands(page: Browser) -> None:
+    """It is paused, after two pictures that were shown one after the other: a machine that is busy leaves some out, and
+    the page takes what lies between two that it has shown for its step."""
+    for _ in range(20):
+        page.press("#play")
+        page.wait("document.querySelector('#video').paused")
+        if page.js("Math.abs(frameS - 0.04) < 0.005"):
+            return
+        page.js("document.querySelector('#video').currentTime = 1")
+        page.press("#play")
+        page.wait("document.querySelector('#video').currentTime > 1.3")
+    raise AssertionError("this machine never shows two pictures one after the other")
+
+
 def test_footage_plays_in_the_page_across_a_gap_steps_and_a_picture_is_kept(
     page: Browser, ward: FootageWard, tmp_path: Path
 ) -> None:
@@ -121,27 +134,29 @@ def test_footage_plays_in_the_page_across_a_gap_steps_and_a_picture_is_kept(
     assert page.js("MediaSource.isTypeSupported('video/mp4; codecs=\"avc1.64001f\"')"), "this Chromium decodes H.264"
     assert [line["kind"] for line in ward.trail()].count("viewed") == 0
     page.press(".start")
-    page.wait("document.querySelector('#video').currentTime > 1.5", 30)
+    page.wait("document.querySelector('#video').currentTime > 1.5")
     before = frames(page)
     assert before > 20
     page.wait(f"document.querySelector('#video').getVideoPlaybackQuality().totalVideoFrames > {before + 10}")
-    assert shown_utc_s(page) == pytest.approx(page.js("document.querySelector('#video').currentTime"), abs=0.3)
+    assert 0.0 < shown_utc_s(page) < 10.0, "the time of the picture, which is of the first ten seconds"
     page.picture(SHOTS / "plays-1440.png")
 
     # It goes on behind the gap by itself, and the time is that of the other side.
     page.js("document.querySelector('#video').currentTime = 9.2; document.querySelector('#video').play()")
-    page.wait("Number(document.querySelector('#player').dataset.utc) > " + str((UTC_0 + 70 * NS) // 10**6), 20)
-    assert 70 <= shown_utc_s(page) < 75
+    page.wait("Number(document.querySelector('#player').dataset.utc) > " + str((UTC_0 + 70 * NS) // 10**6))
+    assert 70 <= shown_utc_s(page) < 80
 
-    # A place on the bar is a time: 85 s into the range of 100 s is 75 s behind the first picture.
-    page.press("#play")
-    page.wait("document.querySelector('#video').paused")
+    # A place on the bar is a time: 85 s into the range of 100 s is 75 s behind the first picture. Now that it stands, the
+    # time that is shown is that of the video, whose ten seconds behind the gap follow those before it.
+    stands(page)
     left, top, wide = page.js(
         f"(() => {{ const b = document.querySelector('[data-post={json.dumps(POST)}] svg');"
         " b.scrollIntoView({block: 'end'}); const r = b.getBoundingClientRect(); return [r.left, r.top, r.width]; })()"
     )
     page.click(left + wide * 0.85, top + 8)
     page.wait(f"Math.abs(document.querySelector('#player').dataset.utc - {(UTC_0 + 75 * NS) // 10**6}) < 300")
+    media_s = page.js("document.querySelector('#video').currentTime")
+    assert shown_utc_s(page) - GAP_NS / NS == pytest.approx(media_s, abs=0.1)
 
     # One picture on, one back.
     at = shown_utc_s(page)

@@ -21,7 +21,7 @@ from agent.clock import SystemClock, rfc3339
 from tests.e2e.brokers import NatsServer
 from tests.system.test_picamera2_real import HERE, ROOT, Enter, enter
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 __all__ = ["enter"]
 
 NODE = """
@@ -92,14 +92,14 @@ def test_a_node_on_the_real_picamera2(enter: Enter, tmp_path: Path, assets: Asse
         stderr=log,
     )
     try:
-        by = time.monotonic() + 90
+        by = time.monotonic() + 300
         while events_at(tmp_path / "station") < 2 or len(list((lib / "data/segments").glob("*"))) < 2:
             assert node.poll() is None, (tmp_path / "node.log").read_text()[-3000:]
             assert time.monotonic() < by, (tmp_path / "node.log").read_text()[-3000:]
             time.sleep(0.5)
         time.sleep(3)
         node.send_signal(signal.SIGTERM)
-        assert node.wait(timeout=40) == 0, (tmp_path / "node.log").read_text()[-3000:]
+        assert node.wait(timeout=120) == 0, (tmp_path / "node.log").read_text()[-3000:]
     finally:
         for process in (node, station):
             process.kill()
@@ -125,7 +125,7 @@ def test_a_node_on_the_real_picamera2(enter: Enter, tmp_path: Path, assets: Asse
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert asked.returncode == 0, asked.stderr
     with av.open(str(clip)) as film:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent / "picamera2_chroot"
@@ -31,9 +31,9 @@ def enter() -> Enter:
         pytest.skip("needs root: debootstrap and chroot")
     if shutil.which("debootstrap") is None:
         pytest.skip("needs debootstrap: apt-get install debootstrap")
-    subprocess.run([HERE / "setup.sh", ROOT, CHECKOUT], check=True, timeout=850)
+    subprocess.run([HERE / "setup.sh", ROOT, CHECKOUT], check=True, timeout=1500)
 
-    def run(*command: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(*command: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [HERE / "enter.sh", ROOT, *command], capture_output=True, text=True, timeout=timeout_s, check=False
         )

@@ -47,7 +47,7 @@ CONTROL_PROMISE = {
     "no-folder-sync": b'"create"',
     "sqlite-off": b'"commit"',
 }
-LIVE_S_MAX = 150.0
+LIVE_S_MAX = 300.0
 JUDGES = max(os.cpu_count() or 2, 2)
 NODES = {"": "post", **{bug: bug for bug in BUGS}}
 REPORT = ROOT / "test-out" / "powercut-block.json"

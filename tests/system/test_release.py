@@ -25,7 +25,8 @@ from tests.fakes.release import KEY
 from tests.fakes.wheels import wheel
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_S_MAX = 8.0  # the unit's TimeoutStartSec, 120 s, shortened
+READY_S_MAX = 90.0  # a busy machine; on a quiet one a release is ready within two seconds
+HANGS_S = 3.0  # so long a release gets of which it is known that it never becomes ready: TimeoutStartSec, shortened
 CRASH = b"raise RuntimeError('this release is broken')\n"
 HANG = b"import threading\n\nthreading.Event().wait()\n"
 
@@ -93,15 +94,18 @@ class Post:
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         program = str(self.root / "current/bin/wardpost")
         return subprocess.run(
-            [program, *words, "--config", str(self.config)], capture_output=True, text=True, timeout=60
+            [program, *words, "--config", str(self.config)], capture_output=True, text=True, timeout=180
         )
 
     def state(self) -> dict[str, dict[str, object]]:
         told: dict[str, dict[str, object]] = json.loads((self.data / "release/state.json").read_text())
         return told
 
-    def start(self) -> bool:
-        """ExecStartPre, ExecStart, and the wait for READY=1; a process that is not ready in time is killed."""
+    def start(self, *, broken: str = "") -> bool:
+        """ExecStartPre, ExecStart, and the wait for READY=1; a process that is not ready in time is killed.
+
+        `broken`: the slot of a release that cannot become ready.
+        """
         subprocess.run(
             [
                 sys.executable,
@@ -126,7 +130,7 @@ class Post:
                 stderr=self.log,
                 cwd=self.data,
             )
-            until = time.monotonic() + READY_S_MAX
+            until = time.monotonic() + (HANGS_S if self.slot == broken else READY_S_MAX)
             while time.monotonic() < until and self.process.poll() is None:
                 try:
                     if b"READY=1" in ready.recv(4096):
@@ -145,7 +149,7 @@ class Post:
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(20)
+            self.process.wait(60)
 
 
 def _film(folder: Path) -> Path:
@@ -183,7 +187,7 @@ def eventually(what: object, seconds: float) -> bool:
 
 
 @pytest.mark.system
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(600)
 def test_a_good_release_is_installed_started_and_confirmed(post: Post, tmp_path: Path) -> None:
     began = time.monotonic()
     done = post.command("release", "install", str(bundle(tmp_path, 1)))
@@ -197,7 +201,7 @@ def test_a_good_release_is_installed_started_and_confirmed(post: Post, tmp_path:
     began = time.monotonic()
     assert post.start()
     print(f"ready {time.monotonic() - began:.1f} s after its first start")
-    assert eventually(lambda: post.state()["good"]["number"] == 1, 90)
+    assert eventually(lambda: post.state()["good"]["number"] == 1, 240)
     print(f"confirmed {time.monotonic() - began:.1f} s after its first start")
     status = post.command("release", "status")
     assert "good: 1 0.1; running: 1" in status.stdout, status.stderr
@@ -208,14 +212,15 @@ def test_a_good_release_is_installed_started_and_confirmed(post: Post, tmp_path:
 
 
 @pytest.mark.system
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("kind", "code"), [("crashes at its import", CRASH), ("hangs", HANG)])
 def test_a_release_that_does_not_come_up_is_left_by_itself(post: Post, tmp_path: Path, kind: str, code: bytes) -> None:
     done = post.command("release", "install", str(bundle(tmp_path, 2, broken=code)))
     assert done.returncode == 0, done.stderr
     began = time.monotonic()
     starts = 0
-    while not post.start():
+    broken = post.slot
+    while not post.start(broken=broken):
         starts += 1
         assert starts <= 3, "given up by now"
     took_s = time.monotonic() - began
@@ -225,5 +230,5 @@ def test_a_release_that_does_not_come_up_is_left_by_itself(post: Post, tmp_path:
     candidate = post.state()["candidate"]
     assert (candidate["phase"], candidate["why"]) == ("rolled-back", "3 starts without being confirmed")
     # It cannot tell by the state alone that it runs: ask it.
-    assert eventually(lambda: "rolled-back" in post.command("release", "status").stdout, 20)
+    assert eventually(lambda: "rolled-back" in post.command("release", "status").stdout, 90)
     post.stop()

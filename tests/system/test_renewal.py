@@ -27,7 +27,7 @@ from agent.uplink.mqtt import Credentials, PahoTransport
 from agent.uplink.worker import UplinkWorker
 from agent.wire import ClockState, Heartbeat, MachineState
 from tests.e2e.brokers import mosquitto
-from tests.system.mtls import Client, Identity, Site, connected
+from tests.system.mtls import WAIT_S, Client, Identity, Site, connected
 
 pytestmark = pytest.mark.system
 DAY_NS = 86_400 * NS
@@ -101,7 +101,7 @@ class Post:
         return Heartbeat(node=self.node, bootid="0" * 32, session=1, monons=0, version="1", model="test", clock=clock,
                          camera=None, vision=None, recording=None, queue=None, machine=machine)  # fmt: skip
 
-    def live(self, until: Callable[[], bool], *, seconds: float = 30) -> float:
+    def live(self, until: Callable[[], bool], *, seconds: float = WAIT_S) -> float:
         """Seconds until it holds."""
         started = time.monotonic()
         while not until():
@@ -134,7 +134,7 @@ def test_a_post_renews_over_its_own_session_and_a_copy_of_its_old_card_is_out(si
     command = [sys.executable, "-m", "agent.cli", "station", "--config", str(site.root / "station/station.toml")]
     with (site.folder / "station.log").open("wb") as out:
         station = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT)
-    by = time.monotonic() + 20
+    by = time.monotonic() + WAIT_S
     while "connected to" not in (site.folder / "station.log").read_text():
         assert time.monotonic() < by and station.poll() is None, (site.folder / "station.log").read_text()
         time.sleep(0.1)
@@ -147,13 +147,13 @@ def test_a_post_renews_over_its_own_session_and_a_copy_of_its_old_card_is_out(si
             register.close()
             return old is not None and old.reason == "renewed"
 
-        took_s = post.live(lambda: post.serial != first and post.settled and ended(), seconds=40)
+        took_s = post.live(lambda: post.serial != first and post.settled and ended())
         print(f"{site.kind}: renewed in {took_s:.1f} s, from the first connection to the old certificate's end")
         assert "uses its new certificate" in (site.folder / "station.log").read_text()
         assert (site.folder / "gate-a/node.key").stat().st_mode & 0o777 == 0o600
     finally:
         station.terminate()
-        station.wait(timeout=20)
+        station.wait(timeout=WAIT_S)
         post.close()
     commands.brokers(site.root, clock=site.clock, out=print)  # writes the CRL
     mark = site.mark()
@@ -212,7 +212,7 @@ def peer(site: Site, who: Identity) -> bytes:
     assert who.cert is not None and who.key is not None
     context.load_cert_chain(who.cert, who.key)
     with (
-        socket.create_connection(("127.0.0.1", site.port), timeout=5) as raw,
+        socket.create_connection(("127.0.0.1", site.port), timeout=WAIT_S) as raw,
         context.wrap_socket(raw, server_hostname="127.0.0.1") as line,
     ):
         return line.getpeercert(binary_form=True) or b""

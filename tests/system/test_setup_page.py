@@ -32,11 +32,12 @@ from tests.e2e.brokers import free_port
 from tests.fakes.panel import FakePanel
 from tests.system.browser import Browser, chromium
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "test-out" / "setup-page"
 CODE = "ABCDE-23456"
+WITHIN_S = 180.0  # a busy machine; each wait is over in a few seconds on a quiet one
 CONFIG = """\
 # Ask Lan before you move the camera.
 [node]
@@ -58,7 +59,7 @@ polygon = [[0.1, 0.5], [0.3, 0.5], [0.3, 0.9], [0.1, 0.9]]
 code = "{code}"
 addresses = ["127.0.0.1/32"]
 port = {port}
-page_minutes_max = 3.0
+page_minutes_max = 15.0
 request_file = "{request}"
 """
 
@@ -81,7 +82,7 @@ class Installed:
 
     def start(self) -> None:
         self._thread.start()
-        self.wait(lambda: self.ask()["serving"], 30)
+        self.wait(lambda: self.ask()["serving"])
 
     def stop(self) -> None:
         self._stopped.set()
@@ -93,7 +94,7 @@ class Installed:
     def ask(self) -> dict[str, Any]:
         return order(self.data, "setup-page", {})
 
-    def wait(self, what: Callable[[], object], within_s: float = 15.0) -> None:
+    def wait(self, what: Callable[[], object], within_s: float = WITHIN_S) -> None:
         until = time.monotonic() + within_s
         while True:
             try:
@@ -110,7 +111,7 @@ class Installed:
         while not self._stopped.is_set():
             self.starts += 1
             disk = PosixDisk(self.data)
-            with DataLock(self.data).take(clock, patience_s=5.0):
+            with DataLock(self.data).take(clock, patience_s=WITHIN_S):
                 config, revision = at_start(load(self.config, Config), disk, clock, print)
                 world = replace(
                     real_world(config, disk, clock), panel=self.panel, revision=revision, config_path=self.config
@@ -189,12 +190,12 @@ def test_a_technician_installs_a_post_with_a_phone(post: Installed, tmp_path: Pa
         expected = [error for error in page.errors if "403" in error]
         time.sleep(2.2)  # the gate's own wait after a wrong code
         enter(page, "abcde 23456")
-        page.wait("document.body.dataset.ready === 'yes'", 20)
+        page.wait("document.body.dataset.ready === 'yes'")
 
         # The picture lives, what is masked is black, people are measured.
-        page.wait("document.querySelector('#picture').naturalWidth > 300", 20)
+        page.wait("document.querySelector('#picture').naturalWidth > 300")
         number = page.js("number")
-        page.wait(f"number > {number} + 4", 10)
+        page.wait(f"number > {number} + 4")
         data = page.js(
             "(() => { const i = document.querySelector('#picture'); const c = document.createElement('canvas');"
             " c.width = i.naturalWidth; c.height = i.naturalHeight; const x = c.getContext('2d'); x.drawImage(i, 0, 0);"
@@ -202,7 +203,7 @@ def test_a_technician_installs_a_post_with_a_phone(post: Installed, tmp_path: Pa
         )
         masked = np.array(data).reshape(-1, 4)[:, :3]
         assert masked.mean() < 12 and np.percentile(masked, 95) < 30, "what a mask hides is not shown here either"
-        page.wait("document.querySelector('#verdict').textContent.includes('px')", 30)
+        page.wait("document.querySelector('#verdict').textContent.includes('px')")
         shot(page, "390-room")
         well_laid_out(page, 390)
         assert page.js("document.querySelector('[data-check=broker]').className") == "bad"
@@ -217,7 +218,7 @@ def test_a_technician_installs_a_post_with_a_phone(post: Installed, tmp_path: Pa
         page.wait("document.querySelector('#row-bell .answer').className.includes('good')")
         page.press("#try-siren")
         post.wait(lambda: (Output.SIREN, True) in post.panel.history)
-        post.wait(lambda: post.panel.outputs[Output.SIREN] is False, 5)
+        post.wait(lambda: post.panel.outputs[Output.SIREN] is False)
         page.wait("document.querySelector('#row-siren .answer').textContent.length > 0")
         shot(page, "390-trials")
 
@@ -235,7 +236,7 @@ def test_a_technician_installs_a_post_with_a_phone(post: Installed, tmp_path: Pa
         # Zones are drawn on the same page, checked, and in force after a restart of the node by itself.
         starts = post.starts
         page.press("#zones")
-        page.wait("document.body?.dataset.ready === 'yes' && document.querySelector('#add-zone') !== null", 20)
+        page.wait("document.body?.dataset.ready === 'yes' && document.querySelector('#add-zone') !== null")
         assert page.js("document.querySelector('#back').hidden") is False
         page.press("#add-zone")
         box = page.js("(() => { const b = document.querySelector('#drawing').getBoundingClientRect();"
@@ -248,7 +249,7 @@ def test_a_technician_installs_a_post_with_a_phone(post: Installed, tmp_path: Pa
         page.wait("document.querySelector('#said').className === 'good'")
         assert page.js("document.querySelectorAll('#shapes li').length") == 3, "what was drawn stays on the page"
         shot(page, "1440-zones")
-        post.wait(lambda: post.starts > starts and post.ask()["serving"], 30)
+        post.wait(lambda: post.starts > starts and post.ask()["serving"])
         assert post.config.read_text().startswith("# Ask Lan"), "the file on the system is never touched"
         (drawn,) = (post.data / "config").glob("*.toml")
         assert "# Ask Lan" in drawn.read_text()
@@ -257,15 +258,15 @@ def test_a_technician_installs_a_post_with_a_phone(post: Installed, tmp_path: Pa
 
         # The page goes on after that restart without the code being typed again, and ends when the technician is done.
         page.press("#back")
-        page.wait("document.querySelector('#done') !== null", 20)  # else the page that is left may answer
-        page.wait("document.body?.dataset.ready === 'yes' && document.querySelector('#picture').naturalWidth > 300", 30)
+        page.wait("document.querySelector('#done') !== null")  # else the page that is left may answer
+        page.wait("document.body?.dataset.ready === 'yes' && document.querySelector('#picture').naturalWidth > 300")
         page.press("#done")
         page.wait("document.querySelector('#done').dataset.asked === 'yes'")
         page.press("#done")
         page.wait("!document.querySelector('#over').hidden")
         shot(page, "1440-over")
         assert not post.ask()["on"]
-        post.wait(lambda: not post.ask()["serving"], 5)
+        post.wait(lambda: not post.ask()["serving"])
         unexpected = [
             error
             for error in page.errors

@@ -7,13 +7,12 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,7 @@ from agent.station.store import Batch, StationStore
 from agent.station.worker import StationWorker
 from agent.types import NS
 from agent.uplink import Hello, Received
+from tests.e2e.brokers import free_port
 from tests.fakes.broker import FakeBroker, FakeTransport
 from tests.fakes.clock import FakeClock
 from tests.fakes.database import SERVER
@@ -35,19 +35,26 @@ from tests.unit.test_station import EPOCH, event, uid
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/nowhere"))
-START_S_MAX = 30.0
+START_S_MAX = 120.0  # a busy machine; on a quiet one the server answers within two seconds
 SUITES = [
     f"tests/unit/test_{name}.py"
     for name in (
         "station",
         "station_database",
         "receipts",
+        "orders",
+        "old_books",
         "rollout_desk",
         "watch",
         "cases",
         "case_pages",
         "uploads_clerk",
+        "clip_admission",
+        "clip_page",
+        "archive_retention",
         "outward",
+        "bells",
+        "homes",
     )
 ]
 
@@ -65,9 +72,7 @@ class Postgres:
         self.folder = folder
         self.password_file = folder / "password"
         self.password_file.write_text("a password of 26 letters..\n")
-        with closing(socket.socket()) as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         shutil.chown(folder, "postgres", "postgres")
         shutil.chown(self.password_file, "postgres", "postgres")
         self._as_postgres("initdb", "-D", "data", "-U", "wardpost", "-E", "UTF8", "--locale=C",
@@ -126,7 +131,7 @@ class Postgres:
                     os.kill(int(pid), signal.SIGKILL)
                 except ProcessLookupError:
                     continue
-            server.wait(30)
+            server.wait(START_S_MAX)
         (self.folder / "data/postmaster.pid").unlink(missing_ok=True)
 
     def make(self, database: str) -> str:
@@ -143,7 +148,7 @@ class Postgres:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=START_S_MAX,
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PGPASSWORD": self.password_file.read_text().strip()},
         )
         assert done.returncode == 0, done.stderr
@@ -165,7 +170,7 @@ def server(made: Postgres) -> Iterator[Postgres]:
     made.kill()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_the_whole_suite_of_the_station_holds_on_postgresql(server: Postgres) -> None:
     """Every test of the store that asks for `database`; without fsync, which is of the next test."""
     with server.running("fsync=off", "full_page_writes=off", "max_connections=200"):
@@ -175,7 +180,7 @@ def test_the_whole_suite_of_the_station_holds_on_postgresql(server: Postgres) ->
             env=os.environ | {SERVER: server.socket_url()},
             capture_output=True,
             text=True,
-            timeout=580,
+            timeout=1700,  # five minutes beside the other lane
         )
     print(done.stdout[-3000:])
     assert done.returncode == 0
@@ -220,18 +225,20 @@ class Scene:
                     self.receipted |= set(range(first, end + 1))
 
 
+@pytest.mark.timeout(900)
 def test_the_server_is_killed_in_the_middle_and_nothing_that_was_acknowledged_is_lost(
     server: Postgres, tmp_path: Path, seed: int
 ) -> None:
+    lasts = range(40, 401, 40)
     draw = random.Random(seed)
+    deaths = set(draw.sample(lasts, draw.randrange(4, 9)))
     server.start()
     url = server.make("killed")
     scene = Scene(tmp_path, url)
     scene.worker.open()
-    lost = 0
-    for last in range(40, 401, 40):
+    for last in lasts:
         scene.round(last)
-        if draw.random() < 0.6:
+        if last in deaths:
             server.kill()
             before = set(scene.receipted)
             scene.round(last + 40)
@@ -239,10 +246,8 @@ def test_the_server_is_killed_in_the_middle_and_nothing_that_was_acknowledged_is
             with pytest.raises(Transient, match="is the database running"):
                 scene.store.nodes()
             server.start()
-            lost += 1
     for _ in range(5):
         scene.round(400)
-    assert lost > 0
     assert scene.receipted == set(range(1, 401))
     scene.worker.close()
     server.kill()
@@ -253,7 +258,7 @@ def test_the_server_is_killed_in_the_middle_and_nothing_that_was_acknowledged_is
     reader.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_station_with_a_hundred_thousand_events_starts_again_at_once(server: Postgres, tmp_path: Path) -> None:
     server.start()
     url = server.make("many")
@@ -282,7 +287,7 @@ def test_a_station_with_a_hundred_thousand_events_starts_again_at_once(server: P
         f"100,000 events: {100_000 / took_s:,.0f}/s; server back in {recovered_s:.1f} s, store open in {opened_s:.2f} s"
     )
     assert stored.head == 201, "every event before it was stored"
-    assert opened_s < 10
+    assert opened_s < took_s / 4, "it does not go through what it has"
     with reading(open_engine(url, pooled=False)) as db:
         assert db.execute(text("select count(*), count(distinct id) from event")).one() == (100_001, 100_001)
     store.close()

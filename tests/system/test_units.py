@@ -23,9 +23,9 @@ from agent.assets import FOOTAGE, Assets
 from agent.card import install
 from agent.card.collect import LIB, UNITS
 from agent.release.plan import Candidate, Phase, Release, State
-from tests.system.container import Container, missing, released
+from tests.system.container import STEP_S_MAX, Container, missing, released
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).resolve().parents[2]
 DATA = "/var/lib/wardpost"
 NODE = "wardpost-node.service"
@@ -107,7 +107,7 @@ def active(post: Container) -> bool:
     return post.show(NODE, "ActiveState").get("ActiveState") == "active"
 
 
-def ready(post: Container, timeout_s: float = 60.0) -> float:
+def ready(post: Container, timeout_s: float = STEP_S_MAX) -> float:
     return post.wait("the node to be ready", lambda: active(post), timeout_s)
 
 
@@ -128,7 +128,7 @@ def drop_in(post: Container, text: str, *, boot_only: bool = False) -> None:
 def test_the_post_is_ready_and_records_inside_the_hardening(post: Container) -> None:
     took_s = ready(post)
     told = post.show(NODE, "StatusText", "Type", "NRestarts")
-    post.wait("footage", lambda: sum(path.stat().st_size for path in footage(post)) > 100_000, 30)
+    post.wait("footage", lambda: sum(path.stat().st_size for path in footage(post)) > 100_000, STEP_S_MAX)
     said = post.run(
         "runuser", "-u", "wardpost", "--", "/usr/local/bin/wardpost", "status", "--config", "/etc/wardpost/node.toml"
     )
@@ -240,25 +240,27 @@ def test_a_node_that_hangs_is_shot_and_starts_again(post: Container) -> None:
     assert not ends(post), "a lost network is no bad end"
     began = time.monotonic()
     post.run("sh", "-c", f"kill -STOP {before}")
-    post.wait("the watchdog", lambda: ends(post), 45)
+    post.wait("the watchdog", lambda: ends(post), STEP_S_MAX)
     shot_s = time.monotonic() - began
-    post.wait("another process", lambda: active(post) and post.show(NODE, "MainPID")["MainPID"] != before, 60)
+    post.wait("another process", lambda: active(post) and post.show(NODE, "MainPID")["MainPID"] != before, STEP_S_MAX)
     print(f"SIGSTOP: shot after {shot_s:.1f} s, ready again after {time.monotonic() - began:.1f} s")
-    assert 20 < shot_s < 40
+    assert shot_s > 10 and post.show(NODE, "WatchdogUSec") == {"WatchdogUSec": "30s"}
     assert "watchdog" in ends(post)[-1]
     assert "watchdog" in post.journal(NODE).lower()
 
 
 def test_a_stop_is_clean_and_seals_the_footage(post: Container) -> None:
     before = sum(path.stat().st_size for path in footage(post))
-    post.wait("footage", lambda: sum(path.stat().st_size for path in footage(post)) > before + 100_000, 30)
+    post.wait("footage", lambda: sum(path.stat().st_size for path in footage(post)) > before + 100_000, STEP_S_MAX)
     counted = len(ends(post))
     began = time.monotonic()
     post.run("systemctl", "stop", NODE)
     took_s = time.monotonic() - began
     told = post.show(NODE, "Result", "ActiveState", "ExecMainStatus")
     print(f"stopped within {took_s:.1f} s")
-    assert told == {"Result": "success", "ActiveState": "inactive", "ExecMainStatus": "0"} and took_s < 20
+    assert told == {"Result": "success", "ActiveState": "inactive", "ExecMainStatus": "0"}, (
+        "not shot for want of an end"
+    )
     assert len(ends(post)) == counted, "a stop by a person is no bad end"
     data = post.root / DATA.lstrip("/")
     with closing(sqlite3.connect(data / "wardpost.db")) as store:
@@ -285,7 +287,7 @@ def test_a_release_that_crashes_is_left_and_systemd_never_gives_up(post: Contain
     )
     began = time.monotonic()
     post.run("systemctl", "restart", "--no-block", NODE)
-    post.wait("the release to be left", lambda: (post.root / "opt/wardpost/current").readlink().name == "1", 90)
+    post.wait("the release to be left", lambda: (post.root / "opt/wardpost/current").readlink().name == "1", STEP_S_MAX)
     took_s = time.monotonic() - began
     ready(post)
     found = json.loads((folder / "state.json").read_text())["candidate"]
@@ -298,7 +300,7 @@ def test_a_release_that_crashes_is_left_and_systemd_never_gives_up(post: Contain
     counted = len(ends(post))
     began = time.monotonic()
     post.run("systemctl", "restart", "--no-block", NODE)
-    post.wait("twelve tries", lambda: int(post.show(NODE, "NRestarts").get("NRestarts", "0")) >= 12, 60)
+    post.wait("twelve tries", lambda: int(post.show(NODE, "NRestarts").get("NRestarts", "0")) >= 12, STEP_S_MAX)
     print(f"twelve tries within {time.monotonic() - began:.1f} s, and systemd goes on")
     assert len(ends(post)) == counted, "settings are no reason to start the machine again"
     post.run("sh", "-c", f"rm -r /run/systemd/system/{NODE}.d; systemctl daemon-reload")
@@ -313,10 +315,10 @@ def test_the_guard_that_dies_does_not_start_the_machine_again(post: Container) -
              text="[Service]\nRestartSec=1s\n")  # fmt: skip
     before = post.show(guard, "MainPID")["MainPID"]
     post.run("sh", "-c", f"kill -KILL {before}")
-    post.wait("the guard again", lambda: post.show(guard, "MainPID")["MainPID"] not in (before, "0"), 30)
+    post.wait("the guard again", lambda: post.show(guard, "MainPID")["MainPID"] not in (before, "0"), STEP_S_MAX)
     assert post.init == init
     state = post.root / DATA.lstrip("/") / "escalation/state.json"
-    post.wait("its memory", state.exists, 30)
+    post.wait("its memory", state.exists, STEP_S_MAX)
     assert json.loads(state.read_text())["reboots"] == []
 
 
@@ -325,7 +327,7 @@ def test_a_node_that_keeps_dying_ends_in_one_forced_reboot_and_not_in_a_second(p
     broken = "[Service]\nRestartSec=100ms\nExecStart=\nExecStart=/bin/sh -c 'kill -SEGV $$$$'\n"
     drop_in(post, broken, boot_only=True)
     post.run("systemctl", "restart", "--no-block", NODE)
-    took_s = post.wait("the machine to start again", post.rebooted, 90)
+    took_s = post.wait("the machine to start again", post.rebooted, STEP_S_MAX)
     post.booted()
     ready(post)
     remembered = json.loads((post.root / DATA.lstrip("/") / "escalation/state.json").read_text())["reboots"]
@@ -343,7 +345,7 @@ def test_a_node_that_keeps_dying_ends_in_one_forced_reboot_and_not_in_a_second(p
         status = post.show("wardpost-escalate.service", "StatusText")["StatusText"]
         return "less than 3600 s of running ago" in status
 
-    post.wait("the guard to hold itself back", waits, 60)
+    post.wait("the guard to hold itself back", waits, STEP_S_MAX)
     print(status)
     time.sleep(15)  # one more look
     assert post.init == again

@@ -17,7 +17,7 @@ import pytest
 
 from tests.system.browser import Browser, chromium
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 
 CONFIG = """\
 [node]
@@ -67,7 +67,7 @@ def page(file: Path, tmp_path: Path) -> Iterator[Browser]:
             assert browser.errors == [], "no script failed, and nothing broke the security policy"
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0, "Ctrl-C ends it in order"
+        assert process.wait(60) == 0, "Ctrl-C ends it in order"
         process.stdout.close()  # type: ignore[union-attr]
 
 

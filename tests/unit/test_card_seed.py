@@ -121,10 +121,11 @@ def test_keyfile_values_keep_backslashes_and_spaces_at_the_ends(text: str, kept:
 
 @pytest.mark.parametrize("generation", list(Generation))
 def test_secrets_lie_in_one_folder_and_nowhere_else(tmp_path: Path, generation: Generation) -> None:
-    network = {**wifi("a", "wifi-pass-word"), "lte": {"apn": "x", "pass": "lte-pass-word", "pin": "7351"}}
+    # Eight digits: four of them are found by chance in the hashes of a kit's new keys, once in 200 kits.
+    network = {**wifi("a", "wifi-pass-word"), "lte": {"apn": "x", "pass": "lte-pass-word", "pin": "73514698"}}
     made = kit(tmp_path, network)
     found = files(made, generation)
-    secrets = [b"wifi-pass-word", b"lte-pass-word", b"7351", made.files["claim.key"].splitlines()[1]]
+    secrets = [b"wifi-pass-word", b"lte-pass-word", b"73514698", made.files["claim.key"].splitlines()[1]]
     for path, data in found.items():
         if not path.startswith("node/secret/") and path != "network-config":
             assert not [secret for secret in secrets if secret in data], path

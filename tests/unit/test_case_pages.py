@@ -100,7 +100,7 @@ def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FootageWa
 
 def visitor(ward: FootageWard, role: Role, *posts: str) -> Visitor:
     login = f"{role.value}{len(posts) or ''}"
-    ward.person(login, role, *(posts or ([POST] if role is Role.SCHOOL else [])))
+    ward.person(login, role, *(posts or ([POST] if role in (Role.SCHOOL, Role.HOUSEHOLD) else [])))
     return ward.visitor(login)
 
 
@@ -140,7 +140,7 @@ def test_a_case_from_report_to_disposal_each_step_by_a_named_person(either: Foot
     film(ward, tmp_path)
     operator, supervisor, admin = (visitor(ward, role) for role in (Role.OPERATOR, Role.SUPERVISOR, Role.ADMIN))
     where = opened(operator)
-    book = OrderBook(ward.folder)
+    book = OrderBook(ward.engine)
     book.open()
     asked = [wire.decode(one.payload, wire.Command) for one in reversed(book.of(POST))]
     book.close()

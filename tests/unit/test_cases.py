@@ -295,7 +295,7 @@ def test_two_people_do_not_overwrite_each_other(world: World) -> None:
     together = threading.Barrier(2)
 
     def act(who: Person, act: Act) -> None:
-        together.wait(10)
+        together.wait(60)
         found.append(world.writer.act(who, n, act, FULL, seen=seen))
 
     threads = [
@@ -305,7 +305,7 @@ def test_two_people_do_not_overwrite_each_other(world: World) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert sorted(map(str, found)) == sorted([str(seen + 1), Objection.CHANGED])
     assert world.case(n).newest == seen + 1
 
@@ -546,7 +546,7 @@ def test_kill_9_during_an_export_leaves_nothing_that_is_offered(tmp_path: Path) 
     assert child.stdout is not None
     assert child.stdout.readline() == b"at work\n"
     os.kill(child.pid, signal.SIGKILL)
-    child.communicate(timeout=10)
+    child.communicate(timeout=60)
     exports = world.desk.folder / "exports"
     assert [path.is_dir() for path in exports.iterdir()] == [True]  # what it was at; no package
     assert [step.act for step in world.case(n).steps] == [Act.OPENED, Act.ATTACHED]

@@ -23,6 +23,7 @@ from agent.types import NS, UtcReading
 from agent.uplink import Connected, Hello, Received
 from agent.uplink.commands import believe
 from tests.fakes.broker import FakeTransport
+from tests.fakes.database import engine_in
 from tests.fakes.disk import FakeDisk
 from tests.unit.test_orders import KEY, TOPICS, Desk
 from tests.unit.test_uplink import beat
@@ -365,7 +366,7 @@ def test_what_the_node_could_not_load_is_not_even_desired(
     ):
         with pytest.raises(ConfigError, match=why):
             give(values, whole=True)
-    book = SettingsBook(tmp_path)
+    book = SettingsBook(engine_in(tmp_path))
     book.open()
     assert book.wanted() == []
     book.close()
@@ -396,7 +397,7 @@ def test_the_settings_of_the_card_are_known_where_the_sites_register_is(
     world.run(5)
     assert published(world)[0].toml == node_toml.replace("0.4", "0.3")
     world.run(120)
-    book = SettingsBook(tmp_path)
+    book = SettingsBook(engine_in(tmp_path))
     book.open()
     assert book.text("gate-2", 1) == node_toml.replace("0.4", "0.3")
     for number in range(2, 40):  # years of changes

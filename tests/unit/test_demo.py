@@ -67,7 +67,7 @@ def echo() -> Iterator[tuple[str, int]]:
 
 @pytest.fixture
 def cable(echo: tuple[str, int]) -> Iterator[Cable]:
-    made = Cable(echo)
+    made = Cable(echo, port=free_port())  # no outgoing connection takes it while it is cut
     made.restore()
     yield made
     made.cut()
@@ -112,6 +112,18 @@ def test_when_one_side_hangs_up_the_other_is_told(cable: Cable) -> None:
         assert _said_back(sock, b"last words") == b"last words"
         sock.shutdown(socket.SHUT_WR)
         assert sock.recv(10) == b""
+
+
+def test_the_demos_ports_are_none_that_an_outgoing_connection_may_take_while_the_network_is_cut() -> None:
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = [free_port() for _ in range(100)]
+    assert not [port for port in ports if first <= port <= last]
+    chosen = Cable(("127.0.0.1", ports[0]), port=ports[1])
+    chosen.restore()
+    chosen.cut()
+    chosen.restore()
+    chosen.cut()
+    assert chosen.port == ports[1]
 
 
 def test_a_broker_that_is_not_there_is_not_hidden_by_the_cable(echo: tuple[str, int]) -> None:
@@ -173,7 +185,7 @@ import time; time.sleep(600)
     demo.kill()
     demo.wait()
     demo.stdout.close()
-    for _ in range(500):
+    for _ in range(6_000):
         if not _alive(child):
             break
         threading.Event().wait(0.01)

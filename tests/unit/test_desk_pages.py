@@ -27,6 +27,7 @@ SEE = {Role.OPERATOR, Role.SUPERVISOR, Role.SCHOOL, Role.AUDITOR}
 ACT = {Role.OPERATOR, Role.SUPERVISOR, Role.SCHOOL}
 LEAD = {Role.OPERATOR, Role.SUPERVISOR}
 ALL = set(Role)
+STAFF = ALL - {Role.HOUSEHOLD}
 MAY: dict[tuple[str, str], set[Role] | None] = {  # None: anybody
     ("GET", "/assets/{asset}"): None,
     ("GET", "/login"): None,
@@ -43,9 +44,14 @@ MAY: dict[tuple[str, str], set[Role] | None] = {  # None: anybody
     ("POST", "/alerts/{incident}/comment"): ACT,
     ("POST", "/alerts/{incident}/verdict"): LEAD,
     ("POST", "/alerts/{incident}/hand-over"): LEAD,
-    ("GET", "/posts"): ALL,
-    ("GET", "/posts/{post}"): ALL,
-    ("GET", "/to-do"): ALL - {Role.SCHOOL},
+    ("GET", "/posts"): STAFF,
+    ("GET", "/posts/{post}"): STAFF,
+    ("GET", "/posts/{post}/picture"): SEE,
+    ("GET", "/map"): STAFF,
+    ("GET", "/map/posts"): STAFF,
+    ("GET", "/to-do"): STAFF - {Role.SCHOOL},
+    ("GET", "/school"): {Role.SCHOOL},
+    ("GET", "/household"): {Role.HOUSEHOLD},
     ("GET", "/inspection"): {Role.SUPERVISOR, Role.AUDITOR, Role.ADMIN},
     ("POST", "/inspection/draw"): {Role.SUPERVISOR, Role.AUDITOR},
     ("POST", "/inspection/check"): {Role.SUPERVISOR, Role.AUDITOR},
@@ -60,7 +66,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "/alerts/{incident}/hand-over": {"to": "supervisor"},
     "/account/password": {"old": PASSWORD, "new": "short", "again": "short"},
 }
-POSTS = {Role.SCHOOL: ("gate-2",)}
+POSTS = {Role.SCHOOL: ("gate-2",), Role.HOUSEHOLD: ("gate-2",)}
 
 
 @pytest.fixture
@@ -385,7 +391,7 @@ def test_what_a_post_says_is_text_wherever_it_stands(ward: Ward) -> None:
         visitor.get(f"/alerts/{two}").text,
     ]
     for page in pages:
-        assert "<script>alert" not in page and "<img src=x" not in page and "49" not in re.sub(r"\d{3,}", "", page[:0])
+        assert "<script>alert" not in page and "<img src=x" not in page and "&gt;49" not in page
         assert "<b>now" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in pages[0] and "{{7*7}}" in pages[0]
     assert part.headers["content-type"] == "application/json"

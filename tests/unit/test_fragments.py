@@ -217,7 +217,7 @@ def test_hostile_sizes_cost_neither_time_nor_memory() -> None:
     data = muxed(encoded(seconds=1))
     first = scan(io.BytesIO(data)).fragments[0]
     head = data[: first.offset]
-    began = time.perf_counter()
+    began = time.thread_time()
     for size in (0, 1, 7, 8, 0x7FFFFFFF, 0xFFFFFFFF):
         for kind in (b"moof", b"mdat", b"uuid", b"free"):
             box = struct.pack(">I4s", size, kind)
@@ -229,7 +229,7 @@ def test_hostile_sizes_cost_neither_time_nor_memory() -> None:
         found = scan(io.BytesIO(init + box))
         assert found.header is None and "header" in found.problem
     assert not scan(io.BytesIO(struct.pack(">I4s", 8, b"free") * 1_000_000)).fragments
-    assert time.perf_counter() - began < 10
+    assert time.thread_time() - began < 10
 
 
 def test_what_ffmpeg_refuses_is_one_clear_error() -> None:

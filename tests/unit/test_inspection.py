@@ -15,6 +15,7 @@ from agent.station.inspection.report import (
     AlertFact,
     CaseFact,
     PostFigures,
+    RemovedFact,
     RequestFact,
     Share,
     ViewFact,
@@ -165,7 +166,10 @@ def test_what_lies_over_one_another_is_counted_once(stretches: list[tuple[int, i
 
 # -- for spreadsheets and programs ------------------------------------------------------------------------------------
 
-WORDS = {name: f"what {name} is" for name in ("up", "recorded", "in_time", "false_alerts", "met", "caseless")}
+WORDS = {
+    name: f"what {name} is" for name in ("up", "recorded", "in_time", "false_alerts", "met", "caseless", "removed")
+}
+REMOVED = [RemovedFact("age", 12, 3_400_000), RemovedFact("room", 0, 0)]
 
 
 @given(st.text(max_size=20))
@@ -184,10 +188,14 @@ def test_the_table_has_what_the_page_has_and_is_read_back() -> None:
         now_utc_ns=20,
     )
     posts = [PostFigures("cam-1", '=HYPERLINK("http://x"),"y"', 0.98765, 2, None, 1, cut=True)]
-    rows = list(csv.reader(io.StringIO(as_csv(found, posts, WORDS, ("a", "b")))))
+    rows = list(csv.reader(io.StringIO(as_csv(found, posts, REMOVED, WORDS, ("a", "b")))))
     assert ["in_time", "1", "1", "1.0000", "what in_time is"] in rows
     assert ["caseless by", "1", "", "", "'=cmd|' /C calc'!A1"] in rows
-    assert rows[-1] == ["cam-1", '\'=HYPERLINK("http://x"),"y"', "0.9877", "2", "", "yes", "1"]
-    told = as_dict(found, posts, WORDS, {"site": "ward-7"})
+    assert rows[-5] == ["cam-1", '\'=HYPERLINK("http://x"),"y"', "0.9877", "2", "", "yes", "1"]
+    assert rows[-3:] == [
+        ["removed", "files", "bytes", "", "what removed is"], ["age", "12", "3400000"], ["room", "0", "0"],
+    ]  # fmt: skip
+    told = as_dict(found, posts, REMOVED, WORDS, {"site": "ward-7"})
     assert told["figures"]["met"] == {"part": 0, "of": 0, "share": None, "definition": "what met is"}
     assert told["posts"][0]["recorded_is_lower_bound"] is True
+    assert told["removed"]["age"] == {"files": 12, "bytes": 3_400_000}

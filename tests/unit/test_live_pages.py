@@ -230,7 +230,7 @@ def test_what_is_recorded_now_is_kept_at_a_word(office: Office) -> None:
     lan = office.visitor("lan")
     assert lan.post("/live/gate-2/hold", reason="").status_code == 400
     assert "30 days" in lan.post("/live/gate-2/hold", reason="a call").json()["said"]
-    book = OrderBook(office.folder)
+    book = OrderBook(office.engine)
     book.open()
     (one,) = book.of("gate-2")
     book.close()

@@ -107,3 +107,15 @@ def test_the_ci_script_is_bash_that_parses_and_stops_at_the_first_failure(tmp_pa
     assert "linted" in done.stdout
     assert "make test failed" in done.stderr
     assert "system" not in done.stdout
+
+
+@pytest.mark.parametrize(("failures", "well"), [(0, True), (2, True), (3, False)])
+def test_what_needs_the_network_is_tried_three_times(checkout: Path, failures: int, well: bool) -> None:
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / ".ready").touch()
+    _program(checkout, ".venv/bin/python", f"echo x >>tries; [ $(wc -l <tries) -gt {failures} ]")
+    _program(checkout, "bin/sleep", 'echo "$1" >>sleeps')
+    done = _make(checkout, "assets", PATH=f"{checkout}/bin:{os.environ['PATH']}")
+    assert (done.returncode == 0) is well
+    assert len((checkout / "tries").read_text().splitlines()) == min(failures + 1, 3)
+    assert done.stderr.count("once more in") == min(failures, 2)

@@ -14,6 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from agent import wire
 from agent.clock import rfc3339
 from agent.errors import ConfigError, Transient
+from agent.station.book import station_engine
+from agent.station.db import migrate
+from agent.station.db.engine import database_url, open_engine
 from agent.station.fleet_settings import FleetSettings
 from agent.station.main import BrokerSettings, DeskSettings, StationSettings
 from agent.station.order import order
@@ -27,6 +30,7 @@ from agent.uplink import Hello, Received
 from agent.uplink.commands import Judge, Run, Verb
 from tests.fakes.broker import FakeBroker, FakeTransport
 from tests.fakes.clock import FakeClock
+from tests.fakes.database import Database, engine_in
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
 TOPICS = wire.Topics("ward-7", "gate-2")
@@ -36,11 +40,14 @@ LIFE_NS = 14 * 86_400 * NS
 class Desk:
     """A station, a broker, and a node that a test plays by hand."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str = "") -> None:
         self.clock = FakeClock()
         self.folder = folder
+        self.database = database
         self.broker = FakeBroker(clock=self.clock)
-        self.book = OrderBook(folder)
+        self.engine = open_engine(database_url(folder, database), pooled=False)
+        migrate.upgrade(self.engine)
+        self.book = OrderBook(self.engine)
         self.book.open()
         self.count = 0
         self.node = FakeTransport(brokers=[self.broker], clock=self.clock)
@@ -49,7 +56,9 @@ class Desk:
     def start(self) -> None:
         """The station begins, or begins again."""
         self.worker = StationWorker(
-            store=StationStore(self.folder, clock=self.clock, site="ward-7", free_bytes=lambda _: 1 << 40),
+            store=StationStore(
+                self.folder, clock=self.clock, site="ward-7", database=self.database, free_bytes=lambda _: 1 << 40
+            ),
             transport=FakeTransport(brokers=[self.broker], clock=self.clock),
             clock=self.clock,
             rng=random.Random(1),
@@ -57,8 +66,8 @@ class Desk:
             station="hq",
             brokers=[self.broker.address],
             wait_s_max=0.0,
-            orders=OrderBook(self.folder),
-            settings=FleetSettings(SettingsBook(self.folder), clock=self.clock, site="ward-7"),
+            orders=OrderBook(self.engine),
+            settings=FleetSettings(SettingsBook(self.engine), clock=self.clock, site="ward-7"),
         )
         self.worker.open()
 
@@ -102,8 +111,8 @@ class Desk:
 
 
 @pytest.fixture
-def at(tmp_path: Path) -> Iterator[Desk]:
-    desk = Desk(tmp_path)
+def at(tmp_path: Path, database: Database) -> Iterator[Desk]:
+    desk = Desk(tmp_path, database.setting)
     yield desk
     desk.worker.close()
     desk.book.close()
@@ -196,9 +205,9 @@ def test_the_queue_of_a_node_is_bounded(at: Desk) -> None:
 
 def test_a_closed_book_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(Transient, match="not open"):
-        OrderBook(tmp_path).of("gate-2")
-    with pytest.raises(ConfigError, match="not a folder"):
-        OrderBook(tmp_path / "missing").open()
+        OrderBook(engine_in(tmp_path)).of("gate-2")
+    with pytest.raises(ConfigError, match="not a folder"), station_engine(tmp_path / "missing", ""):
+        pass
 
 
 def test_the_command_line_signs_queues_and_lists(tmp_path: Path) -> None:

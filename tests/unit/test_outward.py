@@ -110,7 +110,7 @@ def test_a_hand_that_is_stuck_holds_nobody_up(desk: Board) -> None:
     stuck, free = threading.Event(), Listener()
 
     def hangs(_told: Notice, _key: str) -> Outcome:
-        stuck.wait(30)
+        stuck.wait(120)
         return AWAY
 
     from agent.station.outward.worker import _threads
@@ -119,7 +119,7 @@ def test_a_hand_that_is_stuck_holds_nobody_up(desk: Board) -> None:
     try:
         for _ in range(3):
             desk.happens("alert")
-        for _ in range(2000):
+        for _ in range(15_000):
             desk.run(worker, 0.5)
             if len(free.got) == 3:
                 break
@@ -306,7 +306,7 @@ def test_the_thread_goes_on_after_whatever_befalls_it(desk: Board, caplog: pytes
 
     thread = OutwardThread(worker, clock=Quick())
     thread.start()
-    for _ in range(500):
+    for _ in range(3_000):
         if told.got:
             break
         threading.Event().wait(0.01)

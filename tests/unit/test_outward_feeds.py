@@ -83,7 +83,7 @@ def test_a_feed_wants_a_token_of_its_own_purpose(ward: Feeding) -> None:
 def test_no_role_opens_a_feed_and_no_token_opens_a_page(ward: Feeding) -> None:
     token = ward.for_("cap")
     for role in Role:
-        posts = ("gate-2",) if role is Role.SCHOOL else ()
+        posts = ("gate-2",) if role in (Role.SCHOOL, Role.HOUSEHOLD) else ()
         ward.person(role.value, role, *posts)
         visitor = ward.visitor(role.value)
         for path in PATHS:

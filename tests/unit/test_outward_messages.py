@@ -6,7 +6,6 @@ import email
 import email.policy
 import json
 import logging
-import socket
 from collections.abc import Iterator
 from email.message import EmailMessage
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from agent.demo.programs import free_port
 from agent.errors import ConfigError
 from agent.station.outward.messages import Contact
 from agent.station.outward.notice import Notice
@@ -64,9 +64,8 @@ def mail() -> Iterator[tuple[Mailbox, int]]:
     from aiosmtpd.controller import Controller
 
     box = Mailbox()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    controller = Controller(box, hostname="127.0.0.1", port=port)
+    port = free_port()
+    controller = Controller(box, hostname="127.0.0.1", port=port, ready_timeout=60)
     controller.start()
     yield box, port
     controller.stop()
@@ -122,8 +121,7 @@ def test_an_http_endpoint_gets_it_too_and_cannot_redirect_it(tmp_path: Path) -> 
 
 
 def test_nothing_of_the_url_reaches_a_log_or_a_book(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     caplog.set_level(logging.DEBUG)
     outcome = contact(
         tmp_path, f"mailto://user:geheim@127.0.0.1:{port}?from=desk@example.org&to=boss@example.org&mode=insecure"

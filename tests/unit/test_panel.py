@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from agent import wire
 from agent.errors import ConfigError, Transient
 from agent.panel import BLINK_MS, IDENTIFY_MS, Input, Output, PostState, blink, post_state
+from agent.panel.bell import AGAIN_S, FIRST_S, TEST_S, BellLine
 from agent.panel.none import NoPanel
 from agent.panel.worker import BELL_BURST_MAX, BELL_HELD_S_MAX, BELL_REFILL_S, BellBudget, PanelWorker
+from agent.state import bell_state
 from agent.types import MS, NS, Event, Kind, Phase, Priority
 from tests.fakes.clock import FakeClock
 from tests.fakes.panel import FakePanel
@@ -22,6 +25,7 @@ class Post:
     def __init__(self) -> None:
         self.clock, self.panel = FakeClock(), FakePanel()
         self.events: list[Event] = []
+        self.tested: list[Event] = []  # what the bell's own test tells
         self.state = PostState.WELL
         self._ids = 0
         self.worker = PanelWorker(
@@ -39,7 +43,8 @@ class Post:
         return f"incident-{self._ids}"
 
     def _report(self, events: Sequence[Event]) -> None:
-        self.events += events
+        for event in events:
+            (self.tested if event.kind is Kind.NODE else self.events).append(event)
 
     def run(self, seconds: float) -> int:
         """Lets the worker live for a while, waking when it asked to; returns how many steps that took."""
@@ -115,6 +120,121 @@ def test_a_worn_contact_cannot_fill_the_outbox(post: Post) -> None:
     assert BELL_BURST_MAX < len(started) <= BELL_BURST_MAX + 200 / BELL_REFILL_S + 1
     assert "times more before" in started[-1].summary, "and none of them is forgotten"
     assert len(post.events) == 2 * len(started)
+
+
+# -- the bell's own test -----------------------------------------------------------------------------------------------
+
+
+def days_go_by(post: Post, days: int) -> None:
+    """A look every second would be 86,400 a day: here there is one an hour."""
+    for _ in range(days * 24):
+        post.clock.advance(3600)
+        post.run(0)
+
+
+def told(post: Post) -> list[str]:
+    return [event.reason for event in post.tested]
+
+
+def test_the_bells_line_is_tried_soon_after_the_start_and_daily_and_told_without_any_alarm(post: Post) -> None:
+    report = post.worker.bell
+    assert report is not None and report.state is BellLine.UNTESTED and report.tested_ns is None
+    post.run(FIRST_S + 2)
+    assert post.panel.tests == 1 and told(post) == ["bell-well"]
+    assert [(e.phase, e.priority) for e in post.tested] == [(Phase.ENDED, Priority.RECORD)]
+    days_go_by(post, 3)
+    assert post.panel.tests == 4 and told(post) == ["bell-well"] * 4
+    report = post.worker.bell
+    assert report is not None and report.state is BellLine.WELL and report.tested_ns is not None
+    assert post.clock.boot_ns() - report.tested_ns < TEST_S * NS
+    assert post.events == []
+
+
+def test_a_bell_that_stays_closed_is_stuck_until_it_is_free_and_tells_so_daily(post: Post) -> None:
+    post.run(FIRST_S + 2)
+    at_ns = post.clock.boot_ns()
+    post.move(Input.BELL, True)
+    post.run(BELL_HELD_S_MAX + 2)
+    report = post.worker.bell
+    assert report is not None and report.state is BellLine.STUCK and report.since_ns == at_ns
+    assert told(post) == ["bell-well", "bell-stuck"] and post.tested[-1].priority is Priority.NOTICE
+    days_go_by(post, 2)
+    report = post.worker.bell
+    assert report is not None and report.since_ns == at_ns, "since then, however often it is looked at"
+    assert told(post) == ["bell-well"] + ["bell-stuck"] * 3 and post.panel.tests == 1, "an alarm is never tried"
+    post.move(Input.BELL, False)
+    post.run(2)
+    assert told(post)[-1] == "bell-well" and post.worker.bell is not None
+    assert post.worker.bell.state is BellLine.WELL and post.panel.tests == 2
+
+
+def test_a_line_that_is_held_high_is_told_and_tried_again_until_it_is_repaired(post: Post) -> None:
+    post.panel.held_high.add(Input.BELL)
+    post.run(FIRST_S + 2)
+    assert told(post) == ["bell-high"] and "may not be seen" in post.tested[0].summary
+    for _ in range(5):
+        post.clock.advance(AGAIN_S)
+        post.run(0)
+    assert told(post) == ["bell-high"] and post.panel.tests == 6
+    post.panel.held_high.clear()
+    post.clock.advance(AGAIN_S)
+    post.run(0)
+    assert told(post) == ["bell-high", "bell-well"]
+
+
+def test_somebody_who_presses_while_a_test_is_due_is_heard_first(post: Post) -> None:
+    post.run(FIRST_S - 1)
+    post.move(Input.BELL, True)
+    post.run(20)
+    assert post.panel.tests == 0 and [e.priority for e in post.events] == [Priority.BELL]
+    post.move(Input.BELL, False)
+    post.run(2)
+    assert post.panel.tests == 1 and told(post) == ["bell-well"]
+
+
+def test_a_driver_that_fails_does_not_look_tested(post: Post) -> None:
+    post.run(FIRST_S + 2)
+    before = post.worker.bell
+    post.panel.broken = True
+    with pytest.raises(Transient):
+        post.run(2)
+    post.worker.close()
+    for _ in range(3):
+        with pytest.raises(Transient):
+            post.worker.open()
+    assert before is not None and post.worker.bell == before, "as it was, and growing old"
+    post.panel.broken = False
+    post.worker.open()
+    report = post.worker.bell
+    assert report is not None and report.state is BellLine.UNTESTED and report.tested_ns == before.tested_ns
+    post.run(FIRST_S + 2)
+    assert post.worker.bell is not None and post.worker.bell.state is BellLine.WELL
+
+
+def test_the_heartbeat_tells_of_the_bell_in_utc(post: Post) -> None:
+    base_ns = 1_700_000_000 * NS
+    start = post.worker.bell
+    assert start is not None
+    told = bell_state(start, base_ns - start.since_ns)
+    assert told == wire.BellState(state="untested", since="2023-11-14T22:13:20.000Z")
+    post.run(FIRST_S + 2)
+    now = post.worker.bell
+    assert now is not None and now.tested_ns is not None
+    told = bell_state(now, base_ns - now.tested_ns)
+    assert told == wire.BellState(state="well", since=told.tested, tested="2023-11-14T22:13:20.000Z")
+    assert wire.decode(wire.encode(told), wire.BellState) == told
+
+
+def test_a_post_without_a_bell_says_nothing_of_one() -> None:
+    worker = PanelWorker(
+        NoPanel(),
+        clock=FakeClock(),
+        new_id=lambda: "never",
+        report=lambda _: None,
+        state=lambda: PostState.WELL,
+        siren_s_max=60.0,
+    )
+    assert worker.bell is None
 
 
 def test_the_bell_budget_refills_but_never_beyond_its_burst() -> None:

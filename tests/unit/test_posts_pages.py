@@ -21,6 +21,7 @@ from agent.station.db.engine import open_engine
 from agent.station.people.roles import Person, Role, scope_of
 from agent.station.posts.plan import HEIGHT, WIDTH, plan
 from agent.station.posts.table import posts as tell
+from agent.station.web import posts as pages_of_posts
 from agent.station.web.desk import Desk, make_desk
 from agent.station.web.settings import WebSettings
 from tests.fakes.database import fresh
@@ -106,16 +107,59 @@ def test_the_list_tells_of_each_post_how_it_is_and_why(office: Office) -> None:
     assert "dark · no power (sure)" in told and "heard · camera (sure)" in told
     assert "<b>Lane</b>" not in visitor.page and "&lt;b&gt;Lane&lt;/b&gt;" in visitor.page
     visitor.get("/posts?show=dark")
-    assert "gate-1" in visitor.page.split('<ul class="posts">')[1].split("</ul>")[0]
-    assert "gate-2" not in visitor.page.split('<ul class="posts">')[1].split("</ul>")[0]
+    assert "gate-1" in rows(visitor.page) and "gate-2" not in rows(visitor.page)
     assert visitor.get("/posts?show=trouble").status_code == 200
     assert "hours in 30 days" in text(visitor.get("/posts?show=cost").text)
     assert visitor.get("/posts?show=everything").status_code == 404
 
 
-def test_the_plan_shows_where_the_posts_are_and_needs_no_map(office: Office) -> None:
+def rows(page: str) -> str:
+    """The list alone."""
+    return page.split('<ul class="posts">')[1].split("</ul>", maxsplit=1)[0]
+
+
+def test_the_list_is_searched_by_name_place_house_and_provider(office: Office) -> None:
     visitor = office.visitor(Role.OPERATOR)
-    visitor.get("/posts")
+    for asked, found in (
+        ("find=LANE-2", {"lane-2"}),
+        ("find=place%20gate", {"gate-1", "gate-2"}),
+        ("find=%3Cb%3Elane", {"lane-1"}),
+        ("provider=F", {"lane-2"}),
+        ("provider=V&find=b", {"lane-1"}),
+        ("provider=V&show=dark", {"gate-1"}),
+        ("provider=nobody", set()),
+    ):
+        assert visitor.get(f"/posts?{asked}").status_code == 200
+        shown = {node for node, _ in PLACES if f'href="/posts/{node}"' in rows(visitor.page)}
+        assert shown == found, asked
+        assert f"Posts: {len(found)}" in text(visitor.page)
+    visitor.get("/posts?find=%22%3E%3Cscript%3E")
+    assert "<script>" not in visitor.page and "&lt;script&gt;" in visitor.page
+    assert 'href="/posts?show=dark&amp;find=%22%3E%3Cscript%3E"' in visitor.page, "the filter keeps what is searched"
+    for wrong in ("0", "-1", "x", "1e3", "999999", "%D9%A3"):
+        assert visitor.get(f"/posts?page={wrong}").status_code == 404, wrong
+    assert visitor.get("/posts?page=99999").status_code == 200, "a page that is gone meanwhile is the last one"
+
+
+def test_a_long_list_comes_in_pages_and_every_post_is_on_one_of_them(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages_of_posts, "ROWS_MAX", 3)
+    visitor = office.visitor(Role.OPERATOR)
+    visitor.get("/posts?show=cost")
+    seen = re.findall(r'<h2><a href="/posts/([a-z0-9-]+)"', visitor.page)
+    assert len(seen) == 3 and 'rel="prev"' not in visitor.page
+    after = re.search(r'rel="next" href="([^"]+)"', visitor.page)
+    assert after is not None
+    visitor.get(after[1].replace("&amp;", "&"))
+    seen += re.findall(r'<h2><a href="/posts/([a-z0-9-]+)"', visitor.page)
+    assert sorted(seen) == sorted(node for node, _ in PLACES)
+    assert 'rel="next"' not in visitor.page and 'rel="prev"' in visitor.page and "Page 2 of 2" in text(visitor.page)
+
+
+def test_the_plan_shows_where_the_posts_are_and_needs_no_script(office: Office) -> None:
+    visitor = office.visitor(Role.OPERATOR)
+    visitor.get("/map")
     drawn = visitor.page.split('<svg class="plan"')[1].split("</svg>")[0]
     assert drawn.count("<circle") == 4 and 'class="bad"' in drawn and " style=" not in visitor.page
     found = plan(list(office.ward.views().values()))
@@ -124,6 +168,40 @@ def test_the_plan_shows_where_the_posts_are_and_needs_no_map(office: Office) -> 
     assert all(0 < x < WIDTH and 0 < y < HEIGHT for x, y in at.values())
     assert at["lane-2"][1] < at["lane-1"][1] < at["gate-1"][1], "north is up"
     assert at["lane-2"][0] > at["gate-1"][0], "east is right"
+
+
+def test_the_map_page_lists_what_the_map_shows_the_worst_first(office: Office) -> None:
+    visitor = office.visitor(Role.TECHNICIAN)
+    visitor.get("/map")
+    listed = visitor.page.split('<ul id="list"')[1].split("</ul>")[0]
+    order = re.findall(r'href="/posts/([a-z0-9-]+)"', listed)
+    assert order[:2] == ["gate-1", "lane-2"] and len(order) == 4
+    assert "dark · no power (sure)" in text("<main" + listed) and "<b>Lane</b>" not in visitor.page
+    vietnamese = visitor.send("GET", "/map", headers={"accept-language": "vi"}).text
+    assert "Bản đồ" in vietnamese and "mất điện" in vietnamese
+
+
+def test_the_map_is_told_where_and_how_the_posts_are_and_only_what_is_new(office: Office) -> None:
+    visitor = office.visitor(Role.OPERATOR)
+    told = visitor.get("/map/posts").json()
+    assert {line[0] for line in told["posts"]} == {node for node, _ in PLACES} and told["leftout"] == 0
+    assert told["posts"][0] == ["gate-1", "Place gate-1", 21.0285, 105.8542, "bad", "dark · no power (sure)"]
+    assert visitor.get(f"/map/posts?known={told['version']}").status_code == 204
+    office.ward.posts["gate-1"].power_back(0)
+    office.ward.tick(3)
+    news = visitor.get(f"/map/posts?known={told['version']}").json()
+    assert news["version"] != told["version"]
+    assert {line[0]: line[4] for line in news["posts"]}["gate-1"] == "good"
+
+
+def test_a_school_has_a_map_of_its_own_posts_and_a_household_has_none(office: Office) -> None:
+    visitor = office.visitor(Role.SCHOOL, "gate-1")
+    assert [line[0] for line in visitor.get("/map/posts").json()["posts"]] == ["gate-1"]
+    visitor.get("/map")
+    for node in ("gate-2", "lane-1", "lane-2"):
+        assert node not in visitor.page
+    host = office.visitor(Role.HOUSEHOLD, "gate-1")
+    assert host.get("/map").status_code == 403 and host.get("/map/posts").status_code == 403
 
 
 def test_one_post_tells_why_with_its_evidence_in_both_languages(office: Office) -> None:
@@ -142,7 +220,7 @@ def test_one_post_tells_why_with_its_evidence_in_both_languages(office: Office) 
 
 def test_a_school_sees_its_own_posts_and_hears_of_no_other(office: Office) -> None:
     visitor = office.visitor(Role.SCHOOL, "gate-1")
-    for path in ("/posts", "/posts/gate-1", "/posts?show=cost"):
+    for path in ("/posts", "/posts/gate-1", "/posts?show=cost", "/posts?find=lane", "/posts?provider=F"):
         assert visitor.get(path).status_code == 200
         for node in ("gate-2", "lane-1", "lane-2"):
             assert node not in visitor.page, f"{path} names {node}"

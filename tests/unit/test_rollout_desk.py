@@ -16,6 +16,7 @@ from agent.clock import uuid7_maker
 from agent.errors import ConfigError
 from agent.remote import Announced
 from agent.station import rings
+from agent.station.db.engine import open_engine
 from agent.station.main import BrokerSettings, DeskSettings, StationSettings
 from agent.station.orders import OrderBook
 from agent.station.reader import Reader
@@ -108,7 +109,7 @@ class World:
             database=self.database.setting,
             free_bytes=lambda _: 1 << 40,
         )
-        self.book = OrderBook(self.folder)
+        self.book = OrderBook(open_engine(self.database.url, pooled=False))
         desk = self.settings.station
         self.worker = StationWorker(
             store=self.store,
@@ -146,7 +147,7 @@ class World:
     def ask(self, verb: str, body: msgspec.Struct) -> str:
         """As `wardpost rollout` does, from another process."""
         request_id = self.new_id()
-        book = OrderBook(self.folder)
+        book = OrderBook(open_engine(self.database.url, pooled=False))
         book.open()
         book.ask(request_id, verb, msgspec.json.encode(body).decode())
         book.close()

@@ -21,9 +21,12 @@ from agent.recording.holds import HoldDesk
 from agent.recording.timeline import Timeline
 from agent.sending import plan
 from agent.sending.address import parse_address
+from agent.sending.carrier import Carrier, chunk_bytes
+from agent.sending.clip_errand import ClipErrand
+from agent.sending.clips import Around
 from agent.sending.plan import Book, Sending
 from agent.sending.worker import FootageSender
-from agent.types import NS, EndReason, Segment, TimeAnchor
+from agent.types import NS, EndReason, Event, Kind, Phase, Priority, Segment, TimeAnchor
 from agent.worker import FOREVER_S
 from tests.fakes.clock import FakeClock
 from tests.fakes.depot import FakeDepot
@@ -60,6 +63,7 @@ class Post:
         self.alerts = False
         self.noted: list[bytes] = []
         self.replies: list[wire.Reply] = []
+        self.clips: ClipErrand | None = None
         self.holds = HoldDesk(
             book=self.post.store,
             clock=self.clock,
@@ -74,6 +78,8 @@ class Post:
         """The sender of the next life."""
         self.sender = FootageSender(
             depot=self.depot,
+            carrier=Carrier(self.disk, chunk_bytes=chunk_bytes(50_000.0)),
+            clips=self.clips,
             disk=self.disk,
             index=self.post.store,
             marks=self.relevant,
@@ -82,6 +88,7 @@ class Post:
             bytes_per_s_max=50_000.0,
             writing=lambda: self.post.recorder.state.writing,
             alerts_wait=lambda: self.alerts,
+            pictures_wait=lambda: False,
             note=self.noted.append,
             reply=self.replies.append,
         )
@@ -194,6 +201,45 @@ def test_nothing_is_sent_while_an_alert_waits_and_the_budget_is_kept(post: Post)
     sent = sum(length for _, _, length in post.depot.chunks)
     assert sent / seconds <= 50_000 * 1.01 + 1
     assert max(length for _, _, length in post.depot.chunks) <= 100_000, "no alert waits behind more than two seconds"
+
+
+def test_what_was_ordered_goes_before_the_clips_of_alerts_and_is_none_of_their_budget(post: Post) -> None:
+    assert post.depot is not None
+    post.record()
+    post.post.recorder.close()
+    segments = post.post.store.segments()
+    post.clips = ClipErrand(
+        least="alert",
+        around=Around(before_ns=0, after_ns=1, incident_ns=0),
+        day_bytes=segments[0].bytes,
+        disk=post.disk,
+        index=post.post.store,
+        clock=post.clock,
+        chunk_bytes=2_000,
+        writing=lambda: None,
+        note=post.noted.append,
+    )
+    post.boot()
+    for n, at_s in enumerate((1, 9), start=1):
+        event = Event(
+            incident=f"00000000-0000-7000-8000-00000000000{n}", kind=Kind.PERSON, phase=Phase.ENDED,
+            boot_ns=(1_000 + at_s) * NS, priority=Priority.ALERT,
+        )  # fmt: skip
+        post.post.store.commit([event])
+    while not post.depot.chunks:
+        post.clock.advance(1)
+        post.sender.step(post.clock.boot_ns() / NS)
+    begun = post.depot.chunks[0][0]
+    assert begun == segments[4].name, "the newest alert"
+    post.ask(start=4.5, end=5.5)
+    for _ in range(60):
+        post.clock.advance(1)
+        post.sender.step(post.clock.boot_ns() / NS)
+    order = list(dict.fromkeys(name for name, _, _ in post.depot.chunks[1:]))
+    assert order[0] == segments[2].name, "an order goes first, even when a clip was begun"
+    assert order[1] == begun
+    assert set(order) == {segments[2].name, begun}, "and the other clip waits for its budget, which the order has not"
+    assert {segment.sha256 for segment in (segments[2], segments[4])} == set(post.depot.files)
 
 
 def test_power_cut_at_every_step_of_the_disk_and_the_network(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from agent.station.db import metadata, migrate, tables
 from agent.station.db.engine import database_url, open_engine, reading, writing
 from agent.station.db.errors import name_of
 from agent.station.intake import EventIn, HeartbeatIn, StatusIn
+from agent.station.orders import OrderBook
 from agent.station.reader import Reader
 from agent.station.store import Batch, Reject, StationStore
 from tests.fakes.clock import FakeClock
@@ -305,8 +306,13 @@ def test_a_second_station_waits_for_the_first_and_takes_over(tmp_path: Path, dat
         second.open()
     second.close()
     first.commit(Batch([EventIn("gate-2", EPOCH, 1, uid(1), "person", None, b"{}")]))
+    engine = open_engine(database.url, pooled=False)
+    with OrderBook(engine) as book:
+        book.ask("r", "pause", "{}")
     first.close()
     second.open()
+    with OrderBook(engine) as book:
+        assert [one.id for one in book.requests()] == ["r"], "what people have asked for goes with the database"
     (stored,) = second.commit(Batch([EventIn("gate-2", EPOCH, 2, uid(2), "person", None, b"{}")]))
     assert stored.head == 2
     second.close()

@@ -34,7 +34,7 @@ def ward(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FootageWard
     with fresh(request.param, folder) as database:
         made = FootageWard(folder, database)
         for role in Role:
-            made.person(role.value, role, *([POST] if role is Role.SCHOOL else []))
+            made.person(role.value, role, *([POST] if role in (Role.SCHOOL, Role.HOUSEHOLD) else []))
         made.person("other-school", Role.SCHOOL, "gate-9")
         yield made
         made.footage.engine.dispose()
@@ -78,7 +78,7 @@ def test_what_there_is_is_shown_and_what_is_missing_is_asked_for(ward: FootageWa
     assert "a stolen bicycle" in page.text
     assert "Queued" in page.text
     assert 'data-busy="yes"' in page.text
-    book = OrderBook(ward.folder)
+    book = OrderBook(ward.engine)
     book.open()
     (order,) = book.of(POST)
     book.close()

@@ -81,7 +81,7 @@ class CountingBroker:
             except OSError:
                 return
             with one:
-                one.settimeout(5)
+                one.settimeout(30)
                 said = one.recv(64)
                 if said:
                     one.sendall(b"\x20\x02\x00\x00")  # CONNACK: welcome

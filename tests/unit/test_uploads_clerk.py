@@ -84,10 +84,19 @@ class Station:
             taken.append(RecordIn(NODE, "e1", self._sequence, line))
         self.store.commit(Batch(taken=list(taken)))
 
-    def bring(self, name: str, data: bytes, *, announced: str = "", order: str = ORDER, step: bool = True) -> str:
+    def bring(
+        self,
+        name: str,
+        data: bytes,
+        *,
+        announced: str = "",
+        order: str = ORDER,
+        why: tus.Reason = "order",
+        step: bool = True,
+    ) -> str:
         """A file comes whole; returns its digest."""
         sha256 = announced or hashlib.sha256(data).hexdigest()
-        upload = self.staging.create(NODE, len(data), tus.Footage(name=name, sha256=sha256, order=order))
+        upload = self.staging.create(NODE, len(data), tus.Footage(name=name, sha256=sha256, order=order, why=why))
         at = self.staging.offset(upload)[0]
         while at < len(data):
             at = self.staging.append(upload, at, data[at : at + 50_000])
@@ -338,7 +347,7 @@ def test_the_list_tells_what_was_asked_what_is_here_and_what_is_wrong_with_it(
         send(settings, [NODE], asked | {"reason": " "}, wait_s=0, as_json=False, clock=station.clock, out=said.append)
     assert send(settings, [NODE], asked, wait_s=0, as_json=False, clock=station.clock, out=said.append) == 0
     assert said.pop().startswith(f"{NODE}: queued, for it was never heard here")
-    book = OrderBook(station.database.folder)
+    book = OrderBook(station.engine)
     book.open()
     (order,) = book.of(NODE)
     book.close()

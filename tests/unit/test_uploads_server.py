@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 
 from agent.clock import SystemClock
+from agent.demo.programs import free_port
 from agent.errors import ConfigError
 from agent.sending.address import parse_address
 from agent.site import authority, founding
@@ -85,8 +86,7 @@ def test_the_certificate_is_made_once_and_anew_for_other_names_or_a_broken_pair(
 
 
 def test_it_listens_by_the_sites_certificate_and_leaves_when_told(site: Path, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     made = station(tmp_path / "data", site, UploadsSettings(listen=f"127.0.0.1:{port}", hosts=("127.0.0.1",)))
     assert made.uploads is not None
     made.store.open()

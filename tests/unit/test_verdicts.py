@@ -20,6 +20,7 @@ from agent.store.store import Origin, Store
 from agent.types import Verdict
 from agent.verdicts import VerdictDesk
 from tests.fakes.clock import FakeClock
+from tests.fakes.database import engine_in
 
 INCIDENT = "0192f000-0000-7000-8000-000000000001"
 GOOD = {"id": "c1", "incident": INCIDENT, "verdict": "false", "reason": " rain on the lens ", "by": "Minh"}
@@ -121,7 +122,7 @@ def test_the_station_signs_it_and_keeps_it_until_the_node_answers(
     assert main([*arguments, "--incident", "rubbish"]) == 78
     assert "is not the id of one" in capsys.readouterr().err
     assert main([*arguments, "--incident", INCIDENT, "--json"]) == 0, capsys.readouterr().err
-    book = OrderBook(tmp_path)
+    book = OrderBook(engine_in(tmp_path))
     book.open()
     (one,) = book.of("gate")
     book.close()

@@ -13,6 +13,7 @@ from agent.disk import PosixDisk
 from agent.errors import ConfigError
 from agent.station.archive import Archive
 from agent.station.archive.local import LocalArchive
+from agent.station.archive_retention import GB, Policy
 
 
 class ArchiveSettings(Settings, frozen=True):
@@ -20,10 +21,18 @@ class ArchiveSettings(Settings, frozen=True):
 
     place: str = ""  # a folder, or s3://bucket/prefix; empty: archive/ in station.data
     free_gb_min: Annotated[float, Meta(ge=0, le=100_000)] = 5.0  # of a folder's disk, left free
+    retention_days: Annotated[float, Meta(ge=0, le=36_500)] = 0.0  # after so long here footage goes; 0: never
+    gb_max: Annotated[float, Meta(ge=0, le=10_000_000)] = 0.0  # the oldest goes before there is more; 0: no bound
+    trust_clock: bool = False  # footage goes by its age also while nobody vouches for this machine's clock
     endpoint: str = ""  # of an object store: https://host:port
     region: str = "us-east-1"
     key_id: str = ""
     secret_file: str = ""  # its first line is the secret of `key_id`
+
+    @property
+    def policy(self) -> Policy:
+        """What goes by itself."""
+        return Policy(days=self.retention_days, bytes_max=round(self.gb_max * GB), trust_clock=self.trust_clock)
 
 
 def make_archive(settings: ArchiveSettings, data: Path, *, writer: str = "") -> Archive:

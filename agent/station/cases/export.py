@@ -26,6 +26,7 @@ from agent.evidence import dsse, keys, records
 from agent.evidence.package import Exported, Origin, Request, Station, export
 from agent.recording.coverage import Now
 from agent.station.archive import Archive
+from agent.station.archive_retention_rows import Removed
 from agent.station.cases.desk import CaseDesk
 from agent.station.cases.origin import StationCatalog, StationDisk, ledger_of
 from agent.station.cases.reading import Case, Step
@@ -229,7 +230,29 @@ def case_dict(case: Case, *, trail_cut: bool = False) -> dict[str, Any]:
             }
             for stone in case.stones
         ],
+        "removed": [_filled(_removed(one)) for one in case.removed],
         "trail_cut": trail_cut,
+    }
+
+
+def _removed(one: Removed) -> dict[str, Any]:
+    """A file of the case's posts and time that retention removed. `audit_line`: its number on the station's log."""
+    return {
+        "post": one.node,
+        "name": one.name,
+        "sha256": one.sha256,
+        "bytes": one.bytes,
+        "from": "" if one.from_utc_ns is None else rfc3339(one.from_utc_ns),
+        "to": "" if one.to_utc_ns is None else rfc3339(one.to_utc_ns),
+        "received": rfc3339(one.received_utc_ns),
+        "removed": rfc3339(one.utc_ns),
+        "why": one.why.value,
+        "policy": one.policy,
+        "asked": one.asked,
+        "confirmed": one.confirmed,
+        "reason": one.reason,
+        "authority": one.authority,
+        "audit_line": one.trail_seq,
     }
 
 

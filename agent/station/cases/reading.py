@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, false, func, select, true
 
+from agent.station.archive_retention_rows import Removed, removed
 from agent.station.cases.keeping import HoldAct, in_force
 from agent.station.cases.states import Act, State, state_of
 from agent.station.db.cases import case_act, case_head, case_item, case_post, case_tombstone
@@ -99,6 +100,7 @@ class Case:
     items: tuple[Item, ...]
     stones: tuple[Stone, ...]
     held: dict[str, str]
+    removed: tuple[Removed, ...] = ()  # of its posts and time, by retention: before there was the case, as a rule
 
 
 class Cases:
@@ -221,6 +223,11 @@ def find(db: Connection, scope: Scope, n: int) -> Case | None:
         items=tuple(items_of(db, n)),
         stones=tuple(_stones(db, n)),
         held=held_of(db, n),
+        removed=tuple(
+            one
+            for post in posts_of(db, n)
+            for one in removed(db, post, head.from_utc_ns, head.to_utc_ns, ITEMS_SHOWN_MAX)
+        ),
     )
 
 

@@ -31,10 +31,20 @@ alert = Table(
     Column("changed", Whole, nullable=False, server_default="0"),  # n of its newest step
     CheckConstraint("severity in ('bell', 'alert')", name="severity"),
     CheckConstraint("verdict in ('true', 'false')", name="verdict"),
-    Index("alert_changed", "changed"),
-    Index("alert_open", "acknowledged_utc_ns", "raised_utc_ns"),
     **_NO_ROWID,
 )
+
+# What a page shows is the newest end of one of these, of the whole site or of some posts: no page reads alerts through.
+Index("alert_changed", alert.c.changed)
+Index("alert_of_changed", alert.c.node, alert.c.changed)
+Index("alert_raised", alert.c.raised_utc_ns)
+Index("alert_of_raised", alert.c.node, alert.c.raised_utc_ns)
+_WAITING = alert.c.acknowledged_utc_ns.is_(None)
+_PUNCTUAL = _WAITING & alert.c.overdue_utc_ns.is_(None)
+Index("alert_waiting", alert.c.severity, alert.c.raised_utc_ns, sqlite_where=_WAITING, postgresql_where=_WAITING)
+Index("alert_of_waiting", alert.c.node, alert.c.severity, alert.c.raised_utc_ns,
+      sqlite_where=_WAITING, postgresql_where=_WAITING)  # fmt: skip
+Index("alert_due", alert.c.due_utc_ns, sqlite_where=_PUNCTUAL, postgresql_where=_PUNCTUAL)
 
 # What became of it, step by step: what a board that listens is told, in this order.
 alert_step = Table(

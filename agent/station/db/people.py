@@ -23,7 +23,7 @@ person = Table(
     Column("disabled", Whole, nullable=False, server_default="0"),
     Column("changed_utc_ns", Whole, nullable=False),
     CheckConstraint(
-        "role in ('operator', 'supervisor', 'school', 'technician', 'auditor', 'admin')",
+        "role in ('operator', 'supervisor', 'school', 'technician', 'auditor', 'admin', 'household')",
         name="role",
     ),
     **_NO_ROWID,

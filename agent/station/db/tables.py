@@ -119,6 +119,7 @@ line = Table(
     Column("body", Blob, nullable=False),
     UniqueConstraint("node", "root", "seq", "sha256"),
     CheckConstraint("seq > 0", name="seq"),
+    Index("line_kind", "node", "root", "kind", "seq"),  # a range of one kind, past all that a ledger has between
 )
 
 # Which sequence numbers of a stream carried a line: they count for its head as events do.

@@ -11,6 +11,7 @@ from agent.clock import Clock, uuid7_maker
 from agent.errors import ConfigError, Corrupt
 from agent.login import login
 from agent.station.archive.making import make_archive
+from agent.station.archive.room import RoomArchive
 from agent.station.db.engine import database_url, open_engine
 from agent.station.dock.card import Card
 from agent.station.dock.intake import Intake, Report
@@ -56,7 +57,12 @@ def dock(
             number = uuid7_maker(clock)()
             intake = Intake(
                 card=card,
-                archive=make_archive(settings.archive, data, writer="dock"),
+                archive=RoomArchive(
+                    make_archive(settings.archive, data, writer="dock"),
+                    engine=engine,
+                    clock=clock,
+                    bytes_max=settings.archive.policy.bytes_max,
+                ),
                 engine=engine,
                 clock=clock,
                 site=desk.site,

@@ -22,6 +22,7 @@ from agent.clock import Clock
 from agent.errors import Corrupt
 from agent.evidence import dsse, records
 from agent.evidence.records import RecordKind
+from agent.station import archive_retention_rows as retention
 from agent.station import uploads_rows as rows
 from agent.station.archive import Archive, name_of
 from agent.station.db.engine import reading, writing
@@ -142,12 +143,14 @@ class Intake:
             report.duplicates += 1
             self._count(entry, found, report)
             return
+        before = retention.before_put(self._engine, node, arrived.sha256)
         try:
             self._archive.put(name, file, size=entry.size, sha256=arrived.sha256)
         except (Corrupt, OSError) as error:
             report.pass_over(Passed(entry.name, f"it reads otherwise each time: {error}; the card may be failing"))
             return
         with writing(self._engine, "note footage") as db:
+            retention.unchanged(db, node, arrived.sha256, before)
             found = self._judge(db, node, arrived, ledger)
             new = rows.add(
                 db,
@@ -155,6 +158,7 @@ class Intake:
                 name=entry.name,
                 announced=arrived.sha256,
                 order=self._order,
+                why="card",
                 arrived=arrived,
                 found=found,
                 now_utc_ns=self._clock.utc().utc_ns,

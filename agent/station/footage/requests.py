@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
@@ -13,6 +12,7 @@ from sqlalchemy import Engine
 from agent import wire
 from agent.clock import Clock, parse_rfc3339, rfc3339
 from agent.errors import Corrupt
+from agent.station import archive_retention_rows as retention
 from agent.station import uploads_rows
 from agent.station.db.engine import reading
 from agent.station.orders import Order, OrderBook
@@ -40,6 +40,7 @@ class Request:
     answer: str  # its words
     files: int
     bytes: int
+    removed: int = 0  # files that it has brought, and that retention has removed since
 
     @property
     def open(self) -> bool:
@@ -50,11 +51,7 @@ class Request:
 class Requests:
     """Any thread: each call has a connection of its own. Raises Transient."""
 
-    def __init__(
-        self, *, folder: Path, engine: Engine, signer: Signer, new_id: Callable[[], str], clock: Clock
-    ) -> None:
-        """`folder`: the station's, with orders.db."""
-        self._folder = folder
+    def __init__(self, *, engine: Engine, signer: Signer, new_id: Callable[[], str], clock: Clock) -> None:
         self._engine = engine
         self._signer = signer
         self._new_id = new_id
@@ -64,22 +61,14 @@ class Requests:
         """Queues it; durable when it returns. The command's id. Raises ConfigError where no command can be signed."""
         command_id = self._new_id()
         args = {"from": rfc3339(start_utc_ns), "to": rfc3339(end_utc_ns), "reason": reason}
-        book = OrderBook(self._folder)
-        book.open()
-        try:
+        with OrderBook(self._engine) as book:
             self._signer.queue(book, node, VERB, args, command_id=command_id, clock=self._clock)
-        finally:
-            book.close()
         return command_id
 
     def of(self, node: str, start_utc_ns: int, end_utc_ns: int) -> list[Request]:
         """What was asked of a post that touches a range, the newest first."""
-        book = OrderBook(self._folder)
-        book.open()
-        try:
+        with OrderBook(self._engine) as book:
             orders = [order for order in book.of(node, LOOKED_AT_MAX) if order.verb == VERB]
-        finally:
-            book.close()
         found: list[Request] = []
         for order in orders:
             told = _range(order)
@@ -94,6 +83,7 @@ class Requests:
         left = result.get("left")
         with reading(self._engine, "look for footage") as db:
             kept = uploads_rows.of_order(db, order.id, FILES_MAX)
+            removed = retention.of_order(db, order.id)
         return Request(
             id=order.id,
             start_utc_ns=start_utc_ns,
@@ -107,6 +97,7 @@ class Requests:
             answer=str(result.get("summary") or answer.get("detail") or "")[:400],
             files=len(kept),
             bytes=sum(one.bytes for one in kept),
+            removed=removed,
         )
 
 

@@ -51,6 +51,7 @@ class Stored:
     start_ns: int
     end_ns: int
     from_utc_ns: int | None  # what the node took the time for when it began the file
+    received_utc_ns: int  # when it came, by the station's clock
 
     @property
     def archived(self) -> str:
@@ -126,6 +127,7 @@ class Shelf:
         c = footage.c
         columns = (
             c.n, c.node, c.name, c.sha256, c.bytes, c.state, c.seq, c.boot_id, c.start_ns, c.end_ns, c.from_utc_ns,
+            c.received_utc_ns,
         )  # fmt: skip
         with reading(self._engine, "look for footage") as db:
             rows = db.execute(select(*columns).where(which, _THERE).order_by(c.from_utc_ns, c.n).limit(FILES_MAX)).all()

@@ -10,16 +10,17 @@ session that it begins in, anchors up to the end of the session that it ends in,
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, Select, bindparam, func, select
 
 from agent.clock import parse_rfc3339
-from agent.errors import Corrupt
-from agent.evidence import dsse, records
+from agent.evidence import records
 from agent.evidence.records import Payload, RecordKind
 from agent.recording.coverage import FUTURE, Now, Stretch, coverage
 from agent.recording.timeline import Timeline
@@ -99,14 +100,36 @@ def read(engine: Engine, node: str, start_utc_ns: int, end_utc_ns: int, *, root:
     """What is told of a range; with `root`, by that ledger of the post only. Any thread. Raises Transient."""
     told = Told()
     with reading(engine, "read the ledgers") as db:
-        roots = db.execute(
-            select(line.c.root, func.min(line.c.n)).where(line.c.node == node).group_by(line.c.root)
-        ).all()
-        for of, _ in sorted(roots, key=lambda one: int(one[1]))[-ROOTS_MAX:]:
-            if root is None or of == root:
-                _Ledger(db, node, str(of)).read(told, start_utc_ns, end_utc_ns)
+        for of in _roots(db, node) if root is None else [root]:
+            _Ledger(db, node, of).read(told, start_utc_ns, end_utc_ns)
     told.sessions.sort(key=lambda row: row.session)
     return told
+
+
+def _roots(db: Connection, node: str) -> list[str]:
+    """The newest ledgers of a post, in the order in which they began. From one to the next: none is read through."""
+    found: list[tuple[int, str]] = []
+    after = ""
+    while (root := db.execute(_ROOT, {"node": node, "after": after}).scalar()) is not None:
+        first = db.execute(_FIRST, {"node": node, "root": root}).scalar_one()
+        found = sorted([*found, (int(first), str(root))])[-ROOTS_MAX:]
+        after = str(root)
+    return [root for _, root in found]
+
+
+_MINE = (line.c.node == bindparam("node")) & (line.c.root == bindparam("root"))
+_WITHIN = line.c.seq.between(bindparam("low"), bindparam("high"))
+_OF_KIND = _MINE & (line.c.kind == bindparam("kind"))
+_BY_SEQ = line.c.seq, line.c.body
+_ROOT = select(func.min(line.c.root)).where(line.c.node == bindparam("node"), line.c.root > bindparam("after"))
+_FIRST = select(line.c.n).where(_MINE).order_by(line.c.seq).limit(1)
+_ENDS = tuple(select(pick(line.c.seq)).where(_MINE) for pick in (func.min, func.max))
+_FROM = select(*_BY_SEQ).where(_MINE, _WITHIN).order_by(line.c.seq).limit(bindparam("limit"))
+_NEWEST = select(func.max(line.c.seq)).where(_OF_KIND, line.c.seq <= bindparam("high"))
+_OLDEST = select(func.min(line.c.seq)).where(_OF_KIND, line.c.seq > bindparam("low"))
+_KIND = select(*_BY_SEQ).where(_OF_KIND, _WITHIN).order_by(line.c.seq.desc()).limit(bindparam("limit"))
+_AT = select(*_BY_SEQ).where(_MINE, line.c.seq == bindparam("high")).limit(1)
+"""Made once: a page of eight posts asks them a few hundred times. Those of a kind go by the index `line_kind`."""
 
 
 class _Ledger:
@@ -114,18 +137,24 @@ class _Ledger:
 
     def __init__(self, db: Connection, node: str, root: str) -> None:
         self._db = db
-        self._mine = (line.c.node == node) & (line.c.root == root)
+        self._mine: dict[str, str | int] = {"node": node, "root": root}
 
     def read(self, told: Told, start_utc_ns: int, end_utc_ns: int) -> None:
-        first, last = self._db.execute(select(func.min(line.c.seq), func.max(line.c.seq)).where(self._mine)).one()
+        first, last = (self._db.execute(query, self._mine).scalar() for query in _ENDS)
+        if first is None or last is None:
+            return
         low = self._from(start_utc_ns - MARGIN_NS, first, last)
         high = self._from(end_utc_ns + MARGIN_NS, low, last)
-        begun = self._seq(RecordKind.START, line.c.seq <= low, newest=True) or first
-        ends = self._seq(RecordKind.START, line.c.seq > high, newest=False) or last
-        wanted = self._rows(_RANGE, begun, high, LINES_MAX + 1, since=low)
+        begun = self._seq(_NEWEST, RecordKind.START, high=low) or first
+        ends = self._seq(_OLDEST, RecordKind.START, low=high) or last
+        before = (*_ANCHORS, RecordKind.START)
+        wanted = [row for kind in before for row in self._rows(kind, begun, low - 1, LINES_MAX)]
+        wanted += [row for kind in _RANGE for row in self._rows(kind, max(low, begun), high, LINES_MAX + 1)]
         told.cut = told.cut or len(wanted) > LINES_MAX
-        wanted += self._rows((*_ANCHORS, RecordKind.START, RecordKind.STOP), high + 1, ends, ANCHORS_MAX)
-        for row in self._rows((RecordKind.DELETION,), begun, last, DELETIONS_MAX):
+        wanted = sorted(wanted, key=lambda row: -int(row.seq))[: LINES_MAX + 1]
+        for kind in (*_ANCHORS, RecordKind.START, RecordKind.STOP):
+            wanted += self._rows(kind, high + 1, ends, ANCHORS_MAX)
+        for row in self._rows(RecordKind.DELETION, begun, last, DELETIONS_MAX):
             if (deletion := _payload(row)) is not None:
                 _deletion(told, deletion.body)
         payloads = [payload for row in wanted if (payload := _payload(row)) is not None]
@@ -147,12 +176,11 @@ class _Ledger:
 
     def _dated(self, seq: int, high: int) -> tuple[int, int | None]:
         """The first line from `seq` on whose time somebody vouches for; else that of the last one looked at."""
-        rows = self._db.execute(
-            select(line.c.seq, line.c.body)
-            .where(self._mine, line.c.seq >= seq, line.c.seq <= high)
-            .order_by(line.c.seq)
-            .limit(VOUCHED_STEPS_MAX)
-        ).all()
+        rows = self._query(_FROM, low=seq, high=high, limit=1)
+        if rows and (payload := _payload(rows[0])) is not None and payload.unc_ms is not None:
+            with suppress(ValueError):
+                return payload.seq, parse_rfc3339(payload.utc)
+        rows = self._query(_FROM, low=seq, high=high, limit=VOUCHED_STEPS_MAX)
         found: tuple[int, int | None] = (seq, None)
         for row in rows:
             payload = _payload(row)
@@ -166,40 +194,55 @@ class _Ledger:
                 break
         return found
 
-    def _seq(self, kind: str, where: Any, *, newest: bool) -> int | None:
-        pick = func.max(line.c.seq) if newest else func.min(line.c.seq)
-        found = self._db.execute(select(pick).where(self._mine, line.c.kind == kind, where)).scalar()
+    def _seq(self, query: Select[Any], kind: str, **within: int) -> int | None:
+        found = self._db.execute(query, {**self._mine, "kind": kind, **within}).scalar()
         return None if found is None else int(found)
 
-    def _rows(self, kinds: Sequence[str], low: int, high: int, limit: int, *, since: int = 0) -> list[Any]:
-        """Lines of these kinds; before `since` starts and anchors only."""
-        kind: Any = line.c.kind.in_(kinds)
-        if since > low:
-            kind &= (line.c.seq >= since) | line.c.kind.in_((*_ANCHORS, RecordKind.START))
-        query = select(line.c.seq, line.c.body).where(self._mine, kind, line.c.seq >= low, line.c.seq <= high)
-        return list(self._db.execute(query.order_by(line.c.seq.desc()).limit(limit)).all())
+    def _rows(self, kind: str, low: int, high: int, limit: int) -> list[Any]:
+        """Lines of a kind, the newest first."""
+        return self._query(_KIND, kind=kind, low=low, high=high, limit=limit) if low <= high else []
+
+    def _query(self, query: Select[Any], **more: str | int) -> list[Any]:
+        return list(self._db.execute(query, {**self._mine, **more}).all())
 
     def _payload_at(self, seq: int) -> Payload | None:
-        row = self._db.execute(select(line.c.seq, line.c.body).where(self._mine, line.c.seq == seq).limit(1)).first()
-        return None if row is None else _payload(row)
+        rows = self._query(_AT, high=seq)
+        return _payload(rows[0]) if rows else None
+
+
+class _Line(msgspec.Struct):
+    """A line without its signature, which was verified as it came in: that is most of what `dsse.parse` takes."""
+
+    payload_type: str = msgspec.field(name="payloadType")
+    payload: str
+
+
+_LINE = msgspec.json.Decoder(_Line)
+_PAYLOAD = msgspec.json.Decoder(Payload)
 
 
 def _payload(row: Any) -> Payload | None:
     try:
-        return records.read(dsse.parse(bytes(row.body)))
-    except Corrupt:
+        raw = _LINE.decode(row.body)
+        payload = _PAYLOAD.decode(binascii.a2b_base64(raw.payload))
+    except (msgspec.DecodeError, UnicodeError, binascii.Error, RecursionError):
         return None
+    return payload if raw.payload_type == records.PAYLOAD_TYPE and payload.v == records.VERSION else None
 
 
 def _take(told: Told, payloads: Sequence[Payload]) -> None:
     """Turns lines, oldest first, into rows."""
     seen: set[int] = set()
+    alive_ns = 0  # of the newest session: whoever signed a line was alive
     for payload in payloads:
         if payload.seq in seen:
             continue
         seen.add(payload.seq)
         body = payload.body
         told.last = (payload.boot_id, payload.boot_ns)
+        if payload.kind in (RecordKind.START, RecordKind.STOP):
+            _alive(told, alive_ns)
+            alive_ns = 0
         match payload.kind:
             case RecordKind.START if isinstance(session := body.get("session"), int):
                 told.sessions.append(SessionRow(session, payload.boot_id, payload.boot_ns, payload.boot_ns, None))
@@ -214,7 +257,9 @@ def _take(told: Told, payloads: Sequence[Payload]) -> None:
                 told.gaps.append(gap)
             case _:
                 pass
-        _alive(told, payload)
+        if told.sessions and told.sessions[-1].boot_id == payload.boot_id:
+            alive_ns = max(alive_ns, payload.boot_ns)
+    _alive(told, alive_ns)
 
 
 def _own_anchor(payload: Payload) -> list[TimeAnchor]:
@@ -227,11 +272,10 @@ def _own_anchor(payload: Payload) -> list[TimeAnchor]:
     return [TimeAnchor(payload.boot_id, payload.boot_ns, utc_ns, unc_ns, "start")]
 
 
-def _alive(told: Told, payload: Payload) -> None:
-    """Whoever signed a line was alive."""
+def _alive(told: Told, alive_ns: int) -> None:
     row = told.sessions[-1] if told.sessions else None
-    if row is not None and row.boot_id == payload.boot_id and row.stop is None:
-        told.sessions[-1] = replace(row, alive_ns=max(row.alive_ns, payload.boot_ns))
+    if row is not None and row.stop is None and alive_ns > row.alive_ns:
+        told.sessions[-1] = replace(row, alive_ns=alive_ns)
 
 
 def _stop(told: Told, payload: Payload) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select
@@ -13,6 +12,7 @@ from agent.clock import parse_rfc3339
 from agent.errors import Corrupt
 from agent.evidence import dsse, records
 from agent.recording.coverage import RECORDED
+from agent.station import archive_retention_rows as retention
 from agent.station.cases.states import TABLE, Act, State
 from agent.station.db.board import alert
 from agent.station.db.cases import case_act, case_item, case_post, inspection_check, inspection_draw
@@ -25,18 +25,19 @@ from agent.station.inspection.report import (
     AlertFact,
     CaseFact,
     PostFigures,
+    RemovedFact,
     RequestFact,
     ViewFact,
     share_recorded,
 )
 from agent.station.inspection.sample import PostFacts
-from agent.station.orders import FILE as ORDERS_FILE
 from agent.station.orders import OrderBook
 from agent.station.people.roles import Scope
 from agent.station.posts.known import Known
 from agent.station.posts.outages import Outage, away, outages_of, uptime
 from agent.station.posts.reader import PostsReader
 from agent.station.uploads_judge import State as FootageState
+from agent.station.uploads_rows import serves
 
 FILES_MAX = 20_000
 ALERTS_MAX = 100_000
@@ -67,10 +68,8 @@ class Check:
 class InspectionReader:
     """Any thread. Raises Transient."""
 
-    def __init__(self, engine: Engine, folder: Path) -> None:
-        """`folder`: the station's, where its book of orders is."""
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._folder = folder
 
     # -- for the draw -------------------------------------------------------------------------------------------------
 
@@ -109,21 +108,21 @@ class InspectionReader:
 
     def requests(self, nodes: Sequence[str], start_utc_ns: int, end_utc_ns: int) -> list[RequestFact]:
         """Asked of posts in the period."""
-        if not (self._folder / ORDERS_FILE).is_file():
-            return []
-        book = OrderBook(self._folder)
-        book.open()
-        try:
+        with OrderBook(self._engine) as book:
             asked = [
                 one
                 for of in nodes
                 for one in book.of(of, ORDERS_OF_POST_MAX)
                 if one.verb == "send" and start_utc_ns <= one.asked_utc_ns < end_utc_ns
             ]
-        finally:
-            book.close()
         with reading(self._engine, "read footage") as db:
             return [RequestFact(one.node, one.state, _files_of(db, one.id)) for one in asked]
+
+    def removed(self, scope: Scope, start_utc_ns: int, end_utc_ns: int) -> list[RemovedFact]:
+        """What left the archive by retention in the period, by its tombstones."""
+        with reading(self._engine, "count what was removed") as db:
+            told = retention.counted(db, scope, start_utc_ns, end_utc_ns)
+        return [RemovedFact(why.value, files, size) for why, (files, size) in told.items()]
 
     def views(self, scope: Scope, start_utc_ns: int, end_utc_ns: int) -> tuple[list[ViewFact], bool]:
         """Views of footage in the period, by the audit log; and whether it was too long to be read through."""
@@ -170,7 +169,7 @@ class InspectionReader:
         alerts: Sequence[AlertFact],
     ) -> list[PostFigures]:
         """The first POSTS_MAX posts, by name."""
-        everybody = PostsReader(self._engine, self._folder).read({}, now_utc_ns=now_utc_ns)
+        everybody = PostsReader(self._engine).read({}, now_utc_ns=now_utc_ns)
         outages = {one.node: outages_of(one.changes) for one in everybody}
         aways = away(everybody, outages)
         end = min(end_utc_ns, now_utc_ns)
@@ -244,8 +243,9 @@ def candidates(
 
 
 def _files_of(db: Connection, order: str) -> int:
-    good = (footage.c.order_id == order) & (footage.c.state != FootageState.MISMATCH.value)
-    return int(db.execute(select(func.count()).select_from(footage).where(good)).scalar_one())
+    good = serves(order) & (footage.c.state != FootageState.MISMATCH.value)
+    here = int(db.execute(select(func.count()).select_from(footage).where(good)).scalar_one())
+    return here + retention.of_order(db, order)  # what it has brought counts, also when its time is over since
 
 
 def _views(raw: bytes, found: list[ViewFact], start_utc_ns: int, end_utc_ns: int) -> int:

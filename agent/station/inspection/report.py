@@ -64,6 +64,15 @@ class PostFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class RemovedFact:
+    """What left the archive by retention in the period, for one reason: age, room or early."""
+
+    why: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Share:
     """So many of so many."""
 
@@ -146,7 +155,11 @@ def share_recorded(stretches: Iterable[tuple[int, int]], start_utc_ns: int, end_
 
 
 def as_dict(
-    found: Figures, posts: Sequence[PostFigures], definitions: Mapping[str, str], about: Mapping[str, Any]
+    found: Figures,
+    posts: Sequence[PostFigures],
+    removed: Sequence[RemovedFact],
+    definitions: Mapping[str, str],
+    about: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The whole report for programs, definitions included."""
     return {
@@ -170,7 +183,8 @@ def as_dict(
             }
             for one in posts
         ],
-        "definitions": {name: definitions[name] for name in ("up", "recorded")},
+        "removed": {one.why: {"files": one.files, "bytes": one.bytes} for one in removed},
+        "definitions": {name: definitions[name] for name in ("up", "recorded", "removed")},
     }
 
 
@@ -184,4 +198,4 @@ def shares(found: Figures) -> list[tuple[str, Share]]:
     ]
 
 
-DEFINED: Collection[str] = ("up", "recorded", "in_time", "false_alerts", "met", "caseless")
+DEFINED: Collection[str] = ("up", "recorded", "in_time", "false_alerts", "met", "caseless", "removed")

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
-from agent.station.inspection.report import Figures, PostFigures, shares
+from agent.station.inspection.report import Figures, PostFigures, RemovedFact, shares
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 
@@ -17,9 +17,13 @@ def safe(text: str) -> str:
 
 
 def as_csv(
-    found: Figures, posts: Sequence[PostFigures], definitions: Mapping[str, str], period: tuple[str, str]
+    found: Figures,
+    posts: Sequence[PostFigures],
+    removed: Sequence[RemovedFact],
+    definitions: Mapping[str, str],
+    period: tuple[str, str],
 ) -> str:
-    """Two tables, one below the other: the figures, and the posts. Shares as numbers from 0 to 1."""
+    """Three tables, one below the other: figures, posts, what was removed. Shares as numbers from 0 to 1."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(["from", period[0]])
@@ -35,6 +39,10 @@ def as_csv(
     for one in posts:
         row = [safe(one.node), safe(one.place), _number(one.up), one.outages, _number(one.recorded)]
         writer.writerow([*row, "yes" if one.cut else "", one.alerts])
+    writer.writerow([])
+    writer.writerow(["removed", "files", "bytes", "", safe(definitions["removed"])])
+    for fact in removed:
+        writer.writerow([fact.why, fact.files, fact.bytes])
     return text.getvalue()
 
 

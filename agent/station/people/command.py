@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Engine
+
 from agent.clock import SystemClock
 from agent.disk import PosixDisk
 from agent.errors import ConfigError, Corrupt
@@ -21,8 +23,9 @@ from agent.station.db import migrate
 from agent.station.db.engine import database_url, open_engine
 from agent.station.main import DeskSettings
 from agent.station.people import trail_line
+from agent.station.people.oidc.links import Link, Links
 from agent.station.people.passwords import Passwords
-from agent.station.people.registry import Registry
+from agent.station.people.registry import NO_PASSWORD, Registry
 from agent.station.people.roles import Person, check_login, check_name, check_role, scope_of
 from agent.station.people.trail import Trail
 
@@ -35,6 +38,11 @@ class Books:
 
     registry: Registry
     trail: Trail
+    engine: Engine
+
+    def links(self, issuer: str) -> Links:
+        """Those to this provider."""
+        return Links(self.engine, trail=self.trail, issuer=issuer)
 
 
 @contextmanager
@@ -49,7 +57,7 @@ def books(desk: DeskSettings) -> Iterator[Books]:
         migrate.upgrade(engine)
         trail = Trail(engine, clock=clock, site=desk.site, station=desk.id, disk=PosixDisk(folder))
         trail.open()
-        yield Books(Registry(engine, trail=trail, clock=clock), trail)
+        yield Books(Registry(engine, trail=trail, clock=clock), trail, engine)
     finally:
         engine.dispose()
 
@@ -62,15 +70,36 @@ def add(
     role: str,
     posts: Sequence[str],
     password_file: Path | None,
+    link: Link | None = None,
+    issuer: str = "",
     out: Callable[[str], None],
 ) -> int:
-    """`user add`."""
+    """`user add`. `link`: who that is at the provider `issuer`; then there is a password only where a file has one."""
     kind = check_role(role)
     new = Person(check_login(login), check_name(name or login), kind, scope_of(kind, posts))
+    _need_provider(link, issuer)
     with books(desk) as found:
-        found.registry.add(new, password=_password(password_file), by=_by())
-    out(_words(new))
+        password = NO_PASSWORD if link is not None and password_file is None else _password(password_file)
+        found.registry.add(new, password=password, by=_by())
+        if link is not None:
+            found.links(issuer).put(new.login, link, by=_by())
+    out(_words(new, link))
     return 0
+
+
+def set_link(desk: DeskSettings, login: str, link: Link | None, *, issuer: str, out: Callable[[str], None]) -> int:
+    """`user oidc`. None: he is linked to nobody any more."""
+    _need_provider(link, issuer)
+    with books(desk) as found:
+        found.links(issuer).put(login, link, by=_by())
+    said = "may no longer log in by the provider" if link is None else f"may log in by {issuer} as {_linked(link)}"
+    out(f"{login}: {said}; all sessions have ended")
+    return 0
+
+
+def _need_provider(link: Link | None, issuer: str) -> None:
+    if link is not None and not issuer:
+        raise ConfigError("there is no [web.oidc] in the station's settings: deploy/desk.md tells how to set it up")
 
 
 def passwd(desk: DeskSettings, login: str, *, password_file: Path | None, out: Callable[[str], None]) -> int:
@@ -101,14 +130,18 @@ def set_disabled(desk: DeskSettings, login: str, *, disabled: bool, out: Callabl
     return 0
 
 
-def show(desk: DeskSettings, *, as_json: bool, out: Callable[[str], None]) -> int:
-    """`user list`."""
+def show(desk: DeskSettings, *, issuer: str = "", as_json: bool, out: Callable[[str], None]) -> int:
+    """`user list`. `issuer`: the provider whose links are shown; empty: there is none."""
     with books(desk) as found:
         people = found.registry.people()
+        links = found.links(issuer).all() if issuer else {}
     if as_json:
-        out(json.dumps([_as_dict(one) for one in people], indent=2, ensure_ascii=False))
+        out(json.dumps([_as_dict(one, links.get(one.login)) for one in people], indent=2, ensure_ascii=False))
     else:
-        out("\n".join(map(_words, people)) or "nobody yet: wardpost user add LOGIN --role ROLE")
+        out(
+            "\n".join(_words(one, links.get(one.login)) for one in people)
+            or "nobody yet: wardpost user add LOGIN --role ROLE"
+        )
     return 0
 
 
@@ -192,12 +225,17 @@ def _password(file: Path | None) -> str:
     return Passwords().hash(text)
 
 
-def _words(one: Person) -> str:
+def _words(one: Person, link: Link | None = None) -> str:
     where = "the whole site" if one.scope.whole_site else ", ".join(sorted(one.scope.posts))
-    return f"{one.login}: {one.name}, {one.role}, {where}{', DISABLED' if one.disabled else ''}"
+    linked = "" if link is None else f", at the provider {_linked(link)}"
+    return f"{one.login}: {one.name}, {one.role}, {where}{linked}{', DISABLED' if one.disabled else ''}"
 
 
-def _as_dict(one: Person) -> dict[str, object]:
+def _linked(link: Link) -> str:
+    return link.email if not link.subject else f"{link.subject} ({link.email})" if link.email else link.subject
+
+
+def _as_dict(one: Person, link: Link | None) -> dict[str, object]:
     return {
         "login": one.login,
         "name": one.name,
@@ -205,4 +243,5 @@ def _as_dict(one: Person) -> dict[str, object]:
         "whole_site": one.scope.whole_site,
         "posts": sorted(one.scope.posts),
         "disabled": one.disabled,
+        "oidc": None if link is None else {"subject": link.subject, "email": link.email},
     }

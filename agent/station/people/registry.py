@@ -14,6 +14,8 @@ from agent.station.people.roles import Person, Role, Scope
 from agent.station.people.trail import Trail
 
 PEOPLE_MAX = 10_000
+NO_PASSWORD = "!"  # noqa: S105
+"""Is kept of the password of somebody who has none: he logs in by a provider."""
 
 
 class Registry:
@@ -35,14 +37,14 @@ class Registry:
             return next(iter(find(db, login)), None)
 
     def password(self, login: str) -> str | None:
-        """What is kept of the password of somebody who may log in."""
+        """What is kept of the password of somebody who may log in by one."""
         with reading(self._engine) as db:
             kept = select(person.c.password).where(person.c.login == login, person.c.disabled == 0)
             found = db.execute(kept).scalar()
-            return None if found is None else str(found)
+            return None if found is None or found == NO_PASSWORD else str(found)
 
     def add(self, new: Person, *, password: str, by: str) -> None:
-        """`password`: hashed. Raises ConfigError when the login is taken: also one that was disabled stays taken."""
+        """`password`: hashed, or NO_PASSWORD. Raises ConfigError when the login is taken, also by who is disabled."""
         with self._trail.writing("add a person") as entry:
             everybody = list(entry.db.execute(select(person.c.login)).scalars())
             if new.login in everybody:

@@ -17,6 +17,7 @@ from agent.errors import ConfigError
 LOGIN = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 POST = re.compile(r"[a-z0-9-]{1,32}")
 NAME_CHARS_MAX = 60
+HOSTED_MAX = 4  # posts at one house
 POSTS_MAX = 1000
 """Posts in one person's scope; more than that is the whole site."""
 
@@ -30,6 +31,7 @@ class Role(StrEnum):
     TECHNICIAN = "technician"  # keeps the posts running: no alerts, no pictures
     AUDITOR = "auditor"  # sees everything, changes nothing
     ADMIN = "admin"  # manages the station: no alerts, no pictures
+    HOUSEHOLD = "household"  # hosts a post: sees who viewed its camera, nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def check_role(text: str) -> Role:
 
 
 def scope_of(role: Role, posts: Iterable[str]) -> Scope:
-    """The scope of a person for whom these posts were named; none: the whole site. A school always has its own.
+    """The scope of a person for whom these posts were named; none: the whole site, but not for a school or household.
 
     Raises ConfigError.
     """
@@ -91,6 +93,8 @@ def scope_of(role: Role, posts: Iterable[str]) -> Scope:
             raise ConfigError(f"post {post[:40]!r}: a post's id is 1 to 32 lower-case letters, digits and hyphens")
     if role is Role.SCHOOL and not found:
         raise ConfigError("a school sees its own posts only: name them with --post")
+    if role is Role.HOUSEHOLD and not 0 < len(found) <= HOSTED_MAX:
+        raise ConfigError(f"a household sees who viewed the posts it hosts: name 1 to {HOSTED_MAX} of them with --post")
     if len(found) > POSTS_MAX:
         raise ConfigError(f"{len(found)} posts; at most {POSTS_MAX} can be named, more is the whole site")
     return Scope(whole_site=not found, posts=found)

@@ -6,6 +6,8 @@ Delays, not locks: whoever guesses at an account from afar must not be able to s
 - an account makes strangers wait, up to ACCOUNT_WAIT_S_MAX, and nobody else: an address from which its owner has
   logged in before is not delayed by what others have tried.
 
+An empty login is no account: only the address counts then (logins by a provider, and what can be no login).
+
 A wait is told to who tries (429, Retry-After) and costs the station nothing. Failures are forgotten after FORGET_S.
 """
 
@@ -48,7 +50,7 @@ class Throttle:
         with self._lock:
             now = self._boot_ns()
             wait = _left_s(self._addresses.get(address), now, ADDRESS_WAIT_S_MAX)
-            if (login, address) not in self._known:
+            if login and (login, address) not in self._known:
                 wait = max(wait, _left_s(self._accounts.get(login), now, ACCOUNT_WAIT_S_MAX))
             return wait
 
@@ -57,13 +59,15 @@ class Throttle:
         with self._lock:
             now = self._boot_ns()
             _count(self._addresses, address, now)
-            if (login, address) not in self._known:
+            if login and (login, address) not in self._known:
                 _count(self._accounts, login, now)
 
     def succeeded(self, login: str, address: str) -> None:
         """Somebody is in."""
         with self._lock:
             self._addresses.pop(address, None)
+            if not login:
+                return
             if (login, address) not in self._known and login in self._accounts:
                 self._accounts[login].count -= 1  # this attempt: it was counted before it was known to be right
             self._known[login, address] = None

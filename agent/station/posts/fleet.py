@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from agent.station.posts.known import Known
-from agent.station.posts.outages import Outage, Uptime, at_once, away, outages_of, uptime
-from agent.station.posts.upkeep import Cost, Task, Urgency, cost, task_for, trips
+from agent.station.posts.outages import Calendar, Outage, Uptime, at_once, away, outages_of
+from agent.station.posts.upkeep import Cost, Task, Urgency, bell_of, bell_task, cost, task_for, trips
 from agent.station.posts.why_dark import (
     SURE,
     Around,
@@ -42,18 +42,25 @@ class PostView:
     post: Known
     now: Verdict | None  # None: it is heard, and nothing is wrong
     outage: Outage | None  # the one that goes on
-    past: tuple[PastOutage, ...]  # the newest first
     uptime: Uptime
     cost: Cost
     task: Task | None
+    tell_past: Callable[[], tuple[PastOutage, ...]] = field(repr=False, compare=False)
+
+    @property
+    def past(self) -> tuple[PastOutage, ...]:
+        """Outages of the last days that are over, the newest first. Judged when it is asked for: a list needs none."""
+        return self.tell_past()
 
 
 def judge(posts: Sequence[Known], *, now_utc_ns: int, zone: dt.tzinfo) -> list[PostView]:
     """Every post, in the order given."""
     outages = {post.node: tuple(outages_of(post.changes)) for post in posts}
     aways = away(posts, outages)
-    around = Around(Neighbour(post, outages[post.node], _told(post, outages[post.node])) for post in posts)
-    return [_view(post, outages[post.node], around, aways, now_utc_ns=now_utc_ns, zone=zone) for post in posts]
+    around = Around(Neighbour(post, outages[post.node], _Told(post, outages[post.node])) for post in posts)
+    start = now_utc_ns - DAYS * DAY_NS
+    calendar = Calendar(start_utc_ns=start, now_utc_ns=now_utc_ns, zone=zone, aways=aways)
+    return [_view(post, outages[post.node], around, aways, calendar, start, now_utc_ns=now_utc_ns) for post in posts]
 
 
 def todo(views: Sequence[PostView]) -> list[list[PostView]]:
@@ -68,14 +75,27 @@ def ranking(views: Sequence[PostView]) -> list[PostView]:
     return sorted(views, key=lambda view: (-view.cost.total_h, view.post.node))
 
 
-def _told(post: Known, outages: Sequence[Outage]) -> Mapping[int, Finding]:
-    """What the post's own return tells of its outages, without anybody else."""
-    found: dict[int, Finding] = {}
-    for one in outages[-PAST_OUTAGES_MAX:]:
-        surest = max(after_return(post, one), key=lambda finding: finding.confidence, default=None)
-        if surest is not None and surest.confidence >= SURE:
-            found[one.start_utc_ns] = surest
-    return found
+class _Told(Mapping[int, Finding]):
+    """What a post's own return tells of its outages, without anybody else: by their start. Looked at when one asks,
+    which is rare: only a post that fell silent with it does.
+    """
+
+    def __init__(self, post: Known, outages: Sequence[Outage]) -> None:
+        self._post = post
+        self._outages = {one.start_utc_ns: one for one in outages[-PAST_OUTAGES_MAX:]}
+
+    def __getitem__(self, start_utc_ns: int) -> Finding:
+        returned = after_return(self._post, self._outages[start_utc_ns])
+        surest = max(returned, key=lambda finding: finding.confidence, default=None)
+        if surest is None or surest.confidence < SURE:
+            raise KeyError(start_utc_ns)
+        return surest
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._outages)
+
+    def __len__(self) -> int:
+        return len(self._outages)
 
 
 def _view(
@@ -83,31 +103,38 @@ def _view(
     own: Sequence[Outage],
     around: Around,
     aways: Sequence[Outage],
+    calendar: Calendar,
+    start: int,
     *,
     now_utc_ns: int,
-    zone: dt.tzinfo,
 ) -> PostView:
-    start = now_utc_ns - DAYS * DAY_NS
-    past = tuple(
-        PastOutage(one, why_dark(post, one, around, now_utc_ns=now_utc_ns))
-        for one in reversed(own[-PAST_OUTAGES_MAX:])
-        if one.end_utc_ns is not None and one.end_utc_ns > start
-    )
+    over = [one for one in reversed(own[-PAST_OUTAGES_MAX:]) if one.end_utc_ns is not None and one.end_utc_ns > start]
     running = own[-1] if own and own[-1].end_utc_ns is None else None
     if not post.heard and running is None:  # the change that told of it is older than what the station keeps
         running = Outage(post.seen_utc_ns, None)
     now = why_blind(post) if running is None else why_dark(post, running, around, now_utc_ns=now_utc_ns)
-    blamed = [one.verdict for one in past if not any(at_once(one.outage.start_utc_ns, o.start_utc_ns) for o in aways)]
+    blamed = [
+        why_dark(post, one, around, now_utc_ns=now_utc_ns)
+        for one in over
+        if not any(at_once(one.start_utc_ns, other.start_utc_ns) for other in aways)
+    ]
     known_days = (now_utc_ns - max(post.known_since_utc_ns, start)) / DAY_NS
     return PostView(
         post,
         now,
         running,
-        past,
-        uptime(post, own, start_utc_ns=start, now_utc_ns=now_utc_ns, zone=zone, aways=aways),
+        calendar.uptime(post, own),
         cost(post, now, blamed, days=known_days),
-        _task(post, now, blamed),
+        _sooner(_task(post, now, blamed), bell_task(bell_of(post, now_utc_ns)) if post.heard else None),
+        lambda: tuple(PastOutage(one, why_dark(post, one, around, now_utc_ns=now_utc_ns)) for one in over),
     )
+
+
+def _sooner(one: Task | None, other: Task | None) -> Task | None:
+    """Of two tasks at a post the one that is more urgent: on one way both are seen."""
+    if one is None or other is None:
+        return one or other
+    return other if other.urgency < one.urgency else one
 
 
 def _task(post: Known, now: Verdict | None, past: Sequence[Verdict]) -> Task | None:

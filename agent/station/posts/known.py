@@ -106,7 +106,7 @@ class Known:
     incidents: tuple[Incident, ...] = ()  # newest first
     starts: tuple[Start, ...] = ()  # in order of arrival
     changes: tuple[Change, ...] = ()  # oldest first
-    errands: tuple[Errand, ...] = ()  # newest first
+    errands: tuple[Errand, ...] = ()  # updates on their way to a post that is dark; newest first
     late_utc_ns: tuple[int, ...] = ()  # when messages arrived that had waited at the post; newest first
     false_alerts: int = 0  # of the last 30 days, by what people said
 

@@ -7,10 +7,14 @@ The station notes each change of its judgement (`change`). An outage lasts from 
 from __future__ import annotations
 
 import datetime as dt
+import math
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from agent.station.posts.company import house_key
 from agent.station.posts.known import Change, Known
 from agent.types import NS
 
@@ -87,41 +91,137 @@ def at_once(one_utc_ns: int, other_utc_ns: int) -> bool:
     return abs(one_utc_ns - other_utc_ns) <= AT_ONCE_S * NS
 
 
-def is_site_wide(silent: Collection[Known], posts: int) -> bool:
-    """Whether posts that fell silent together, out of so many, tell that headquarters was cut off. A post whose house
-    nobody has written down counts as a house of its own.
+def is_site_wide(silent: int, houses: int, posts: int) -> bool:
+    """Whether so many posts, of so many houses, that fell silent together tell that headquarters was cut off; `posts`
+    is how many there are. A post whose house nobody has written down counts as a house of its own.
     """
-    houses = {one.spot.house or f"\n{one.node}" for one in silent}
-    return len(houses) >= SITE_HOUSES_MIN and len(silent) >= SITE_SHARE_MIN * posts
+    return houses >= SITE_HOUSES_MIN and silent >= SITE_SHARE_MIN * posts
 
 
 def away(posts: Sequence[Known], outages: Mapping[str, Sequence[Outage]]) -> list[Outage]:
     """When headquarters itself was cut off, or its broker: most posts fell silent at once. `outages` by node."""
-    named = {post.node: post for post in posts}
-    starts = sorted(
+    houses = {post.node: house_key(post.node, post.spot.house) for post in posts}
+    rows = sorted(
         ((one.start_utc_ns, node, one) for node, ones in outages.items() for one in ones), key=lambda row: row[:2]
     )
-    found: list[Outage] = []
+    spans = [span for ones in outages.values() for span in _spans(ones)]
+    begun, ended = sorted(low for low, _ in spans), sorted(high for _, high in spans)
+    together: dict[int, tuple[int, int]] = {}  # by the first moment: the rows from here to there
     first = 0
-    for last in range(len(starts)):
-        while starts[last][0] - starts[first][0] > AT_ONCE_S * NS:
-            first += 1
-        together = starts[first : last + 1]
-        silent = {node for _, node, _ in together}
-        if len(silent) < SITE_HOUSES_MIN:
+    of_node: Counter[str] = Counter()
+    of_house: Counter[str] = Counter()
+    before: int | None = None  # others that were silent already at the first moment; None: not counted yet
+    for last, (start, node, _) in enumerate(rows):
+        while start - rows[first][0] > AT_ONCE_S * NS:
+            _drop(of_node, of_house, rows[first][1], houses)
+            first, before = first + 1, None
+        at = rows[first][0]
+        of_node[node] += 1
+        if of_node[node] == 1:
+            of_house[houses[node]] += 1
+            if before is not None and _lasts(outages[node], at):
+                before -= 1
+        if len(of_node) < SITE_HOUSES_MIN:
             continue
-        before = sum(node not in silent and _lasts(ones, together[0][0]) for node, ones in outages.items())
-        if is_site_wide([named[node] for node in silent], len(posts) - before):
-            over = [one.end_utc_ns for _, _, one in together if one.end_utc_ns is not None]
-            # It ended with the first post that came back: those that stay away have reasons of their own.
-            found = [one for one in found if one.start_utc_ns != together[0][0]]
-            found.append(Outage(together[0][0], min(over) if over else None))
+        lasting = bisect_left(begun, at) - bisect_right(ended, at)
+        if not is_site_wide(len(of_node), len(of_house), len(posts) - lasting):
+            continue  # not even if all those that lasted were others
+        if before is None:
+            before = lasting - sum(_lasts(outages[one], at) for one in of_node)
+        if is_site_wide(len(of_node), len(of_house), len(posts) - before):
+            together[at] = first, last
+    found = []
+    for at, (low, high) in together.items():
+        over = [one.end_utc_ns for _, _, one in rows[low : high + 1] if one.end_utc_ns is not None]
+        # It ended with the first post that came back: those that stay away have reasons of their own.
+        found.append(Outage(at, min(over) if over else None))
     return found
+
+
+def _drop(of_node: Counter[str], of_house: Counter[str], node: str, houses: Mapping[str, str]) -> None:
+    of_node[node] -= 1
+    if not of_node[node]:
+        del of_node[node]
+        house = houses[node]
+        of_house[house] -= 1
+        if not of_house[house]:
+            del of_house[house]
 
 
 def _lasts(outages: Sequence[Outage], at_utc_ns: int) -> bool:
     """Whether a post was silent already: it could not fall silent then."""
     return any(one.start_utc_ns < at_utc_ns and (one.end_utc_ns or at_utc_ns + 1) > at_utc_ns for one in outages)
+
+
+def _spans(outages: Sequence[Outage]) -> list[tuple[int, float]]:
+    """When one post was silent, each moment once: a clock that was set back makes outages overlap."""
+    found: list[tuple[int, float]] = []
+    for one in sorted(outages, key=lambda one: one.start_utc_ns):
+        end = math.inf if one.end_utc_ns is None else one.end_utc_ns
+        if found and one.start_utc_ns < found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        elif end > one.start_utc_ns:
+            found.append((one.start_utc_ns, end))
+    return found
+
+
+class Calendar:
+    """The days of a range, cut at the midnights of `zone` once for all posts of a fleet. Immutable."""
+
+    def __init__(self, *, start_utc_ns: int, now_utc_ns: int, zone: dt.tzinfo, aways: Sequence[Outage] = ()) -> None:
+        """`aways`: as `away` gives them; that blames no post."""
+        self._start, self._now, self._zone, self._aways = start_utc_ns, now_utc_ns, zone, tuple(aways)
+        self._bounds = list(self._cut_days(start_utc_ns))
+        self._quiet = [self._day(date, low, high, ()) for date, low, high in self._bounds]
+        self._well = self._uptime(start_utc_ns, ())
+
+    def uptime(self, post: Known, outages: Sequence[Outage]) -> Uptime:
+        """How one post did, with all its outages."""
+        start = max(self._start, post.known_since_utc_ns)
+        if start == self._start and not outages:
+            return self._well  # that of most posts, on most days
+        return self._uptime(start, outages)
+
+    def _uptime(self, start: int, outages: Sequence[Outage]) -> Uptime:
+        days = list(self._days(start, outages))
+        counted = [
+            one
+            for one in outages
+            if (one.end_utc_ns is None or one.end_utc_ns > start)
+            and not any(at_once(one.start_utc_ns, other.start_utc_ns) for other in self._aways)
+        ]
+        lengths = [one.seconds(self._now) for one in counted]
+        watched_s = sum(day.known_s - day.away_s for day in days)
+        dark_s = sum(day.dark_s for day in days)
+        return Uptime(
+            tuple(days),
+            len(counted),
+            statistics.median(lengths) if lengths else None,
+            dark_s,
+            None if watched_s <= 0 else max(1 - dark_s / watched_s, 0.0),
+        )
+
+    def _days(self, start: int, outages: Sequence[Outage]) -> Iterator[Day]:
+        for (date, low, high), quiet in zip(self._bounds, self._quiet, strict=True):
+            if high <= start:
+                continue
+            own = [
+                one for one in outages if one.start_utc_ns < high and (one.end_utc_ns is None or one.end_utc_ns > low)
+            ]
+            yield quiet if low >= start and not own else self._day(date, max(low, start), high, own)
+
+    def _day(self, date: dt.date, low: int, high: int, own: Sequence[Outage]) -> Day:
+        cut = _union(self._aways, low, high, self._now)
+        dark = _union([*own, *self._aways], low, high, self._now) - cut if own else 0
+        return Day(date, (high - low) / NS, dark / NS, cut / NS)
+
+    def _cut_days(self, moment: int) -> Iterator[tuple[dt.date, int, int]]:
+        while moment < self._now:
+            date = dt.datetime.fromtimestamp(moment / NS, self._zone).date()
+            midnight = dt.datetime.combine(date + dt.timedelta(days=1), dt.time(), self._zone)
+            end = max(min(int(midnight.timestamp()) * NS, self._now), moment + 1)
+            yield date, moment, end
+            moment = end
 
 
 def uptime(
@@ -133,34 +233,8 @@ def uptime(
     zone: dt.tzinfo,
     aways: Sequence[Outage] = (),
 ) -> Uptime:
-    """How a post did since `start_utc_ns`, by days of `zone`. `aways`: as `away` gives them; that blames no post."""
-    start = max(start_utc_ns, post.known_since_utc_ns)
-    days = []
-    moment = start
-    while moment < now_utc_ns:
-        date = dt.datetime.fromtimestamp(moment / NS, zone).date()
-        midnight = dt.datetime.combine(date + dt.timedelta(days=1), dt.time(), zone)
-        end = min(int(midnight.timestamp()) * NS, now_utc_ns)
-        cut = _union(aways, moment, end, now_utc_ns)
-        dark = _union([*outages, *aways], moment, end, now_utc_ns) - cut
-        days.append(Day(date, (end - moment) / NS, dark / NS, cut / NS))
-        moment = max(end, moment + 1)
-    counted = [
-        one
-        for one in outages
-        if (one.end_utc_ns is None or one.end_utc_ns > start)
-        and not any(at_once(one.start_utc_ns, other.start_utc_ns) for other in aways)
-    ]
-    lengths = [one.seconds(now_utc_ns) for one in counted]
-    watched_s = sum(day.known_s - day.away_s for day in days)
-    dark_s = sum(day.dark_s for day in days)
-    return Uptime(
-        tuple(days),
-        len(counted),
-        statistics.median(lengths) if lengths else None,
-        dark_s,
-        None if watched_s <= 0 else max(1 - dark_s / watched_s, 0.0),
-    )
+    """How a post did since `start_utc_ns`, by days of `zone`; for many posts make one Calendar."""
+    return Calendar(start_utc_ns=start_utc_ns, now_utc_ns=now_utc_ns, zone=zone, aways=aways).uptime(post, outages)
 
 
 def _union(ones: Iterable[Outage], start: int, end: int, now_utc_ns: int) -> int:

@@ -7,6 +7,7 @@ their ledger.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,29 +16,17 @@ from typing import Any
 from sqlalchemy import Connection, Engine, func, select
 
 from agent import wire
-from agent.clock import parse_rfc3339
 from agent.errors import Corrupt
-from agent.evidence import dsse, records
-from agent.evidence.records import RecordKind
 from agent.site.register import Node, Register
+from agent.station.db.books import command
 from agent.station.db.engine import reading
-from agent.station.db.tables import change, event, key, ledger, line, node, stream
-from agent.station.orders import FILE as ORDERS_FILE
-from agent.station.orders import OrderBook
-from agent.station.posts.known import Beat, Before, Change, Errand, Incident, Known, Spot, Start
-from agent.types import NS
+from agent.station.db.tables import key, node
+from agent.station.posts.closer import Closer
+from agent.station.posts.known import Beat, Change, Errand, Incident, Known, Spot
+from agent.station.posts.recent import Recent
 
-CHANGES_MAX = 10_000  # as many as the station keeps
-KINDS = ("mains", "camera", "storage", "tamper")
-EVENTS_SCANNED_MAX = 20_000
-"""Of all posts, the newest: where trouble of posts that are heard is looked for."""
-EVENTS_OF_POST_MAX = 100
-LINES_SCANNED_MAX = 50_000
-LINES_OF_POST_MAX = 5_000
-STARTS_OF_POST_MAX = 50
-ERRANDS_MAX = 20
+ERRANDS_MAX = 10_000
 EXPLAINED_POSTS_MAX = 2_000
-FALSE_DAYS = 30.0
 
 
 def spots_of(nodes: Iterable[Node]) -> dict[str, Spot]:
@@ -60,27 +49,37 @@ def read_spots(root: Path) -> dict[str, Spot]:
 
 
 class PostsReader:
-    """Any thread; each call is one view of the database."""
+    """Each call is one view of the database. Whoever keeps a reader reads only what has come since the last call."""
 
-    def __init__(self, engine: Engine, folder: Path) -> None:
-        """`folder`: the station's, where its book of orders is."""
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._folder = folder
+        self._lock = threading.Lock()
+        self._recent, self._closer = Recent(), Closer()
+        self._beats: dict[str, tuple[bytes, wire.Heartbeat | None]] = {}
 
     def read(self, spots: Mapping[str, Spot], *, now_utc_ns: int) -> list[Known]:
-        """Every post that was ever heard, by name. Raises Transient, Corrupt."""
+        """Every post that was ever heard, by name. Any thread, one at a time. Raises Transient, Corrupt."""
+        with self._lock:
+            try:
+                return self._read(spots, now_utc_ns)
+            except BaseException:
+                self._recent, self._closer = Recent(), Closer()  # they may have come halfway
+                raise
+
+    def _read(self, spots: Mapping[str, Spot], now_utc_ns: int) -> list[Known]:
         with reading(self._engine, "read posts") as db:
-            changes = _changes(db)
-            incidents = _by_post(db, now_utc_ns)
-            false = _false_alerts(db, now_utc_ns)
+            self._recent.look(db)
+            changes = self._recent.changes()
+            incidents = self._recent.trouble(now_utc_ns)
+            false = self._recent.false_alerts(now_utc_ns)
             first = select(key.c.node, func.min(key.c.since_utc_ns)).group_by(key.c.node)
             since: dict[str, int] = {of: at for of, at in db.execute(first)}  # noqa: C416  (a result is no pairs)
             found = [self._known(row, spots, changes, incidents, false, since) for row in db.execute(_ROWS)]
             unwell = [one for one in found if not one.heard or one.changes]
             unwell.sort(key=lambda one: (one.heard, -one.seen_utc_ns))
-            closer = {one.node: _closer(db, one) for one in unwell[:EXPLAINED_POSTS_MAX]}
-        errands = self._errands([one.node for one in unwell[:EXPLAINED_POSTS_MAX] if not one.heard])
-        return [replace(closer.get(one.node, one), errands=errands.get(one.node, ())) for one in found]
+            closer = self._closer.look(db, unwell[:EXPLAINED_POSTS_MAX])
+            updates = _updates(db)
+        return [_errand(closer.get(one.node, one), updates) for one in found]
 
     def _known(
         self,
@@ -102,24 +101,24 @@ class PostsReader:
             seen_utc_ns=row.seen_utc_ns,
             known_since_utc_ns=min(since.get(of, known_since), known_since),
             spot=spots.get(of, Spot()),
-            beat=_beat(row.heartbeat, row.seen_utc_ns),
+            beat=self._beat(of, row.heartbeat, row.seen_utc_ns),
             incidents=incidents.get(of, ()),
             changes=tuple(own),
             false_alerts=false.get(of, 0),
         )
 
-    def _errands(self, nodes: Iterable[str]) -> dict[str, tuple[Errand, ...]]:
-        if not (self._folder / ORDERS_FILE).is_file():
-            return {}
-        book = OrderBook(self._folder)
-        book.open()
-        try:
-            return {
-                of: tuple(Errand(o.verb, o.asked_utc_ns, o.state, o.sent) for o in book.of(of, ERRANDS_MAX))
-                for of in nodes
-            }
-        finally:
-            book.close()
+    def _beat(self, of: str, body: bytes | None, seen_utc_ns: int) -> Beat | None:
+        """The newest heartbeat. A birth after it counts as seen too, so this may be some seconds late."""
+        if body is None:
+            return None
+        kept = self._beats.get(of)
+        if kept is None or kept[0] != body:
+            try:
+                kept = body, wire.decode(body, wire.Heartbeat)
+            except Corrupt:
+                kept = body, None  # of a form that this station does not understand
+            self._beats[of] = kept
+        return None if kept[1] is None else Beat(kept[1], seen_utc_ns)
 
 
 _ROWS = select(
@@ -133,150 +132,19 @@ _ROWS = select(
 ).order_by(node.c.node)
 
 
-def _beat(body: bytes | None, seen_utc_ns: int) -> Beat | None:
-    """The newest heartbeat. A birth after it counts as seen too, so this may be some seconds late."""
-    if body is None:
-        return None
-    try:
-        return Beat(wire.decode(body, wire.Heartbeat), seen_utc_ns)
-    except Corrupt:
-        return None  # of a form that this station does not understand
-
-
-def _changes(db: Connection) -> dict[str, list[Change]]:
+def _updates(db: Connection) -> dict[str, tuple[Errand, ...]]:
+    """Updates on their way, the newest first: of all commands only they explain a silence."""
     rows = db.execute(
-        select(change.c.node, change.c.state, change.c.utc_ns, change.c.since_utc_ns)
-        .order_by(change.c.n.desc())
-        .limit(CHANGES_MAX)
-    ).all()
-    found: dict[str, list[Change]] = {}
-    for of, state, utc_ns, since_utc_ns in reversed(rows):
-        found.setdefault(of, []).append(Change(state, utc_ns, since_utc_ns))
+        select(command.c.node, command.c.verb, command.c.asked_utc_ns, command.c.state, command.c.sent)
+        .where(command.c.state == "waiting", command.c.verb == "update")
+        .order_by(command.c.n.desc())
+        .limit(ERRANDS_MAX)
+    )
+    found: dict[str, tuple[Errand, ...]] = {}
+    for of, *told in rows:
+        found[of] = (*found.get(of, ()), Errand(*told))
     return found
 
 
-def _by_post(db: Connection, now_utc_ns: int) -> dict[str, tuple[Incident, ...]]:
-    """Trouble among the newest events of all posts."""
-    newest = db.execute(select(func.coalesce(func.max(event.c.n), 0))).scalar_one()
-    rows = db.execute(
-        select(stream.c.node, event.c.body)
-        .join(stream, stream.c.stream == event.c.stream)
-        .where(event.c.n > newest - EVENTS_SCANNED_MAX, event.c.kind.in_(KINDS))
-        .order_by(event.c.n)
-    )
-    bodies: dict[str, list[bytes]] = {}
-    for of, body in rows:
-        bodies.setdefault(of, []).append(body)
-    return {of: incidents_of(own, now_utc_ns) for of, own in bodies.items()}
-
-
-def incidents_of(bodies: Iterable[bytes], now_utc_ns: int) -> tuple[Incident, ...]:
-    """Events, oldest first, put together by incident; the newest first. What is no event of ours is left out.
-
-    A node's clock may be wrong by years: what would lie ahead of the station's is taken to be now.
-    """
-    found: dict[str, Incident] = {}
-    for body in bodies:
-        try:
-            one = wire.decode(body, wire.CloudEvent)
-            at = min(parse_rfc3339(one.time), now_utc_ns)
-            began = min(parse_rfc3339(one.data.since), now_utc_ns) if one.data.since else at
-        except (Corrupt, ValueError, OverflowError):
-            continue
-        kind = one.type.removeprefix("wardpost.")
-        if kind not in KINDS:
-            continue
-        ended = at if one.data.phase == "ended" else None
-        before = found.pop(one.data.incident, None)
-        if before is not None:
-            ended = ended if before.ended_utc_ns is None else before.ended_utc_ns
-            found[before.id] = replace(before, ended_utc_ns=ended)
-        else:
-            found[one.data.incident] = Incident(
-                one.data.incident, kind, one.data.severity, began, ended, one.data.summary, one.data.reason
-            )
-    return tuple(sorted(found.values(), key=lambda one: -one.since_utc_ns))
-
-
-def _false_alerts(db: Connection, now_utc_ns: int) -> dict[str, int]:
-    """How many alerts people called false, by post, among the newest lines of all ledgers."""
-    newest = db.execute(select(func.coalesce(func.max(line.c.n), 0))).scalar_one()
-    rows = db.execute(
-        select(line.c.node, line.c.body).where(
-            line.c.n > newest - LINES_SCANNED_MAX,
-            line.c.kind == RecordKind.VERDICT,
-            line.c.received_utc_ns > now_utc_ns - round(FALSE_DAYS * 86_400) * NS,
-        )
-    )
-    found: dict[str, int] = {}
-    for of, body in rows:
-        payload = _payload(body)
-        if payload is not None and payload.body.get("verdict") == "false":
-            found[of] = found.get(of, 0) + 1
-    return found
-
-
-def _closer(db: Connection, one: Known) -> Known:
-    """A post that needs an explanation, with its last events and its starts."""
-    streams = select(stream.c.stream).where(stream.c.node == one.node).order_by(stream.c.stream.desc()).limit(1)
-    rows = db.execute(
-        select(event.c.received_utc_ns, event.c.kind, event.c.body)
-        .where(event.c.stream == streams.scalar_subquery(), event.c.kind != "thumbnail")
-        .order_by(event.c.sequence.desc())
-        .limit(EVENTS_OF_POST_MAX)
-    ).all()
-    trouble = incidents_of((body for _, kind, body in reversed(rows) if kind in KINDS), max(one.seen_utc_ns, 0) + NS)
-    known = {incident.id: incident for incident in (*trouble, *one.incidents)}
-    late = tuple(received for received, _, body in rows if _was_late(body))
-    starts = tuple(start for start in map(_start, _starts(db, one.node)) if start is not None)
-    ordered = sorted(known.values(), key=lambda incident: -incident.since_utc_ns)
-    return replace(one, incidents=tuple(ordered), late_utc_ns=late, starts=starts)
-
-
-def _was_late(body: bytes) -> bool:
-    return b'"historical":true' in body
-
-
-def _starts(db: Connection, of: str) -> list[tuple[int, bytes]]:
-    """(received_utc_ns, body) of the newest starts on its ledgers, in order of arrival."""
-    found: list[tuple[int, int, bytes]] = []
-    for root, seq in db.execute(select(ledger.c.root, ledger.c.seq).where(ledger.c.node == of)).all():
-        found += [
-            (n, received, body)
-            for n, received, body in db.execute(
-                select(line.c.n, line.c.received_utc_ns, line.c.body)
-                .where(
-                    line.c.node == of,
-                    line.c.root == root,
-                    line.c.seq > seq - LINES_OF_POST_MAX,
-                    line.c.kind == RecordKind.START,
-                )
-                .order_by(line.c.seq.desc())
-                .limit(STARTS_OF_POST_MAX)
-            )
-        ]
-    return [(received, body) for _, received, body in sorted(found, key=lambda row: row[0])]
-
-
-def _start(row: tuple[int, bytes]) -> Start | None:
-    received, body = row
-    payload = _payload(body)
-    if payload is None or not isinstance(payload.body.get("session"), int):
-        return None
-    told = payload.body.get("before")
-    try:
-        before = None if told is None else Before(
-            int(told["session"]), str(told["boot_id"]), int(told["alive_ns"]), told["stop"]
-        )  # fmt: skip
-        utc_ns = None if payload.unc_ms is None else parse_rfc3339(payload.utc)
-    except (KeyError, TypeError, ValueError):
-        return None
-    return Start(payload.body["session"], payload.boot_id, payload.boot_ns, received, utc_ns, before)
-
-
-def _payload(body: bytes) -> records.Payload | None:
-    """What a line of a ledger says; its signature was verified as it came in."""
-    try:
-        return records.read(dsse.parse(body))
-    except Corrupt:
-        return None
+def _errand(one: Known, updates: Mapping[str, tuple[Errand, ...]]) -> Known:
+    return replace(one, errands=updates[one.node]) if not one.heard and one.node in updates else one

@@ -14,8 +14,8 @@ from agent.station.db.engine import database_url, open_engine
 from agent.station.posts.fleet import PostView, judge, ranking, todo
 from agent.station.posts.known import Spot
 from agent.station.posts.reader import PostsReader, read_spots
-from agent.station.posts.upkeep import storage_days
-from agent.station.posts.words import Words, overwrite_of, view_dict
+from agent.station.posts.upkeep import bell_of, storage_days
+from agent.station.posts.words import Words, bell_time, overwrite_of, view_dict
 from agent.types import NS
 
 PAST_SHOWN_MAX = 10
@@ -45,7 +45,7 @@ def posts(
     try:
         now_ns = clock.utc().utc_ns
         here = zone or dt.datetime.fromtimestamp(now_ns // NS, dt.UTC).astimezone().tzinfo or dt.UTC
-        views = judge(PostsReader(engine, folder).read(spots, now_utc_ns=now_ns), now_utc_ns=now_ns, zone=here)
+        views = judge(PostsReader(engine).read(spots, now_utc_ns=now_ns), now_utc_ns=now_ns, zone=here)
     finally:
         engine.dispose()
     words = Words.of("en")
@@ -77,6 +77,9 @@ def _line(view: PostView, words: Words, now_ns: int, *, cost: bool) -> str:
     if view.now is not None:
         parts.append(f"why: {words.why(view.now)}")
     parts += _storage(view, now_ns)
+    bell = bell_of(post, now_ns)
+    if bell is not None and (cost or bell.trouble):
+        parts.append("bell " + words(f"bell.{bell.look}").format(when=bell_time(bell)))
     if view.uptime.up is not None:
         parts.append(f"up {view.uptime.up:.1%}, {view.uptime.outages} outages in {len(view.uptime.days)} days")
     if cost:

@@ -34,6 +34,10 @@ MONTH_DAYS = 30.0
 WEEK_DAYS = 7.0
 """A post that is known for less is taken to have been well before: one bad hour makes no month."""
 DAY_S = 86_400.0
+BELL_TESTED_S_MAX = 2 * DAY_S
+"""A post tests its bell's line once a day; two tests that are missing are a fault."""
+BELL_NEW_S_MAX = 3600.0
+"""... and soon after each start."""
 NEAR_M = 300.0
 EARTH_M = 6_371_000.0
 
@@ -106,6 +110,52 @@ def _oldest(post: Known) -> int | None:
     try:
         return parse_rfc3339(recording.oldest)
     except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class BellLine:
+    """What is known of a post's bell, by its newest heartbeat. `look`: well; new (it has just started); stuck; high
+    (held at 3.3 V); untested.
+    """
+
+    look: str
+    utc_ns: int | None  # of the newest test; of stuck and high: since when
+
+    @property
+    def trouble(self) -> bool:
+        """Whether somebody who presses it may not be heard."""
+        return self.look not in ("well", "new")
+
+
+def bell_of(post: Known, now_utc_ns: int) -> BellLine | None:
+    """None: no bell is wired, or the post's agent is older than the test. By the node's own clock."""
+    said = None if post.beat is None else post.beat.said.bell
+    if said is None:
+        return None
+    tested, since = _told_ns(said.tested), _told_ns(said.since)
+    if said.state in ("stuck", "high"):
+        return BellLine(said.state, since)
+    newest, good, late_s = since, "new", BELL_NEW_S_MAX
+    if said.state == "well":
+        newest, good, late_s = tested, "well", BELL_TESTED_S_MAX
+    fresh = newest is not None and now_utc_ns - newest <= late_s * NS
+    return BellLine(good if fresh else "untested", since if tested is None else tested)
+
+
+def bell_task(line: BellLine | None) -> Task | None:
+    """What to do about a bell."""
+    if line is None or not line.trouble:
+        return None
+    if line.look in ("stuck", "high"):
+        return Task("do.bell", ("bring.bell", "bring.meter"), Urgency.NOW)
+    return Task("do.belltest", ("bring.meter",), Urgency.SOON)
+
+
+def _told_ns(text: str) -> int | None:
+    try:
+        return parse_rfc3339(text) if text else None
+    except (ValueError, OverflowError):
         return None
 
 

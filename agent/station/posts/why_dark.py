@@ -19,14 +19,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import islice
+from itertools import islice, takewhile
 
 from agent import wire
 from agent.clock import parse_rfc3339
+from agent.station.posts.company import Fall, Window, between, house_key, window, windows
 from agent.station.posts.known import Evidence, Incident, Known, Start
-from agent.station.posts.outages import AT_ONCE_S, Outage, at_once, is_site_wide, outages_of
+from agent.station.posts.outages import AT_ONCE_S, Outage, is_site_wide, outages_of
 from agent.types import NS
 
 POSSIBLE, LIKELY, SURE = 0.4, 0.7, 0.9
@@ -50,6 +51,7 @@ BRIEF_OFF_S = 120.0
 MAINS_TOGETHER_S = 300.0
 PROVIDER_POSTS, PROVIDER_SHARE = 2, 0.6
 NAMES_MAX = 5
+NEAR_NS, SETTLE_NS, MAINS_NEAR_NS = (round(seconds * NS) for seconds in (AT_ONCE_S, SETTLE_S, MAINS_TOGETHER_S))
 SHARED = ("house", "pole", "provider")
 
 
@@ -103,16 +105,28 @@ class Neighbour:
     post: Known
     outages: tuple[Outage, ...]
     told: Mapping[int, Finding]  # by start_utc_ns of the outage
+    _falls: tuple[tuple[int, int], ...] = field(init=False, repr=False)  # (start, its place in outages), in order
+    _running_ns: int | None = field(init=False, repr=False)  # since when it is dark
+
+    def __post_init__(self) -> None:
+        running = (one.start_utc_ns for one in self.outages if one.end_utc_ns is None)
+        falls = sorted((one.start_utc_ns, place) for place, one in enumerate(self.outages))
+        object.__setattr__(self, "_falls", tuple(falls))
+        object.__setattr__(self, "_running_ns", min(running, default=None))
 
     def outage_with(self, start_utc_ns: int) -> Outage | None:
         """Its outage that began together with this moment."""
-        return next((one for one in self.outages if at_once(one.start_utc_ns, start_utc_ns)), None)
+        low = bisect_left(self._falls, (start_utc_ns - NEAR_NS, -1))
+        near = takewhile(lambda fall: fall[0] <= start_utc_ns + NEAR_NS, self._falls[low:])
+        place = min((place for _, place in near), default=None)
+        return None if place is None else self.outages[place]
 
     def heard_after(self, start_utc_ns: int) -> bool:
         """Whether it was heard on when a post fell silent."""
-        cut = any(one.start_utc_ns < start_utc_ns + 3 * SETTLE_S * NS for one in self.outages if one.end_utc_ns is None)
         return (
-            self.post.seen_utc_ns > start_utc_ns + SETTLE_S * NS and self.outage_with(start_utc_ns) is None and not cut
+            self.post.seen_utc_ns > start_utc_ns + SETTLE_NS
+            and (self._running_ns is None or self._running_ns >= start_utc_ns + 3 * SETTLE_NS)
+            and self.outage_with(start_utc_ns) is None
         )
 
 
@@ -121,39 +135,70 @@ class Around:
 
     def __init__(self, posts: Iterable[Neighbour]) -> None:
         self._posts = {one.post.node: one for one in posts}
-        starts = ((o.start_utc_ns, one.post.node) for one in self._posts.values() for o in one.outages)
-        self._starts = sorted(starts)
+        self._houses = {of: house_key(of, one.post.spot.house) for of, one in self._posts.items()}
         self._shared: dict[tuple[str, str], list[Neighbour]] = {}
         for one in self._posts.values():
             for shared in SHARED:
                 name = getattr(one.post.spot, shared)
                 if name:
                     self._shared.setdefault((shared, name), []).append(one)
+        self._falls = {"": _falls(self._posts.values())}  # of each provider; under "", of all posts
+        self._falls |= {name: _falls(ones) for (shared, name), ones in self._shared.items() if shared == "provider"}
+        self._windows = {
+            name: windows(falls, self._houses, near_ns=NEAR_NS, names_max=NAMES_MAX + 2)
+            for name, falls in self._falls.items()
+        }
+        incidents = (
+            (i.since_utc_ns, of) for of, one in self._posts.items() for i in one.post.incidents if i.kind == "mains"
+        )
+        self._mains = sorted(incidents)
 
     def __len__(self) -> int:
         return len(self._posts)
 
-    def silent_with(self, post: Known, start_utc_ns: int) -> list[Neighbour]:
-        """Who else fell silent at that moment, by name."""
-        near = round(AT_ONCE_S * NS)
-        first = bisect_left(self._starts, (start_utc_ns - near, ""))
-        found = set()
-        for start, node in islice(self._starts, first, None):
-            if start > start_utc_ns + near:
-                break
-            found.add(node)
-        return [self._posts[node] for node in sorted(found - {post.node})]
+    def silent(self, post: Known, start_utc_ns: int, provider: str = "") -> Window:
+        """Who fell silent at that moment, this post included; `provider`: only of that one."""
+        own = self._posts.get(post.node)
+        if own is not None and own.outage_with(start_utc_ns) is not None:
+            found = self._windows[provider].get(start_utc_ns)
+            if found is not None:
+                return found
+        # An outage that nobody else knows of: it began before what the station keeps of changes.
+        falls = [*between(self._falls.get(provider, ()), start_utc_ns, NEAR_NS), (start_utc_ns, post.node)]
+        houses = self._houses | {post.node: house_key(post.node, post.spot.house)}
+        return window(falls, houses, names_max=NAMES_MAX + 2)
+
+    def without_mains(self, post: Known, start_utc_ns: int) -> list[Neighbour]:
+        """Others that fell silent at that moment and told that the mains was lost, by name."""
+        near = between(self._mains, start_utc_ns, MAINS_NEAR_NS)
+        found = (self._posts[of] for of in sorted({of for _, of in near} - {post.node}))
+        return [one for one in found if one.outage_with(start_utc_ns) is not None]
 
     def sharing(self, post: Known, shared: str) -> list[Neighbour]:
         """The others of its house, pole or provider; none where nobody has said what those are."""
-        name = getattr(post.spot, shared)
-        return [one for one in self._shared.get((shared, name), []) if one.post.node != post.node]
+        return [one for one in self._group(post, shared) if one.post.node != post.node]
+
+    def others(self, post: Known, shared: str) -> int:
+        """How many those are."""
+        own = post.node in self._posts and getattr(self._posts[post.node].post.spot, shared)
+        return len(self._group(post, shared)) - (bool(own) and own == getattr(post.spot, shared))
+
+    def silent_mates(self, post: Known, shared: str, start_utc_ns: int) -> list[Neighbour]:
+        """Those of its house or pole that fell silent at that moment, by name."""
+        found = (one for one in self.sharing(post, shared) if one.outage_with(start_utc_ns) is not None)
+        return sorted(found, key=lambda one: one.post.node)
 
     def heard(self, post: Known, shared: str, start_utc_ns: int) -> list[Neighbour]:
         """Some of those that were heard on, as many as are named."""
-        of = self._shared.get((shared, getattr(post.spot, shared)), [])
-        on = (one for one in of if one.post.node != post.node and one.heard_after(start_utc_ns))
+        on = (one for one in self._group(post, shared) if one.post.node != post.node and one.heard_after(start_utc_ns))
         return list(islice(on, NAMES_MAX + 1))
+
+    def _group(self, post: Known, shared: str) -> list[Neighbour]:
+        return self._shared.get((shared, getattr(post.spot, shared)), [])
+
+
+def _falls(posts: Iterable[Neighbour]) -> list[Fall]:
+    return sorted((outage.start_utc_ns, one.post.node) for one in posts for outage in one.outages)
 
 
 def why_dark(post: Known, outage: Outage, around: Around, *, now_utc_ns: int) -> Verdict:
@@ -307,13 +352,11 @@ def _before(post: Known, outage: Outage, now_utc_ns: int) -> Iterator[Finding]:
     if outage.goodbye_s is not None and outage.goodbye_s < GOODBYE_S:
         told = Evidence("goodbye", "station", start, {"after_s": outage.goodbye_s})
         yield Finding(Cause.PROGRAM, 0.5, (told,))
-    # What waited through an outage comes late after it, whatever it was: that speaks for no network.
-    waited = [(one.end_utc_ns or 0, (one.end_utc_ns or 0) + RECEIVED_S * NS) for one in outages_of(post.changes)]
-    late = [
-        at
-        for at in post.late_utc_ns
-        if start - LATE_S * NS <= at <= latest and not any(low - SETTLE_S * NS <= at <= high for low, high in waited)
-    ]
+    late = [at for at in post.late_utc_ns if start - LATE_S * NS <= at <= latest]
+    if len(late) >= LATE_MESSAGES:
+        # What waited through an outage comes late after it, whatever it was: that speaks for no network.
+        waited = [(one.end_utc_ns or 0, (one.end_utc_ns or 0) + RECEIVED_S * NS) for one in outages_of(post.changes)]
+        late = [at for at in late if not any(low - SETTLE_S * NS <= at <= high for low, high in waited)]
     if len(late) >= LATE_MESSAGES:
         yield Finding(Cause.NETWORK, 0.55, (Evidence("came_late", "event", late[0], {"count": len(late)}),))
 
@@ -364,32 +407,33 @@ def _errands(post: Known, outage: Outage, now_utc_ns: int) -> Iterator[Finding]:
 
 def _company(post: Known, outage: Outage, around: Around) -> Iterator[Finding]:
     start = outage.start_utc_ns
-    silent = around.silent_with(post, start)
-    yield from _wide(post, outage, around, silent)
+    yield from _wide(post, outage, around)
+    mates = {shared: around.silent_mates(post, shared, start) for shared in ("house", "pole")}
     for shared, power, network in (("house", 0.8, 0.8), ("pole", 0.7, 0.75)):
-        name = getattr(post.spot, shared)
-        mates = [one for one in silent if name and getattr(one.post.spot, shared) == name]
-        for mate in mates:
+        for mate in mates[shared]:
             yield from _of_mate(mate, start, shared, power=power, network=network)
-    yield from _house(post, outage, around, silent)
-    yield from _pole(post, outage, silent)
+    yield from _house(post, outage, around, mates["house"])
+    yield from _pole(post, outage, mates["pole"])
 
 
-def _wide(post: Known, outage: Outage, around: Around, silent: Sequence[Neighbour]) -> Iterator[Finding]:
+def _wide(post: Known, outage: Outage, around: Around) -> Iterator[Finding]:
     """Nearly all, or those of one provider: in several houses at once no plug is to blame."""
     start = outage.start_utc_ns
-    if is_site_wide([post, *(one.post for one in silent)], len(around)):
-        values: dict[str, str | float] = {"count": len(silent) + 1, "of": len(around)}
+    silent = around.silent(post, start)
+    if is_site_wide(silent.posts, silent.houses, len(around)):
+        values: dict[str, str | float] = {"count": silent.posts, "of": len(around)}
         yield Finding(Cause.NETWORK, 0.9, (Evidence("site_dark", "station", start, values),), "headquarters")
     provider = post.spot.provider
-    fellows = around.sharing(post, "provider")
-    down = [one for one in silent if provider and one.post.spot.provider == provider]
-    elsewhere = {one.post.spot.house or f"\n{one.post.node}" for one in down} - {post.spot.house}
-    if len(elsewhere) >= PROVIDER_POSTS and len(down) >= PROVIDER_SHARE * len(fellows):
-        values = {"provider": provider, "count": len(down), "of": len(fellows), "who": _names(down)}
-        yield Finding(Cause.NETWORK, 0.85, (Evidence("provider_dark", "station", start, values),), "provider")
-    cut = [one for one in silent if _mains(one.post, start) is not None]
-    if len({one.post.spot.house or f"\n{one.post.node}" for one in cut} - {post.spot.house}) >= 2:
+    if provider:
+        fellows = around.others(post, "provider")
+        fell = around.silent(post, start, provider)
+        down, elsewhere = fell.posts - 1, fell.houses - 1  # but for this one, and its house
+        if elsewhere >= PROVIDER_POSTS and down >= PROVIDER_SHARE * fellows:
+            who = _some([one for one in fell.first if one != post.node], down)
+            values = {"provider": provider, "count": down, "of": fellows, "who": who}
+            yield Finding(Cause.NETWORK, 0.85, (Evidence("provider_dark", "station", start, values),), "provider")
+    cut = around.without_mains(post, start)
+    if len({house_key(one.post.node, one.post.spot.house) for one in cut} - {post.spot.house}) >= 2:
         told = Evidence("mains_around", "event", start, {"who": _names(cut)})
         yield Finding(Cause.UNPLUGGED, 0.87, (told,), "pole" if post.spot.pole else "house")
 
@@ -410,10 +454,9 @@ def _of_mate(mate: Neighbour, start: int, shared: str, *, power: float, network:
         yield Finding(finding.cause, confidence, (told,), shared)
 
 
-def _house(post: Known, outage: Outage, around: Around, silent: Sequence[Neighbour]) -> Iterator[Finding]:
+def _house(post: Known, outage: Outage, around: Around, mates: Sequence[Neighbour]) -> Iterator[Finding]:
     """Several posts of a house at once, while its provider serves others: the house's mains, or its router."""
     house, provider = post.spot.house, post.spot.provider
-    mates = [one for one in silent if house and one.post.spot.house == house]
     heard = around.heard(post, "provider", outage.start_utc_ns) if mates else []
     served = [one for one in heard if one.post.spot.house != house]
     if mates and served:
@@ -421,11 +464,10 @@ def _house(post: Known, outage: Outage, around: Around, silent: Sequence[Neighbo
         yield Finding(Cause.UNPLUGGED, 0.5, (Evidence("house_dark", "station", outage.start_utc_ns, values),), "house")
 
 
-def _pole(post: Known, outage: Outage, silent: Sequence[Neighbour]) -> Iterator[Finding]:
+def _pole(post: Known, outage: Outage, mates: Sequence[Neighbour]) -> Iterator[Finding]:
     """Several houses of one pole at once: the line of the street. It carries power too, so this is a guess."""
     pole = post.spot.pole
-    mates = [one for one in silent if pole and one.post.spot.pole == pole]
-    houses = {one.post.spot.house or f"\n{one.post.node}" for one in mates} - {post.spot.house}
+    houses = {house_key(one.post.node, one.post.spot.house) for one in mates} - {post.spot.house}
     if houses:
         told = Evidence("pole_dark", "station", outage.start_utc_ns, {"pole": pole, "who": _names(mates)})
         yield Finding(Cause.NETWORK, 0.45, (told,), "pole")
@@ -438,8 +480,12 @@ def _mains(post: Known, start: int) -> Incident | None:
 
 
 def _names(posts: Sequence[Neighbour]) -> str:
-    names = sorted(one.post.node for one in posts)
-    return ", ".join(names[:NAMES_MAX]) + (" ..." if len(names) > NAMES_MAX else "")
+    return _some(sorted(one.post.node for one in posts), len(posts))
+
+
+def _some(names: Sequence[str], count: int) -> str:
+    """The first of so many."""
+    return ", ".join(names[:NAMES_MAX]) + (" ..." if count > NAMES_MAX else "")
 
 
 # -- what narrows it down, and what would tell more -------------------------------------------------------------------

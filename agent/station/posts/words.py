@@ -12,7 +12,7 @@ from agent.clock import rfc3339
 from agent.quantities import DAY_S
 from agent.station.posts.fleet import PostView
 from agent.station.posts.known import Evidence
-from agent.station.posts.upkeep import storage_days
+from agent.station.posts.upkeep import BellLine, bell_of, storage_days
 from agent.station.posts.why_dark import Verdict
 
 LANGUAGES = ("en", "vi")
@@ -92,10 +92,16 @@ def overwrite_of(view: PostView) -> str | None:
     return next((one.overwrite for one in recording.classes if one.overwrite is not None), None)
 
 
+def bell_time(line: BellLine) -> str | None:
+    """RFC 3339."""
+    return None if line.utc_ns is None else rfc3339(line.utc_ns)
+
+
 def view_dict(view: PostView, words: Words, now_utc_ns: int) -> dict[str, Any]:
     """One post for a program."""
     post, task = view.post, view.task
     up = view.uptime
+    bell = bell_of(post, now_utc_ns)
     kept = storage_days(post, now_utc_ns)
     free = None if post.beat is None else post.beat.said.machine.diskfreebytes
     return {
@@ -107,6 +113,7 @@ def view_dict(view: PostView, words: Words, now_utc_ns: int) -> dict[str, Any]:
         "footagedays": None if kept is None else round(kept, 2),
         "diskfreebytes": free,
         "overwrite": overwrite_of(view),
+        "bell": None if bell is None else {"state": bell.look, "time": bell_time(bell)},
         "uptime": None if up.up is None else round(up.up, 5),
         "outages": up.outages,
         "outagemedian_s": up.median_s,

@@ -20,6 +20,8 @@ from agent.station.web.posts import PostPages
 from agent.station.web.routes import ANYBODY, Route, check_table
 
 EVERYONE = frozenset(Role)
+STAFF = EVERYONE - {Role.HOUSEHOLD}
+"""Not who only hosts a post: a household has one page."""
 SEEING = frozenset({Role.OPERATOR, Role.SUPERVISOR, Role.SCHOOL, Role.AUDITOR})
 """Who sees alerts and pictures. Not who keeps the machines: it is not needed for that."""
 ACTING = frozenset({Role.OPERATOR, Role.SUPERVISOR, Role.SCHOOL})
@@ -34,8 +36,14 @@ def table(
     feeds: Sequence[Route] = (),
     watch: Sequence[Route] = (),
     casework: Sequence[Route] = (),
+    homes: Sequence[Route] = (),
+    mapped: Sequence[Route] = (),
+    oidc: Sequence[Route] = (),
 ) -> tuple[Route, ...]:
-    """Every route there is, and who may use it. `footage` None: there is no archive. `watch`: live view."""
+    """Every route there is, and who may use it. `footage` None: there is no archive. `watch`: live view.
+
+    `homes`: pages of schools and households, and what is shown around bells.
+    """
     alert = "/alerts/{incident}"
     watching = () if footage is None else _footage(footage)
     return check_table(
@@ -55,13 +63,16 @@ def table(
             Route(method="POST", path=f"{alert}/comment", handler=board.comment, may=ACTING),
             Route(method="POST", path=f"{alert}/verdict", handler=board.verdict, may=JUDGING),
             Route(method="POST", path=f"{alert}/hand-over", handler=board.hand_over, may=HANDING_ON),
-            Route(method="GET", path="/posts", handler=posts.page, may=EVERYONE),
-            Route(method="GET", path="/posts/{post}", handler=posts.post, may=EVERYONE),
-            Route(method="GET", path="/to-do", handler=posts.todo, may=EVERYONE - {Role.SCHOOL}),
+            Route(method="GET", path="/posts", handler=posts.page, may=STAFF),
+            Route(method="GET", path="/posts/{post}", handler=posts.post, may=STAFF),
+            Route(method="GET", path="/to-do", handler=posts.todo, may=STAFF - {Role.SCHOOL}),
             *watching,
             *feeds,
             *casework,
             *watch,
+            *homes,
+            *mapped,
+            *oidc,
         )
     )
 

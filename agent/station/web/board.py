@@ -15,6 +15,8 @@ from agent import wire
 from agent.clock import Clock
 from agent.errors import Transient, WardpostError
 from agent.station.alerts import ANSWERING, TEXT_CHARS_MAX, Alert, Alerts
+from agent.station.bells.around import Around, Nearby
+from agent.station.footage.clip import Clips
 from agent.station.people.roles import Role
 from agent.station.people.sessions import Sessions
 from agent.station.web.gate import Asked, Refused
@@ -26,6 +28,8 @@ from agent.types import MS, NS
 HEARTBEAT_S = 15.0
 RETRY_MS = 2000
 CHANGES_MAX = 50
+NEAR_MAX = 20
+"""Of the first alerts on the page, bells have what is near them: a flood of presses must not slow the board."""
 _NUMBER = re.compile(r"[0-9]{1,15}")
 JUDGING = frozenset({Role.OPERATOR, Role.SUPERVISOR})
 HANDING_ON = frozenset({Role.OPERATOR, Role.SUPERVISOR})
@@ -44,6 +48,7 @@ class Card:
     error: str = ""  # of the time, in words
     late: bool = False  # delivered late
     rights: dict[str, bool] = field(default_factory=dict)
+    near: list[Nearby] = field(default_factory=list)  # of a bell: its own post, and those around it
 
 
 class Board:
@@ -60,6 +65,8 @@ class Board:
         clock: Clock,
         hours: float,
         send_verdict: SendVerdict,
+        around: Around,
+        clips: Clips,
     ) -> None:
         self._alerts = alerts
         self._live = live
@@ -69,6 +76,8 @@ class Board:
         self._clock = clock
         self._span_ns = int(hours * 3600 * NS)
         self._send_verdict = send_verdict
+        self._around = around
+        self._clips = clips
 
     # -- what is seen -------------------------------------------------------------------------------------------------
 
@@ -78,7 +87,7 @@ class Board:
         now = self._clock.utc().utc_ns
         shown = self._alerts.board(asked.who.scope, now - self._span_ns)
         self._see_pictures(asked, shown)
-        cards = [self._card(asked, one) for one in shown]
+        cards = [self._card(asked, one, near=number < NEAR_MAX) for number, one in enumerate(shown)]
         page = self._pages.render(
             "board.html", asked=asked, words=asked.words, cards=cards, step=step, now_ms=now // MS, person=asked.who
         )
@@ -199,9 +208,19 @@ class Board:
         steps = self._alerts.steps(who.scope, found.incident)
         others = self._alerts.answering(who.scope, found.incident) if who.role in HANDING_ON else []
         names = {one.login: one.name for one in others}
-        card = self._card(asked, found)
+        card = self._card(asked, found, whole=True)
+        kept = self._around.kept(who.scope, found.incident) if found.severity == "bell" else []
         return self._pages.render(
-            "alert.html", asked=asked, words=asked.words, card=card, steps=steps, others=others, said=said, names=names
+            "alert.html",
+            asked=asked,
+            words=asked.words,
+            card=card,
+            steps=steps,
+            others=others,
+            said=said,
+            names=names,
+            kept=kept,
+            clip=self._clips.of(found.node, found.incident),
         )
 
     def _part(self, asked: Asked, one: Alert) -> dict[str, object]:
@@ -209,11 +228,14 @@ class Board:
         ringing = one.severity == "bell" and one.acknowledged_utc_ns is None
         return {"incident": one.incident, "html": html, "ringing": ringing, "open": one.acknowledged_utc_ns is None}
 
-    def _card(self, asked: Asked, one: Alert) -> Card:
+    def _card(self, asked: Asked, one: Alert, *, whole: bool = False, near: bool = True) -> Card:
+        """`whole`: on its own page, where what is near a bell is shown also when somebody has it already."""
         role = asked.who.role
+        ringing = near and one.severity == "bell" and (whole or one.acknowledged_utc_ns is None)
+        around = self._around.near(asked.who.scope, one.node) if ringing else []
         rights = {"answer": role in ANSWERING, "judge": role in JUDGING, "hand_on": role in HANDING_ON}
         if one.told is None:
-            return Card(alert=one, rights=rights)
+            return Card(alert=one, rights=rights, near=around)
         at = told_ns(one.told.time)
         return Card(
             alert=one,
@@ -223,6 +245,7 @@ class Board:
             error=_error(asked, one.told, at),
             late=one.told.historical,
             rights=rights,
+            near=around,
         )
 
     def _need(self, asked: Asked) -> Alert:

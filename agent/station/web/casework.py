@@ -41,7 +41,7 @@ def case_routes(
 ) -> tuple[Route, ...]:
     """`folder`: the station's."""
     cases = Cases(engine)
-    queue = command_sender(signer, folder, new_id=uuid7_maker(clock), clock=clock)
+    queue = command_sender(signer, engine, new_id=uuid7_maker(clock), clock=clock)
     desk = CaseDesk(trail=trail, cases=cases, clock=clock, queue=queue, archive=archive, site=site)
     exporter = Exporter(
         engine=engine,
@@ -56,12 +56,10 @@ def case_routes(
     return CasePages(cases=cases, desk=desk, exporter=exporter, viewed=Viewed(trail), pages=pages, clock=clock).routes()
 
 
-def inspection_routes(
-    *, engine: Engine, folder: Path, site: str, clock: Clock, trail: Trail, pages: Pages
-) -> tuple[Route, ...]:
-    """`folder`: the station's."""
+def inspection_routes(*, engine: Engine, site: str, clock: Clock, trail: Trail, pages: Pages) -> tuple[Route, ...]:
+    """The routes of the weekly inspection and of the compliance report."""
     return InspectionPages(
-        reader=InspectionReader(engine, folder),
+        reader=InspectionReader(engine),
         desk=InspectionDesk(trail=trail, clock=clock, site=site, zone=pages.zone),
         trail=trail,
         pages=pages,
@@ -71,15 +69,11 @@ def inspection_routes(
     ).routes()
 
 
-def command_sender(signer: Signer, folder: Path, *, new_id: Callable[[], str], clock: Clock) -> Queue:
+def command_sender(signer: Signer, engine: Engine, *, new_id: Callable[[], str], clock: Clock) -> Queue:
     """Signed commands in the station's queue, by a connection of its own each: any thread may send one."""
 
     def send(node: str, verb: str, args: dict[str, Any]) -> None:
-        book = OrderBook(folder)
-        book.open()
-        try:
+        with OrderBook(engine) as book:
             signer.queue(book, node, verb, args, command_id=new_id(), clock=clock)
-        finally:
-            book.close()
 
     return send

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,11 @@ from agent.clock import Clock, uuid7_maker
 from agent.disk import PosixDisk
 from agent.station.alerts import Alerts
 from agent.station.archive import Archive
+from agent.station.archive_retention import Policy
+from agent.station.bells.around import Around
+from agent.station.bells.settings import BellSettings
 from agent.station.db.engine import open_engine
+from agent.station.footage.clip import Clips
 from agent.station.footage.requests import Requests
 from agent.station.footage.shelf import Shelf
 from agent.station.footage.survey import Surveyor
@@ -30,21 +34,27 @@ from agent.station.people.trail import Trail
 from agent.station.posts.desk import PostsDesk, registered
 from agent.station.signing import Signer
 from agent.station.web.app import application, table
-from agent.station.web.assets import has_player
+from agent.station.web.archive import ArchivePages
+from agent.station.web.assets import has_map, has_player
 from agent.station.web.bearers import Bearers
+from agent.station.web.bells import BellPages
 from agent.station.web.board import Board, SendVerdict
 from agent.station.web.casework import case_routes, inspection_routes
 from agent.station.web.door import Door
 from agent.station.web.feeds import Feeds
 from agent.station.web.footage import Footage
 from agent.station.web.gate import Gate
+from agent.station.web.household import HouseholdPages
 from agent.station.web.live import Live
 from agent.station.web.live_view import AskHold, LivePages
+from agent.station.web.map import MapPages
 from agent.station.web.pages import Pages
 from agent.station.web.posts import PostPages
 from agent.station.web.routes import Route
+from agent.station.web.school import SchoolPages
 from agent.station.web.server import WebServer
 from agent.station.web.settings import WebSettings, listening
+from agent.station.web.tiles import Tiles
 from agent.station.web.viewed import Viewed
 
 
@@ -76,12 +86,18 @@ def make_desk(
     feeds: FeedSettings | None = None,
     register: str = "",
     watch: LiveDesk | None = None,
+    retention: Policy | None = None,
+    bells: BellSettings | None = None,
+    contacts: Sequence[tuple[str, float]] = (),
 ) -> Desk:
     """Everything but the server. Opens the audit log. Raises ConfigError, Transient, Corrupt.
 
     `archive`, `signer`: where footage is kept, and by whom posts are asked for it; without either, there are no pages
     of footage. `feeds`: what programs may fetch; None: nothing. `register`: the site's folder, which tells house, pole
-    and provider of the posts; empty: there is none. `watch`: live views; needs `signer`.
+    and provider of the posts; empty: there is none. `watch`: live views; needs `signer`. `retention`: what
+    leaves the archive by itself; None: nothing.
+    `bells`: what is shown around a bell. `contacts`: names of who is told what nobody acknowledges, and after how many
+    seconds.
     """
     trail = Trail(engine, clock=clock, site=site, station=station, disk=PosixDisk(folder))
     trail.open()
@@ -108,14 +124,39 @@ def make_desk(
         proxied=settings.behind_proxy,
         admit=None if fetched is None else fetched.admit,
     )
+    throttle = Throttle(boot_ns=clock.boot_ns)
     entrance = Entrance(
         registry=registry,
         sessions=sessions,
         passwords=passwords,
-        throttle=Throttle(boot_ns=clock.boot_ns),
+        throttle=throttle,
         trail=trail,
     )
-    door = Door(entrance=entrance, registry=registry, passwords=passwords, pages=pages, gate=gate)
+    door = Door(
+        entrance=entrance,
+        registry=registry,
+        passwords=passwords,
+        pages=pages,
+        gate=gate,
+        provider="" if settings.oidc is None else settings.oidc.name,
+    )
+    by_provider: tuple[Route, ...] = ()
+    if settings.oidc is not None:
+        from agent.station.web.oidc import oidc_routes  # its library is an extra
+
+        by_provider = oidc_routes(
+            settings.oidc,
+            origin=settings.origin,
+            engine=engine,
+            clock=clock,
+            trail=trail,
+            registry=registry,
+            sessions=sessions,
+            throttle=throttle,
+            door=door,
+            pages=pages,
+        )
+    around = Around(bells or BellSettings(), engine=engine, register=registered(register), clock=clock)
     board = Board(
         alerts=alerts,
         live=live,
@@ -125,39 +166,48 @@ def make_desk(
         clock=clock,
         hours=settings.board_hours,
         send_verdict=send_verdict,
+        around=around,
+        clips=Clips(engine=engine),
     )
     footage = None
+    policy = retention or Policy()
     if archive is not None and signer is not None:
         shelf = Shelf(engine=engine, archive=archive)
         footage = Footage(
             engine=engine,
             shelf=shelf,
             surveyor=Surveyor(engine=engine, shelf=shelf, clock=clock),
-            requests=Requests(folder=folder, engine=engine, signer=signer, new_id=uuid7_maker(clock), clock=clock),
+            requests=Requests(engine=engine, signer=signer, new_id=uuid7_maker(clock), clock=clock),
             alerts=alerts,
             viewed=Viewed(trail),
             trail=trail,
             pages=pages,
             clock=clock,
             player=has_player,
+            policy=policy,
         )
     fed = (
         ()
         if feeds is None
         else Feeds(feeds, engine=engine, alerts=alerts, clock=clock, site=site, origin=settings.origin).routes()
     )
+    known = PostsDesk(engine, register=registered(register), clock=clock, zone=pages.zone)
+    tiles = Tiles(Path(settings.tiles)) if settings.tiles else None
+    mapped = MapPages(
+        desk=known, pages=pages, tiles=tiles, attribution=settings.tiles_attribution, has_map=has_map
+    ).routes()
     posts = PostPages(
-        desk=PostsDesk(engine, folder, register=registered(register), clock=clock, zone=pages.zone),
+        desk=known,
         alerts=alerts,
         pages=pages,
         clock=clock,
     )
     watched: tuple[Route, ...] = ()
     if watch is not None and signer is not None:
-        ask_hold = hold_sender(signer, folder, new_id=uuid7_maker(clock), clock=clock)
+        ask_hold = hold_sender(signer, engine, new_id=uuid7_maker(clock), clock=clock)
         live_pages = LivePages(desk=watch, engine=engine, trail=trail, pages=pages, clock=clock, hold=ask_hold)
         watched = live_pages.routes()
-    casework = inspection_routes(engine=engine, folder=folder, site=site, clock=clock, trail=trail, pages=pages)
+    casework = inspection_routes(engine=engine, site=site, clock=clock, trail=trail, pages=pages)
     if archive is not None and signer is not None:
         casework += case_routes(
             engine=engine,
@@ -169,7 +219,26 @@ def make_desk(
             archive=archive,
             signer=signer,
         )
-    routes = table(door=door, board=board, posts=posts, footage=footage, feeds=fed, watch=watched, casework=casework)
+        casework += ArchivePages(
+            engine=engine, trail=trail, archive=archive, pages=pages, clock=clock, policy=policy
+        ).routes()
+    homes = (
+        *BellPages(around=around, viewed=Viewed(trail)).routes(),
+        *SchoolPages(engine=engine, alerts=alerts, pages=pages, clock=clock, contacts=contacts).routes(),
+        *HouseholdPages(engine=engine, viewed=Viewed(trail), pages=pages).routes(),
+    )
+    routes = table(
+        door=door,
+        board=board,
+        posts=posts,
+        footage=footage,
+        feeds=fed,
+        watch=watched,
+        casework=casework,
+        homes=homes,
+        mapped=mapped,
+        oidc=by_provider,
+    )
     return Desk(
         app=application(routes, gate),
         routes=routes,
@@ -207,6 +276,9 @@ def open_web(
     register: str = "",
     feeds: FeedSettings | None = None,
     watch: LiveDesk | None = None,
+    retention: Policy | None = None,
+    bells: BellSettings | None = None,
+    contacts: Sequence[tuple[str, float]] = (),
 ) -> WebServer:
     """The server of a station's pages, not started; the database must be there. `database`: its URL; `register`:
     the site's folder, or empty.
@@ -221,40 +293,35 @@ def open_web(
         site=site,
         station=station,
         clock=clock,
-        send_verdict=verdict_sender(signer, folder, new_id=uuid7_maker(clock), clock=clock),
+        send_verdict=verdict_sender(signer, engine, new_id=uuid7_maker(clock), clock=clock),
         archive=archive,
         signer=signer,
         register=register,
         feeds=feeds,
         watch=watch,
+        retention=retention,
+        bells=bells,
+        contacts=contacts,
     )
     return serve(settings, desk, close=engine.dispose)
 
 
-def verdict_sender(signer: Signer, folder: Path, *, new_id: Callable[[], str], clock: Clock) -> SendVerdict:
+def verdict_sender(signer: Signer, engine: Engine, *, new_id: Callable[[], str], clock: Clock) -> SendVerdict:
     """Verdicts as signed commands in the station's queue, by a connection of its own each: any thread may send one."""
 
     def send(node: str, incident: str, verdict: str, reason: str, by: str) -> None:
-        book = OrderBook(folder)
-        book.open()
-        try:
+        with OrderBook(engine) as book:
             asked = {"incident": incident, "verdict": verdict, "reason": reason, "by": by}
             signer.queue(book, node, "verdict", asked, command_id=new_id(), clock=clock)
-        finally:
-            book.close()
 
     return send
 
 
-def hold_sender(signer: Signer, folder: Path, *, new_id: Callable[[], str], clock: Clock) -> AskHold:
+def hold_sender(signer: Signer, engine: Engine, *, new_id: Callable[[], str], clock: Clock) -> AskHold:
     """Holds, in the same way."""
 
     def send(node: str, args: dict[str, str]) -> None:
-        book = OrderBook(folder)
-        book.open()
-        try:
+        with OrderBook(engine) as book:
             signer.queue(book, node, "hold", dict(args), command_id=new_id(), clock=clock)
-        finally:
-            book.close()
 
     return send

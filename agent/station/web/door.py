@@ -12,28 +12,49 @@ from agent.station.people.roles import Role
 from agent.station.web.gate import DOOR, SESSION, Asked, Gate, Refused, choose_language, drop_cookie, set_cookie
 from agent.station.web.pages import Pages
 
-HOME = {Role.TECHNICIAN: "/account", Role.ADMIN: "/account"}
-"""Where somebody begins who has no board."""
-_BACK = ("/", "/login", "/account")
+HOME = {
+    Role.TECHNICIAN: "/account",
+    Role.ADMIN: "/account",
+    Role.SCHOOL: "/school",
+    Role.HOUSEHOLD: "/household",
+}
+"""Where somebody begins who has no board, or a page of his own."""
+_BACK = ("/", "/login", "/account", "/school", "/household")
 
 
 class Door:
     """Handlers of the pages that are not about alerts. Any thread."""
 
     def __init__(
-        self, *, entrance: Entrance, registry: Registry, passwords: Passwords, pages: Pages, gate: Gate
+        self,
+        *,
+        entrance: Entrance,
+        registry: Registry,
+        passwords: Passwords,
+        pages: Pages,
+        gate: Gate,
+        provider: str = "",
     ) -> None:
+        """`provider`: the name of whom people may log in by instead; empty: there is none."""
         self._entrance = entrance
         self._registry = registry
         self._passwords = passwords
         self._pages = pages
         self._gate = gate
+        self._provider = provider
 
     def login(self, asked: Asked) -> Response:
         """The form."""
         if asked.person is not None:
             return RedirectResponse(home(asked.person.role), status_code=303)
-        return HTMLResponse(self._pages.render("login.html", asked=asked, words=asked.words, wrong="", login=""))
+        return self.form(asked)
+
+    def form(self, asked: Asked, *, wrong: str = "", login: str = "", status: int = 200, wait_s: int = 0) -> Response:
+        """The form, and what went wrong before."""
+        page = self._pages.render(
+            "login.html", asked=asked, words=asked.words, wrong=wrong, login=login, provider=self._provider
+        )
+        return HTMLResponse(page, status_code=status, headers={"Retry-After": str(wait_s)} if wait_s else {})
 
     def enter(self, asked: Asked) -> Response:
         """The form, sent. The old session, if there was one, stays what it was: it is not ours to trust."""
@@ -42,9 +63,7 @@ class Door:
         if not entered.token:
             wait_s = int(entered.wait_s) + 1 if entered.wait_s else 0
             wrong = asked.words("login.wait", seconds=wait_s) if wait_s else asked.words("login.wrong")
-            page = self._pages.render("login.html", asked=asked, words=asked.words, wrong=wrong, login=login)
-            headers = {"Retry-After": str(wait_s)} if wait_s else {}
-            return HTMLResponse(page, status_code=429 if wait_s else 403, headers=headers)
+            return self.form(asked, wrong=wrong, login=login, status=429 if wait_s else 403, wait_s=wait_s)
         person = self._registry.find(login)
         if person is None:
             raise Refused(403)

@@ -17,7 +17,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from agent.clock import Clock
 from agent.errors import ConfigError
 from agent.recording.coverage import FUTURE, RECORDED, Stretch
+from agent.station import archive_retention_rows as retention
 from agent.station.alerts import Alerts
+from agent.station.archive_retention import Policy
+from agent.station.archive_retention_rows import Removed, Wait
 from agent.station.db.engine import reading
 from agent.station.db.tables import node
 from agent.station.footage import bar, playlist, ranges
@@ -34,10 +37,14 @@ from agent.types import MS, NS, Cause
 POSTS_MAX = 8
 """On one page."""
 LISTED_MAX = 10_000
+REMOVED_MAX = 200
+"""Files told one by one on the page, of one post."""
 DARK_MAX = 12
 """Dark stretches told in words, the longest."""
 AROUND_S = 1800.0
 """Around an alert: half of it before, half behind."""
+NEAR_S = 120.0
+"""The same, of its clip."""
 USUAL_S = 3600.0
 REASON_CHARS_MAX = 300
 REFRESH_S = 5
@@ -65,6 +72,8 @@ class Row:
     dark: list[Stretch]
     requests: list[Request]
     parts: str  # for the script: where each part is in media time, JSON
+    removed: list[Removed]  # of its time, by retention
+    first_goes_utc_ns: int | None  # of what is here, when the first file's time is over
 
     @property
     def busy(self) -> bool:
@@ -88,8 +97,10 @@ class Footage:
         pages: Pages,
         clock: Clock,
         player: Callable[[], bool],
+        policy: Policy,
     ) -> None:
         """`player`: whether hls.js is there."""
+        self._policy = policy
         self._engine = engine
         self._shelf = shelf
         self._surveyor = surveyor
@@ -123,6 +134,8 @@ class Footage:
             said=said,
             player=self._player(),
             refresh_s=REFRESH_S,
+            policy=self._policy,
+            wait=self._wait(),
         )
         return HTMLResponse(page, status_code=status)
 
@@ -133,7 +146,7 @@ class Footage:
         page = self._pages.render(
             "footage_post.html", asked=asked, words=asked.words, row=row, where=where,
             start=self._pages.field(where.start_utc_ns), end=self._pages.field(where.end_utc_ns),
-            asking=asked.who.role.value != "auditor", player=self._player(),
+            asking=asked.who.role.value != "auditor", player=self._player(), policy=self._policy,
         )  # fmt: skip
         return HTMLResponse(page)
 
@@ -218,7 +231,7 @@ class Footage:
                 raise Refused(404)
             at = None if alert.told is None else told_ns(alert.told.time)
             at = alert.raised_utc_ns if at is None else at
-            half = round(AROUND_S * NS / 2)
+            half = round((NEAR_S if given.get("near") else AROUND_S) * NS / 2)
             return [alert.node] if alert.node in posts else [], Range(at - half, at + half, at)
         chosen = [name for name in posts if given.get(f"post.{name}") or asked.params.get("post") == name]
         if len(chosen) > POSTS_MAX:
@@ -264,7 +277,20 @@ class Footage:
             dark=sorted(longest, key=lambda one: one.start_utc_ns),
             requests=self._requests.of(post, where.start_utc_ns, where.end_utc_ns),
             parts=_media_times(found),
+            removed=self._removed(post, where),
+            first_goes_utc_ns=min(
+                (u for one in found.files if (u := self._policy.until_utc_ns(one.received_utc_ns)) is not None),
+                default=None,
+            ),
         )
+
+    def _removed(self, post: str, where: Range) -> list[Removed]:
+        with reading(self._engine, "look for what was removed") as db:
+            return retention.removed(db, post, where.start_utc_ns, where.end_utc_ns, REMOVED_MAX)
+
+    def _wait(self) -> Wait | None:
+        with reading(self._engine, "look whether the archive waits") as db:
+            return retention.waiting(db)
 
     def _see(self, asked: Asked, seen: list[Stored]) -> None:
         self._viewed.note(asked, [(one.node, one.sha256) for one in seen], what="footage")

@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -34,6 +34,7 @@ from agent.station.web.words import Words
 SESSION = "__Host-wardpost"
 DOOR = "__Host-wardpost-door"
 LANGUAGE = "__Host-wardpost-language"
+OIDC = "__Host-wardpost-oidc"
 FORM_BYTES_MAX = 16 * 1024
 FORM_FIELDS_MAX = 20
 FORM_S_MAX = 15.0
@@ -73,6 +74,7 @@ class Asked:
     session: str  # names it; empty: none
     token: str  # of the session, or of the door
     part: bool  # the page's own script asks
+    oidc: str = ""  # what the browser keeps of a login at the provider
 
     @property
     def who(self) -> Person:
@@ -175,6 +177,7 @@ class Gate:
             session="" if session is None else session.key,
             token=held,
             part=PART_HEADER in request.headers,
+            oidc=request.cookies.get(OIDC, ""),
         )
         handled: Any = route.handler(asked) if route.stream else run_in_threadpool(route.handler, asked)
         response: Response = await handled
@@ -234,9 +237,16 @@ class Gate:
         return peer
 
 
-def set_cookie(response: Response, name: str, value: str, *, max_age_s: int | None = None) -> None:
-    """A cookie that only this host gets, over TLS only, and no script."""
-    response.set_cookie(name, value, max_age=max_age_s, path="/", secure=True, httponly=True, samesite="strict")
+def set_cookie(
+    response: Response,
+    name: str,
+    value: str,
+    *,
+    max_age_s: int | None = None,
+    samesite: Literal["strict", "lax"] = "strict",
+) -> None:
+    """A cookie that only this host gets, over TLS only, and no script. `lax`: also when another site leads here."""
+    response.set_cookie(name, value, max_age=max_age_s, path="/", secure=True, httponly=True, samesite=samesite)
 
 
 def drop_cookie(response: Response, name: str) -> None:

@@ -12,7 +12,16 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from agent.clock import Clock, rfc3339
 from agent.station.inspection.desk import INSPECTING, RESULTS, TEXT_CHARS_MAX, InspectionDesk, drawn_of
 from agent.station.inspection.reading import InspectionReader
-from agent.station.inspection.report import DEFINED, PERIOD_DAYS_MAX, Figures, PostFigures, as_dict, figures, shares
+from agent.station.inspection.report import (
+    DEFINED,
+    PERIOD_DAYS_MAX,
+    Figures,
+    PostFigures,
+    RemovedFact,
+    as_dict,
+    figures,
+    shares,
+)
 from agent.station.inspection.sample import DAY_NS, WEEK
 from agent.station.inspection.table import as_csv
 from agent.station.people.roles import POST, Role
@@ -34,6 +43,7 @@ class Report:
     end_utc_ns: int
     found: Figures
     posts: Sequence[PostFigures]
+    removed: Sequence[RemovedFact]
     cut: bool  # the audit log was too long to be read through
 
 
@@ -133,7 +143,7 @@ class InspectionPages:
         """For a spreadsheet."""
         made = self._make(asked)
         period = rfc3339(made.start_utc_ns), rfc3339(made.end_utc_ns)
-        text = as_csv(made.found, made.posts, self._definitions(asked), period)
+        text = as_csv(made.found, made.posts, made.removed, self._definitions(asked), period)
         headers = {"Content-Disposition": 'attachment; filename="wardpost-report.csv"'}
         return Response("\ufeff" + text, media_type="text/csv; charset=utf-8", headers=headers)
 
@@ -148,7 +158,7 @@ class InspectionPages:
             "by": asked.who.login,
             "views_cut": made.cut,
         }
-        told = as_dict(made.found, made.posts, self._definitions(asked), about)
+        told = as_dict(made.found, made.posts, made.removed, self._definitions(asked), about)
         headers = {"Content-Disposition": 'attachment; filename="wardpost-report.json"'}
         return Response(json.dumps(told, indent=1), media_type="application/json", headers=headers)
 
@@ -169,7 +179,7 @@ class InspectionPages:
             now_utc_ns=now,
         )
         self._trail.note("report", asked.who.login, start=rfc3339(start), end=rfc3339(end), address=asked.address)
-        return Report(start, end, found, posts, cut)
+        return Report(start, end, found, posts, self._reader.removed(scope, start, end), cut)
 
     def _period(self, asked: Asked) -> tuple[int, int]:
         """As chosen; else the last USUAL_DAYS whole days."""

@@ -113,10 +113,16 @@ class Live:
                 self._listeners.discard(listener)
 
     def look(self) -> None:
-        """Once: takes in, judges, tells. Raises WardpostError."""
+        """Once: takes in, judges, tells; of a backlog every POLL_S, not at its end. Raises WardpostError."""
+        told_ns = self._clock.boot_ns()
         while self._alerts.take_in() and not self._stop.is_set():
-            pass
+            if self._clock.boot_ns() - told_ns >= POLL_S * NS:
+                self._tell_news()
+                told_ns = self._clock.boot_ns()
         self._alerts.note_overdue()
+        self._tell_news()
+
+    def _tell_news(self) -> None:
         step = self._alerts.newest_step()
         if step != self._step:
             self._step = step

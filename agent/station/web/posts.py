@@ -1,8 +1,10 @@
-"""The pages of the posts: the list with a plan, one post with why it is dark, and what is to be done."""
+"""The pages of the posts: the list, one post with why it is dark, and what is to be done."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from starlette.responses import HTMLResponse, Response
 
@@ -13,8 +15,7 @@ from agent.station.people.roles import Role, Scope
 from agent.station.posts.desk import PostsDesk
 from agent.station.posts.fleet import DAYS, PostView, ranking, todo
 from agent.station.posts.outages import Day
-from agent.station.posts.plan import HEIGHT, WIDTH, plan
-from agent.station.posts.upkeep import storage_days
+from agent.station.posts.upkeep import BellLine, bell_of, storage_days
 from agent.station.posts.words import Words as PostWords
 from agent.station.posts.words import overwrite_of
 from agent.station.web.gate import Asked, Refused
@@ -24,8 +25,12 @@ from agent.types import NS
 PICTURES = frozenset({Role.OPERATOR, Role.SUPERVISOR, Role.SCHOOL, Role.AUDITOR})
 PICTURE_DAYS = 7.0
 PAST_SHOWN_MAX = 20
-LIST_MAX = 500
-"""Posts on one page; the filter finds the others."""
+ROWS_MAX = 50
+"""Posts on one page of the list."""
+SEARCH_CHARS_MAX = 60
+PAGE_DIGITS_MAX = 5
+LOOKS = ("bad", "warn", "good")
+"""Not heard; heard, and something is wrong or to be done; heard. Classes of posts.css and map.css."""
 GOOD_UP, FAIR_UP = 0.995, 0.95
 
 
@@ -42,6 +47,8 @@ class Row:
     overwrite_utc_ns: int | None
     up: str
     hours: str
+    bell: BellLine | None
+    bell_says: str
 
 
 class PostPages:
@@ -54,27 +61,39 @@ class PostPages:
         self._clock = clock
 
     def page(self, asked: Asked) -> Response:
-        """All posts that somebody may see; `show`: all, trouble, dark or cost."""
-        show = asked.query.get("show", "all")
-        if show not in ("all", "trouble", "dark", "cost"):
+        """Posts that somebody may see, ROWS_MAX at a time. `show`: all, trouble, dark or cost; `find`: in name, place,
+        house or pole; `provider`; `page`.
+        """
+        show, number = asked.query.get("show", "all"), asked.query.get("page", "1")
+        if show not in ("all", "trouble", "dark", "cost") or not _is_page(number):
             raise Refused(404)
+        find = " ".join(asked.query.get("find", "")[:SEARCH_CHARS_MAX].split())
+        provider = asked.query.get("provider", "")[:SEARCH_CHARS_MAX]
         told = PostWords.of(asked.words.language)
         views = self._views(asked)
-        shown = ranking(views) if show == "cost" else views
-        if show == "trouble":
-            shown = [view for view in views if view.task is not None or view.now is not None]
-        elif show == "dark":
-            shown = [view for view in views if not view.post.heard]
-        drawn = plan(views)
+        fitting = [
+            view
+            for view in (ranking(views) if show == "cost" else views)
+            if (show != "trouble" or look_of(view) != "good")
+            and (show != "dark" or not view.post.heard)
+            and (not provider or view.post.spot.provider == provider)
+            and _found(view, find.casefold())
+        ]
+        pages = max(math.ceil(len(fitting) / ROWS_MAX), 1)
+        page = min(int(number), pages)
+        chosen = {"show": show, "find": find, "provider": provider}
         return self._page(
             asked,
             "posts.html",
-            rows=[self._row(view, told) for view in shown[:LIST_MAX]],
-            more=len(shown) - LIST_MAX,
+            rows=[self._row(view, told) for view in fitting[(page - 1) * ROWS_MAX : page * ROWS_MAX]],
+            count=len(fitting),
+            pages=pages,
+            page=page,
+            link=lambda **other: "/posts?" + urlencode({k: v for k, v in (chosen | other).items() if v}),
             show=show,
-            plan=drawn,
-            dots=[] if drawn is None else [(dot, self._row(dot.view, told)) for dot in drawn.dots],
-            box=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}",
+            find=find,
+            provider=provider,
+            providers=sorted({view.post.spot.provider for view in views} - {""}),
         )
 
     def post(self, asked: Asked) -> Response:
@@ -114,8 +133,7 @@ class PostPages:
         return HTMLResponse(self._pages.render(template, asked=asked, words=asked.words, person=asked.who, **values))
 
     def _views(self, asked: Asked) -> list[PostView]:
-        scope: Scope = asked.who.scope
-        return self._desk.views(None if scope.whole_site else scope.posts)
+        return self._desk.views(only(asked.who.scope))
 
     def _picture(self, node: str) -> str | None:
         """The incident of the newest alert of a post that has a picture. Its own route notes who looks at it."""
@@ -129,10 +147,11 @@ class PostPages:
         kept = storage_days(post, self._clock.utc().utc_ns)
         free = None if post.beat is None else post.beat.said.machine.diskfreebytes
         overwrite = overwrite_of(view)
-        look = "bad" if not post.heard else "warn" if view.now is not None or view.task is not None else "good"
+        bell = bell_of(post, self._clock.utc().utc_ns)
+        when = "" if bell is None or bell.utc_ns is None else self._pages.moment(bell.utc_ns)
         return Row(
             view=view,
-            look=look,
+            look=look_of(view),
             state=told(f"state.{post.state}"),
             why="" if view.now is None else told.why(view.now),
             kept="" if kept is None else told.span(kept * 86_400),
@@ -140,11 +159,32 @@ class PostPages:
             overwrite_utc_ns=None if overwrite is None else told_ns(overwrite),
             up="" if view.uptime.up is None else f"{view.uptime.up:.1%}",
             hours=f"{view.cost.total_h:.1f}",
+            bell=bell,
+            bell_says="" if bell is None else told(f"bell.{bell.look}").format(when=when),
         )
 
     def _day(self, asked: Asked, day: Day) -> str:
         up = asked.words("posts.unknown") if day.up is None else f"{day.up:.1%}"
         return f"{day.date:%d.%m.%Y}: {up}"
+
+
+def only(scope: Scope) -> frozenset[str] | None:
+    """The posts of a scope, as PostsDesk.views takes them."""
+    return None if scope.whole_site else scope.posts
+
+
+def look_of(view: PostView) -> str:
+    """One of LOOKS."""
+    return "bad" if not view.post.heard else "warn" if view.now is not None or view.task is not None else "good"
+
+
+def _is_page(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= PAGE_DIGITS_MAX and int(text) > 0
+
+
+def _found(view: PostView, part: str) -> bool:
+    post = view.post
+    return not part or any(part in one.casefold() for one in (post.node, post.place, post.spot.house, post.spot.pole))
 
 
 def _look(day: Day) -> str:

@@ -17,7 +17,11 @@ PATTERNS = {
     "post": re.compile(r"[a-z0-9-]{1,32}"),
     "case": re.compile(r"[1-9][0-9]{0,8}"),
     "copy": re.compile(r"[1-9][0-9]{0,8}"),
+    "removal": re.compile(r"[1-9][0-9]{0,8}"),
     "footage": re.compile(r"[0-9]{1,15}\.mp4"),
+    "zoom": re.compile(r"[0-9]{1,2}"),
+    "column": re.compile(r"[0-9]{1,7}"),
+    "tile": re.compile(r"[0-9]{1,7}\.png"),
     "asset": re.compile(r"[a-z]{1,20}(?:\.[a-z]{2,4}){1,2}"),
 }
 """What a parameter of a path may be. Anything else is answered as a page that does not exist."""

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 import ssl
 import threading
 from collections.abc import Callable
 
-import uvicorn
 from starlette.applications import Starlette
 
 from agent.errors import ConfigError
+from agent.station import serving
 from agent.station.web.live import Live
 from agent.station.web.settings import Listening
 
-GRACEFUL_S = 3
 JOIN_S_MAX = 8.0
-KEEP_ALIVE_S = 20
-HEAD_BYTES_MAX = 16 * 1024
 
 log = logging.getLogger(__name__)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn leaves behind the connections that do not end within its grace: nobody would ever close them."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
-        for connection in list(self.server_state.connections):
-            transport = getattr(connection, "transport", None)
-            if isinstance(transport, asyncio.WriteTransport):
-                transport.abort()
-        await asyncio.sleep(0)  # the transports close in the loop's next round
 
 
 class WebServer:
@@ -55,23 +39,8 @@ class WebServer:
         self._close = close
         self._at = at
         self._certificate, self._key = certificate, key
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                ssl_certfile=certificate or None,
-                ssl_keyfile=key or None,
-                limit_concurrency=connections_max,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=GRACEFUL_S,
-                h11_max_incomplete_event_size=HEAD_BYTES_MAX,
-            )
+        self._server = serving.Server(
+            serving.configured(app, at_once_max=connections_max, certificate=certificate, key=key)
         )
         self._thread: threading.Thread | None = None
 
@@ -91,7 +60,7 @@ class WebServer:
         log.info("pages at %s port %d", self._at.host, self._at.port)
 
     def stop(self) -> None:
-        """Lets running answers end, within GRACEFUL_S. Never raises."""
+        """Lets running answers end, within serving.GRACEFUL_S. Never raises."""
         self._live.stop()
         self._server.should_exit = True
         if self._thread is not None:

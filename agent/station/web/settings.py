@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from agent.config import Settings
 from agent.errors import ConfigError
+from agent.station.people.oidc.settings import OidcSettings
 
 _LISTEN = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<four>[0-9.]+)):(?P<port>[0-9]{1,5})")
 
@@ -32,6 +33,9 @@ class WebSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     time_zone: str = "UTC"  # IANA name: in which the pages tell the time
     listeners_max: Annotated[int, Meta(ge=1, le=1000)] = 100  # open boards; one more is asked to come later
     connections_max: Annotated[int, Meta(ge=10, le=10_000)] = 400
+    tiles: str = ""  # folder z/x/y.png: pictures behind the map of posts
+    tiles_attribution: str = ""  # who made them, as their licence wants it told
+    oidc: OidcSettings | None = None  # people may log in by a provider, too
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,15 @@ step() { # NAME WORDS: says what is done, unless it is done already
 }
 done_() { mkdir -p "$marks" && touch "$marks/$1"; }
 
+thrice() { # COMMAND...: what needs the network, which may be away for a moment
+  for pause_s in 10 30; do
+    "$@" && return 0
+    echo "$(date +%T) once more in $pause_s s: $1" >&2
+    sleep "$pause_s"
+  done
+  "$@"
+}
+
 in_root() {
   chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
 }
@@ -29,9 +38,12 @@ in_root() {
 if step base "unpacking Debian $suite into $root (about 90 s)"; then
   mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -E '/debian/?$' | head -n 1)
   [ -n "$mirror" ] || { echo "no Debian mirror in this machine's apt sources; add one to /etc/apt/sources.list" >&2; exit 1; }
-  rm -rf "$root"
-  mkdir -p "$root"
-  debootstrap --variant=minbase --include="$packages" "$suite" "$root" "$mirror" >"$root.log" 2>&1 ||
+  debian_into_root() {
+    rm -rf "$root"
+    mkdir -p "$root"
+    debootstrap --variant=minbase --include="$packages" "$suite" "$root" "$mirror"
+  }
+  thrice debian_into_root >"$root.log" 2>&1 ||
     { tail -n 20 "$root.log" >&2; exit 1; }
   done_ base
 fi
@@ -46,8 +58,8 @@ if step pip "installing picamera2 and the agent's dependencies (about 60 s)"; th
 import sys, tomllib
 print("\n".join(tomllib.loads(sys.argv[1])["project"]["dependencies"]))
 PY
-  in_root /opt/venv/bin/pip install --quiet --disable-pip-version-check --only-binary=:all: -r /opt/requirements.txt
-  in_root /opt/venv/bin/pip install --quiet --disable-pip-version-check --only-binary=:all: --no-deps \
+  thrice in_root /opt/venv/bin/pip install --quiet --disable-pip-version-check --only-binary=:all: -r /opt/requirements.txt
+  thrice in_root /opt/venv/bin/pip install --quiet --disable-pip-version-check --only-binary=:all: --no-deps \
     picamera2==0.3.38 piexif==1.1.3 simplejpeg==1.9.0 videodev2==0.0.4 pillow==13.0.0 tqdm jsonschema
   done_ pip
 fi

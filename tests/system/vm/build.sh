@@ -29,7 +29,7 @@ PY
   # The versions of the lock file, without its markers: this is one machine with one Python.
   sed -n 's/^\([A-Za-z0-9_.-]*==[A-Za-z0-9_.+!-]*\).*/\1/p' "$checkout/requirements.lock" | sort -u -t= -k1,1 >"$folder/constraints.txt"
   rm -rf "$root/opt/wheels"
-  "$python" -m pip download --quiet --disable-pip-version-check --only-binary=:all: --python-version 3.11 \
+  thrice "$python" -m pip download --quiet --disable-pip-version-check --only-binary=:all: --python-version 3.11 \
     --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
     --dest "$root/opt/wheels" -c "$folder/constraints.txt" -r "$folder/requirements.txt"
   cp "$folder/requirements.txt" "$root/opt/wheels/"

@@ -12,6 +12,15 @@ step() { # MARK WORDS: says what is done, unless it is done already
 }
 done_() { mkdir -p "$marks" && touch "$marks/$1"; }
 
+thrice() { # COMMAND...: what needs the network, which may be away for a moment
+  for pause_s in 10 30; do
+    "$@" && return 0
+    echo "$(date +%T) once more in $pause_s s: $1" >&2
+    sleep "$pause_s"
+  done
+  "$@"
+}
+
 in_root() {
   chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
 }
@@ -31,16 +40,21 @@ unpack_debian() { # SUITE PACKAGES: a root folder, and its kernel and initial RA
     [ -n "$mirror" ] || { echo "no Debian mirror in this machine's apt sources; add one to /etc/apt/sources.list" >&2; exit 1; }
     sources=$mirror
   fi
+  thrice debian_into_root "$1" "$2" "$sources" >"$folder/mmdebstrap.log" 2>&1 || { tail -n 20 "$folder/mmdebstrap.log" >&2; exit 1; }
+  cp "$root"/boot/vmlinuz-* "$folder/vmlinuz"
+  cp "$root"/boot/initrd.img-* "$folder/initrd"
+}
+
+debian_into_root() { # SUITE PACKAGES SOURCES
+  rm -rf "$root"
   # The initial RAM disk holds only what this machine boots from: under emulation every megabyte costs.
   mmdebstrap --quiet --mode=root --variant=minbase --include="$2" \
-    --aptopt='Acquire::Languages "none"' --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+    --aptopt='Acquire::Languages "none"' --aptopt='Acquire::Retries "5"' --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"' \
     --essential-hook='echo MODULES=list >"$1/etc/initramfs-tools/conf.d/wardpost"' \
     --essential-hook='printf "virtio_pci\nvirtio_blk\next4\n" >"$1/etc/initramfs-tools/modules"' \
-    "$1" "$root" "$sources" >"$folder/mmdebstrap.log" 2>&1 || { tail -n 20 "$folder/mmdebstrap.log" >&2; exit 1; }
-  cp "$root"/boot/vmlinuz-* "$folder/vmlinuz"
-  cp "$root"/boot/initrd.img-* "$folder/initrd"
+    "$1" "$root" "$3"
 }
 
 mask_idle_units() { # nothing that a post would miss: under emulation every started program costs a second

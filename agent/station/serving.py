@@ -1,0 +1,58 @@
+"""How a station serves HTTP, whoever is served: uvicorn, with the same bounds for posts and for people.
+
+No header of a client ever says who it is (`proxy_headers`): uvicorn believes X-Forwarded-For of anybody on this machine
+unless it is told not to. Where a proxy stands in front, the gate of the pages reads it itself (web.behind_proxy).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import uvicorn
+from starlette.applications import Starlette
+
+KEEP_ALIVE_S = 30
+"""A connection that asks for nothing is closed after so long."""
+GRACEFUL_S = 3
+"""What is at work when the server is told to end has so long."""
+HEAD_BYTES_MAX = 16 * 1024
+"""Of a request's line and headers, all together."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn leaves behind the connections that do not end within its grace: nobody would ever close them."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
+        await asyncio.sleep(0)  # the transports close in the loop's next round
+
+
+def configured(app: Starlette, *, at_once_max: int, certificate: str = "", key: str = "") -> uvicorn.Config:
+    """HTTP/1.1, nothing else. `at_once_max`: connections, requests; more are answered 503.
+
+    `certificate`, `key`: paths of PEM files, read when the server starts; empty: plain HTTP.
+    """
+    if at_once_max < 1:
+        raise ValueError(f"at_once_max: {at_once_max}: nobody would be answered")
+    return uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ssl_certfile=certificate or None,
+        ssl_keyfile=key or None,
+        limit_concurrency=at_once_max,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACEFUL_S,
+        h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+    )

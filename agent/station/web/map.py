@@ -1,0 +1,142 @@
+"""The map of posts: where they are and how they are, kept up to date by its script; a list beside it says the same.
+
+Nothing on it comes from elsewhere: the script is Leaflet from this station, what lies behind the posts is a folder of
+tiles on its disk, or a plain grid of coordinates. Without the script there is the plan of agent/station/posts/plan.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from starlette.responses import HTMLResponse, Response
+
+from agent.station.people.roles import Role
+from agent.station.posts.desk import PostsDesk
+from agent.station.posts.fleet import PostView
+from agent.station.posts.plan import HEIGHT, WIDTH, Plan, plan
+from agent.station.posts.words import Words as PostWords
+from agent.station.web.gate import Asked, Refused
+from agent.station.web.pages import Pages
+from agent.station.web.posts import LOOKS, look_of, only
+from agent.station.web.routes import Route
+from agent.station.web.tiles import Tiles
+
+MAY = frozenset(Role) - {Role.HOUSEHOLD}
+REFRESH_S = 10
+PLACED_MAX = 5_000
+"""Posts on one map; of more, the worst."""
+LISTED_MAX = 100
+PLAN_MAX = 60
+"""More than this cannot be told apart on the plan."""
+KEPT_MAX = 16
+VERSION_CHARS = 16
+
+Line = tuple[str, str, float | None, float | None, str, str]
+"""name, place, latitude, longitude, look, how it is in words: of one post, for the script."""
+
+
+class MapPages:
+    """Handlers. Any thread; they block for the database and the disk."""
+
+    def __init__(
+        self, *, desk: PostsDesk, pages: Pages, tiles: Tiles | None, attribution: str, has_map: Callable[[], bool]
+    ) -> None:
+        """`attribution`: who made the tiles. `has_map`: whether Leaflet was fetched."""
+        self._desk = desk
+        self._pages = pages
+        self._tiles = tiles
+        self._attribution = attribution
+        self._has_map = has_map
+        self._lock = threading.Lock()
+        self._told: OrderedDict[tuple[frozenset[str] | None, str], tuple[Sequence[PostView], str, bytes]] = (
+            OrderedDict()
+        )
+
+    def routes(self) -> tuple[Route, ...]:
+        """Who may use what. Without tiles there is no address for them."""
+        tile = Route(method="GET", path="/map/tiles/{zoom}/{column}/{tile}", handler=self.tile, may=MAY)
+        return (
+            Route(method="GET", path="/map", handler=self.page, may=MAY),
+            Route(method="GET", path="/map/posts", handler=self.posts, may=MAY),
+            *(() if self._tiles is None else (tile,)),
+        )
+
+    def page(self, asked: Asked) -> Response:
+        """The map, and the list for whoever sees none."""
+        views = self._views(asked)
+        told = PostWords.of(asked.words.language)
+        lines = _worst_first([_line(view, told) for view in views])
+        drawn: Plan | None = plan(views) if len(views) <= PLAN_MAX else None
+        page = self._pages.render(
+            "map.html",
+            asked=asked,
+            words=asked.words,
+            person=asked.who,
+            lines=lines[:LISTED_MAX],
+            more=max(len(lines) - LISTED_MAX, 0),
+            unplaced=sum(line[2] is None for line in lines),
+            plan=drawn,
+            dots=[] if drawn is None else [(dot, look_of(dot.view), _line(dot.view, told)) for dot in drawn.dots],
+            box=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}",
+            map=self._has_map(),
+            tiles=self._tiles,
+            attribution=self._attribution,
+            refresh_s=REFRESH_S,
+            listed_max=LISTED_MAX,
+        )
+        return HTMLResponse(page)
+
+    def posts(self, asked: Asked) -> Response:
+        """How the posts are, for the script: 204 when that is what it has (`known`) already."""
+        version, body = self._lines(asked)
+        if asked.query.get("known") == version:
+            return Response(status_code=204)
+        return Response(body, media_type="application/json")
+
+    def tile(self, asked: Asked) -> Response:
+        """One picture."""
+        at = (int(asked.params["zoom"]), int(asked.params["column"]), int(asked.params["tile"].partition(".")[0]))
+        data = None if self._tiles is None else self._tiles.read(*at)
+        if data is None:
+            raise Refused(404)
+        return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
+
+    def _views(self, asked: Asked) -> list[PostView]:
+        return self._desk.views(only(asked.who.scope))
+
+    def _lines(self, asked: Asked) -> tuple[str, bytes]:
+        key = only(asked.who.scope), asked.words.language
+        views = self._desk.views(key[0])
+        with self._lock:
+            kept = self._told.get(key)
+        if kept is None or kept[0] is not views:  # the desk gives the same list as long as it knows nothing new
+            told = PostWords.of(key[1])
+            lines = _worst_first([line for line in (_line(view, told) for view in views) if line[2] is not None])
+            shown = json.dumps(lines[:PLACED_MAX], ensure_ascii=False, separators=(",", ":"))
+            version = hashlib.sha256(shown.encode()).hexdigest()[:VERSION_CHARS]
+            left_out = max(len(lines) - PLACED_MAX, 0)
+            body = f'{{"version":"{version}","leftout":{left_out},"posts":{shown}}}'.encode()
+            kept = views, version, body
+            with self._lock:
+                self._told[key] = kept
+                self._told.move_to_end(key)
+                while len(self._told) > KEPT_MAX:
+                    self._told.popitem(last=False)
+        return kept[1], kept[2]
+
+
+def _line(view: PostView, told: PostWords) -> Line:
+    post = view.post
+    state = told(f"state.{post.state}")
+    says = state if view.now is None else f"{state} · {told.why(view.now)}"
+    placed = post.spot.lat is not None and post.spot.lon is not None
+    lat, lon = (post.spot.lat, post.spot.lon) if placed else (None, None)
+    return post.node, post.place or post.node, lat, lon, look_of(view), says
+
+
+def _worst_first(lines: list[Line]) -> list[Line]:
+    return sorted(lines, key=lambda line: (LOOKS.index(line[4]), line[0]))
