@@ -210,7 +210,7 @@ class EventData(Message, frozen=True, kw_only=True):
         str,
         Meta(
             max_length=32,
-            description="type tamper: what is wrong with the camera's view; type node: bell-well, bell-stuck, bell-high",
+            description="type tamper: what is wrong with the view; type node: bell-well, bell-stuck, bell-high",
         ),
     ] = ""
     onvif: Annotated[str, Meta(max_length=100, description="the topic of ONVIF's tree that names it; may be empty")] = (
