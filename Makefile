@@ -17,8 +17,8 @@ SYSTEM_PACKAGES := mosquitto:mosquitto motion:motion debootstrap:debootstrap ffp
   pg_ctlcluster:postgresql mcopy:mtools mkfs.vfat:dosfstools sfdisk:fdisk ssh-keygen:openssh-client systemd-nspawn:systemd-container
 # Tests that no clock hurries: they follow the simulator, beside the others.
 PATIENT := tests/system/test_station_postgres.py tests/system/test_evidence_packages.py tests/system/test_soak.py
-# Stories with long waits and little work: beside the others from the beginning.
-WAITING := tests/e2e/test_demo.py tests/system/test_release.py
+# Stories with long waits, and fuzzers that work on one core: beside the others from the beginning.
+WAITING := tests/e2e/test_demo.py tests/system/test_release.py tests/e2e/test_chaos.py tests/fuzz/test_atheris.py
 PYTEST := $(BIN)/python -m pytest
 ARGS ?=
 # What needs the network, which may be away for a moment.

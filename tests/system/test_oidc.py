@@ -117,7 +117,7 @@ def test_who_is_linked_gets_in_once_for_each_code_and_nobody_else(
 
     def asked(**answer: str) -> tuple[httpx.Client, str]:
         """A browser that has been at the provider and says this there; and where it is sent then."""
-        browser = httpx.Client(base_url=desk.origin, verify=ssl.create_default_context(cafile=ca))
+        browser = httpx.Client(base_url=desk.origin, verify=ssl.create_default_context(cafile=ca), timeout=WITHIN_S)
         there = browser.get("/login/oidc")
         assert there.status_code == 303 and there.headers["location"].startswith(issuer)
         back = httpx.post(there.headers["location"], data=answer, timeout=WITHIN_S)

@@ -16,7 +16,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from agent.demo.programs import free_port
 from agent.station import serving
+from agent.station.web.server import WebServer
+from agent.station.web.settings import Listening
 
 WITHIN_S = 30.0
 FORGED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "Forwarded": "for=203.0.113.9;proto=https"}
@@ -137,3 +140,40 @@ def test_only_one_module_makes_a_servers_configuration() -> None:
 def test_the_bound_must_be_one() -> None:
     with pytest.raises(ValueError, match="at_once_max"):
         serving.configured(Caller().app, at_once_max=0)
+
+
+class _Nothing:
+    """Nobody's board is open."""
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+def test_who_comes_before_the_servers_thread_waits_and_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine lets the thread begin late: until then the kernel keeps whoever has connected."""
+    late = threading.Event()
+    run = serving.Server.run
+
+    def held_up(self: serving.Server, sockets: list[socket.socket] | None = None) -> None:
+        late.wait(WITHIN_S)
+        run(self, sockets)
+
+    monkeypatch.setattr(serving.Server, "run", held_up)
+    port = free_port()
+    server = WebServer(
+        Caller().app, _Nothing(),  # type: ignore[arg-type]
+        at=Listening("127.0.0.1", port, secure=False), certificate="", key="", connections_max=8,
+        close=lambda: None,
+    )  # fmt: skip
+    server.start()
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=WITHIN_S) as early:
+            late.set()
+            early.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert early.recv(100).startswith(b"HTTP/1.1 200")
+    finally:
+        late.set()
+        server.stop()

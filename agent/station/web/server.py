@@ -76,6 +76,7 @@ class WebServer:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((self._at.host, self._at.port))
+            listener.listen()  # who comes before the server's thread waits, and is not refused
         except OSError as error:
             listener.close()
             where = f"{self._at.host} port {self._at.port}"

@@ -38,10 +38,11 @@ class Desk:
 
     program: Program
     port: int
+    visitors: contextlib.ExitStack
 
     def visitor(self, login: str) -> Visitor:
-        """Somebody who has logged in."""
-        return Visitor(self.port, login)
+        """Somebody who has logged in; who leaves when the station has ended."""
+        return self.visitors.enter_context(contextlib.closing(Visitor(self.port, login)))
 
 
 def people(
@@ -80,22 +81,26 @@ def served(folder: Path, *, broker_port: int, database: str = "", more: str = ""
         f'[web]\nlisten = "127.0.0.1:{port}"\norigin = "{ORIGIN}"\nbehind_proxy = true\n'
         f"[archive]\nfree_gb_min = 0.0\n{more}"
     )
-    with Program(python("agent.cli", "station", "--config", str(path)), log=folder / "station.log") as program:
+    with (
+        contextlib.ExitStack() as visitors,
+        Program(python("agent.cli", "station", "--config", str(path)), log=folder / "station.log") as program,
+    ):
         deadline = time.monotonic() + START_S_MAX
         while not answers(port):
             program.need_alive()
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the pages do not come up within {START_S_MAX:g} s; see {program.log}")
             time.sleep(0.02)
-        yield Desk(program, port)
+        yield Desk(program, port, visitors)
 
 
 def answers(port: int) -> bool:
     """Whether the login page is there."""
     with contextlib.suppress(OSError, http.client.HTTPException):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S_MAX)
-        connection.request("GET", "/login", headers={"Host": HOST})
-        return connection.getresponse().status == 200
+        with contextlib.closing(connection):
+            connection.request("GET", "/login", headers={"Host": HOST})
+            return connection.getresponse().status == 200
     return False
 
 
@@ -105,6 +110,7 @@ class Visitor:
     def __init__(self, port: int, login: str) -> None:
         self._port = port
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S_MAX)
+        self._streams: list[http.client.HTTPConnection] = []
         self._cookies: dict[str, str] = {}
         self._used = 0.0
         page = self.get("/login")
@@ -144,8 +150,14 @@ class Visitor:
     def stream(self, path: str) -> http.client.HTTPResponse:
         """On a connection of its own; lines are read as they come."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_S_MAX)
+        self._streams.append(connection)
         connection.request("GET", path, headers={**self.headers(), "Accept": "text/event-stream"})
         return connection.getresponse()
+
+    def close(self) -> None:
+        """Leaves. Whoever reads a stream has come to its end before: the station is gone by then."""
+        for connection in (self._connection, *self._streams):
+            connection.close()
 
     def headers(self) -> dict[str, str]:
         """Who asks."""
