@@ -62,10 +62,12 @@ class Station:
         )
         self.store.open()
         self._sequence = 0
+        self.engine = open_engine(self.database.url)
         self.boot()
 
     def boot(self) -> None:
         """The half that takes footage starts anew."""
+        self.engine.dispose()  # its connections end with it
         self.engine = open_engine(self.database.url)
         upgrade(self.engine)
         self.staging = Staging(self.disk, clock=self.clock, limits=LIMITS)
