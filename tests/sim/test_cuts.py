@@ -19,7 +19,7 @@ from tests.sim.world import SimDisk
 
 SEED = int(os.environ.get("WARDPOST_SEED") or 20261121)
 CUTS = int(os.environ.get("WARDPOST_SIM_CUTS") or 1020)  # in `make test`
-CUTS_SYSTEM = int(os.environ.get("WARDPOST_SIM_CUTS") or 6_000)  # second cuts included; 0.1 CPU seconds a life
+CUTS_SYSTEM = int(os.environ.get("WARDPOST_SIM_CUTS") or 4_000)  # second cuts included; 0.2 CPU seconds a life
 CUTS_PER_STORY = 1100
 CUTS_UPDATE = min(80, CUTS // 4)  # of those: through the first start of a release on what an earlier one has left
 MUST_REACH = {
