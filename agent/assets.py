@@ -126,15 +126,12 @@ HLS = Asset(
     member="package/dist/hls.light.min.js",
     megabytes=6,
 )
-HLS_LICENSE = Asset(
+HLS_LICENSE = replace(
+    HLS,
     name="hls.LICENSE",
     what="its licence (Apache-2.0)",
     sha256="ca8773cf798c7ed997d4dd7c8e23c348699f8d5b7462636694cc14de6cda12db",
-    client="npm",
-    package="hls.js",
-    version="1.6.16",
     member="package/LICENSE",
-    megabytes=6,
 )
 LEAFLET = Asset(
     name="leaflet.js",

@@ -13,10 +13,10 @@ from agent.clock import rfc3339
 from agent.errors import Corrupt
 from agent.station import uploads_rows as rows
 from agent.station.archive import name_of
-from agent.station.db.engine import database_url, open_engine, reading
+from agent.station.book import station_engine
+from agent.station.db.engine import reading
 from agent.station.main import StationSettings
-from agent.station.order import order_book
-from agent.station.orders import Order
+from agent.station.orders import Order, OrderBook
 from agent.station.uploads_judge import State
 
 FILES_MAX = 10_000
@@ -28,12 +28,11 @@ def listed(settings: StationSettings, nodes: Sequence[str], *, as_json: bool, ou
 
     Raises ConfigError, Transient.
     """
-    data = Path(settings.station.data)
-    with order_book(settings) as book:
-        asked = [one for node in nodes for one in book.of(node) if one.verb == "send"][: ORDERS_MAX * len(nodes)]
-    engine = open_engine(database_url(data, settings.station.database), read_only=True, pooled=False)
-    with reading(engine, "read footage") as db:
-        told = [_told(one, rows.of_order(db, one.id, FILES_MAX)) for one in asked]
+    with station_engine(Path(settings.station.data), settings.station.database) as engine:
+        with OrderBook(engine) as book:
+            asked = [one for node in nodes for one in book.of(node) if one.verb == "send"][: ORDERS_MAX * len(nodes)]
+        with reading(engine, "read footage") as db:
+            told = [_told(one, rows.of_order(db, one.id, FILES_MAX)) for one in asked]
     if as_json:
         out(json.dumps(told, indent=2))
     else:

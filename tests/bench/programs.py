@@ -17,6 +17,7 @@ from typing import Self
 
 import psutil
 
+from agent.demo.programs import free_port
 from tests.bench.figure import Skip
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,14 +114,6 @@ class Program:
 def python(module: str, *arguments: str) -> list[str]:
     """The command that runs a module of this checkout under this interpreter."""
     return [sys.executable, "-m", module, *arguments]
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

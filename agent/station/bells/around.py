@@ -159,12 +159,8 @@ class Around:
         ]
 
     def _answers(self, ids: list[str]) -> dict[str, tuple[str, int]]:
-        book = OrderBook(self._engine)
-        book.open()
-        try:
+        with OrderBook(self._engine) as book:
             return {one.id: (one.state, one.sent) for one in map(book.find, ids) if one is not None}
-        finally:
-            book.close()
 
     def _looked(self) -> _View:
         """What was looked up some moments ago: a board shows many bells to many people."""

@@ -129,12 +129,8 @@ class BellWorker:
         return True
 
     def _waiting(self, posts: list[str]) -> dict[str, int]:
-        book = OrderBook(self._engine)
-        book.open()
-        try:
+        with OrderBook(self._engine) as book:
             return {of: sum(1 for one in book.of(of, 200) if one.state == "waiting") for of in posts}
-        finally:
-            book.close()
 
     def _order(self, hold: Hold) -> None:
         until = max(hold.to_utc_ns, self._clock.utc().utc_ns) + round(self._settings.hold_days * DAY_NS)
@@ -145,14 +141,11 @@ class BellWorker:
             "reason": hold.reason,
         }
         why = ""
-        book = OrderBook(self._engine)
-        book.open()
-        try:
-            if book.find(hold.id) is None:  # else it was put there before a cut
-                self._signer.queue(book, hold.node, "hold", args, command_id=hold.id, clock=self._clock)
-        except ConfigError as error:
-            why = str(error).partition(";")[0][:WHY_CHARS_MAX]
-            log.error("bells: %s is not asked to keep what it recorded: %s", hold.node, error)  # noqa: TRY400
-        finally:
-            book.close()
+        with OrderBook(self._engine) as book:
+            try:
+                if book.find(hold.id) is None:  # else it was put there before a cut
+                    self._signer.queue(book, hold.node, "hold", args, command_id=hold.id, clock=self._clock)
+            except ConfigError as error:
+                why = str(error).partition(";")[0][:WHY_CHARS_MAX]
+                log.error("bells: %s is not asked to keep what it recorded: %s", hold.node, error)  # noqa: TRY400
         self._book.done(hold, why)

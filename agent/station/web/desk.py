@@ -16,13 +16,13 @@ from agent.station.archive import Archive
 from agent.station.archive_retention import Policy
 from agent.station.bells.around import Around
 from agent.station.bells.settings import BellSettings
+from agent.station.cases.keeping import Queue
 from agent.station.db.engine import open_engine
 from agent.station.footage.clip import Clips
 from agent.station.footage.requests import Requests
 from agent.station.footage.shelf import Shelf
 from agent.station.footage.survey import Surveyor
 from agent.station.live.desk import LiveDesk
-from agent.station.orders import OrderBook
 from agent.station.outward.settings import FeedSettings
 from agent.station.outward.tokens import Rate, Tokens
 from agent.station.people.entrance import Entrance
@@ -39,7 +39,7 @@ from agent.station.web.assets import has_map, has_player
 from agent.station.web.bearers import Bearers
 from agent.station.web.bells import BellPages
 from agent.station.web.board import Board, SendVerdict
-from agent.station.web.casework import case_routes, inspection_routes
+from agent.station.web.casework import case_routes, command_sender, inspection_routes
 from agent.station.web.door import Door
 from agent.station.web.feeds import Feeds
 from agent.station.web.footage import Footage
@@ -204,7 +204,7 @@ def make_desk(
     )
     watched: tuple[Route, ...] = ()
     if watch is not None and signer is not None:
-        ask_hold = hold_sender(signer, engine, new_id=uuid7_maker(clock), clock=clock)
+        ask_hold = hold_sender(command_sender(signer, engine, new_id=uuid7_maker(clock), clock=clock))
         live_pages = LivePages(desk=watch, engine=engine, trail=trail, pages=pages, clock=clock, hold=ask_hold)
         watched = live_pages.routes()
     casework = inspection_routes(engine=engine, site=site, clock=clock, trail=trail, pages=pages)
@@ -293,7 +293,7 @@ def open_web(
         site=site,
         station=station,
         clock=clock,
-        send_verdict=verdict_sender(signer, engine, new_id=uuid7_maker(clock), clock=clock),
+        send_verdict=verdict_sender(command_sender(signer, engine, new_id=uuid7_maker(clock), clock=clock)),
         archive=archive,
         signer=signer,
         register=register,
@@ -306,22 +306,19 @@ def open_web(
     return serve(settings, desk, close=engine.dispose)
 
 
-def verdict_sender(signer: Signer, engine: Engine, *, new_id: Callable[[], str], clock: Clock) -> SendVerdict:
-    """Verdicts as signed commands in the station's queue, by a connection of its own each: any thread may send one."""
+def verdict_sender(queue: Queue) -> SendVerdict:
+    """Verdicts as signed commands."""
 
     def send(node: str, incident: str, verdict: str, reason: str, by: str) -> None:
-        with OrderBook(engine) as book:
-            asked = {"incident": incident, "verdict": verdict, "reason": reason, "by": by}
-            signer.queue(book, node, "verdict", asked, command_id=new_id(), clock=clock)
+        queue(node, "verdict", {"incident": incident, "verdict": verdict, "reason": reason, "by": by})
 
     return send
 
 
-def hold_sender(signer: Signer, engine: Engine, *, new_id: Callable[[], str], clock: Clock) -> AskHold:
+def hold_sender(queue: Queue) -> AskHold:
     """Holds, in the same way."""
 
     def send(node: str, args: dict[str, str]) -> None:
-        with OrderBook(engine) as book:
-            signer.queue(book, node, "hold", dict(args), command_id=new_id(), clock=clock)
+        queue(node, "hold", dict(args))
 
     return send

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from agent.clock import SystemClock
+from agent.demo.programs import free_port
 from agent.disk import PosixDisk
 from agent.station.db import migrate
 from agent.station.db.engine import database_url, open_engine
@@ -22,7 +23,7 @@ from agent.station.people.passwords import Passwords
 from agent.station.people.registry import Registry
 from agent.station.people.roles import Person, Role, scope_of
 from agent.station.people.trail import Trail
-from tests.bench.programs import Program, free_port, python
+from tests.bench.programs import Program, python
 
 HOST = "desk.bench"
 ORIGIN = f"https://{HOST}"
