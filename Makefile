@@ -14,7 +14,7 @@ CAMERA_REQUIREMENTS ?= $(wildcard tests/requirements-camera.txt)
 # What `make test-system` takes from Debian, and the program that shows that a package is there already.
 SYSTEM_PACKAGES := mosquitto:mosquitto motion:motion debootstrap:debootstrap ffprobe:ffmpeg chromium:chromium nbdfuse:libnbd-bin fusermount3:fuse3 mke2fs:e2fsprogs \
   mmdebstrap:mmdebstrap qemu-system-x86_64:qemu-system-x86 nbdkit:nbdkit gcc:gcc \
-  pg_ctlcluster:postgresql mcopy:mtools mkfs.vfat:dosfstools sfdisk:fdisk ssh-keygen:openssh-client systemd-nspawn:systemd-container
+  pg_ctlcluster:postgresql turnserver:coturn nft:nftables ip:iproute2 mcopy:mtools mkfs.vfat:dosfstools sfdisk:fdisk ssh-keygen:openssh-client systemd-nspawn:systemd-container
 # Tests that no clock hurries: they follow the simulator, beside the others.
 PATIENT := tests/system/test_station_postgres.py tests/system/test_evidence_packages.py tests/system/test_soak.py
 # Stories with long waits, and fuzzers that work on one core: beside the others from the beginning.
@@ -76,7 +76,7 @@ demo: assets ## the whole product on this machine, in about 75 s (CAMERA=URL: on
 
 .PHONY: test
 test: assets ## every test that needs no root (ARGS="-k name" picks some)
-	@$(PYTEST) -q -m 'not system' -n 2 --dist loadfile $(ARGS)
+	@$(PYTEST) -q -m 'not system' -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-system
 test-system: assets ## tests that need root, Debian packages or minutes; installs those packages

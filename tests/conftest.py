@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +23,29 @@ hypothesis.settings.register_profile("wardpost", deadline=None, suppress_health_
 hypothesis.settings.load_profile("wardpost")
 
 
+# Where the long stories are: the workers begin with them, so that none is left alone with one at the end.
+LONG_FIRST = ("e2e", "sim", "faults", "contract")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order of `make test`: folders of long tests first, within a folder as collected. It needs xdist's
+    `--no-loadscope-reorder`: by itself xdist takes the file with most tests first and the day-long stories last."""
+    rank = {folder: place for place, folder in enumerate(LONG_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.relative_to(ROOT / "tests").parts[0], len(LONG_FIRST)))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Each worker of a whole parallel run compiles its share of the test files before it collects them all, and finds
+    the others' shares compiled: else each would rewrite the assertions of every file anew, 15 s of work a worker."""
+    told = getattr(session.config, "workerinput", None)
+    if told is None or [Path(one).resolve() for one in session.config.args] != [ROOT / "tests"]:
+        return
+    sys.dont_write_bytecode = False
+    for file in sorted((ROOT / "tests").glob("*/test_*.py"))[int(told["workerid"][2:]) :: told["workercount"]]:
+        with contextlib.suppress(Exception, pytest.skip.Exception):  # told in full when it is collected
+            importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
+
+
 @pytest.fixture(scope="session")
 def assets() -> Assets:
     """The pinned model and the sample footage. Fetched once, checked at every use; a test that needs one and cannot
@@ -32,6 +58,14 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[databas
     """The station's: once in a file of `tmp_path`, once on PostgreSQL where there is one for tests."""
     with databases.fresh(request.param, tmp_path) as made:
         yield made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def made_like_the_first() -> Iterator[None]:
+    """Alembic makes a run's first station's database, and the others are made like it. A test that is about the making
+    takes the function itself: `from agent.station.db.migrate import upgrade`."""
+    with databases.made_like_the_first():
+        yield
 
 
 @pytest.fixture

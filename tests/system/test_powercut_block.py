@@ -32,8 +32,10 @@ from agent.recording.index import FOLDER
 from agent.recording.retention import BALLAST
 from tests.e2e.brokers import NatsServer
 from tests.system.powercut.blocklog import FLUSH, MARK, WRITE
+from tests.system.powercut.cutter import mount_as_at_boot
 from tests.system.powercut.entry import BUGS
-from tests.system.powercut.rebuild import BlockLog, Cut, share
+from tests.system.powercut.judge import fsck
+from tests.system.powercut.rebuild import SECTOR, BlockLog, Cut, share
 from tests.system.powercut.rig import ROOT, LoggedMount, LoggedNode, missing, module, wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
@@ -293,6 +295,29 @@ def test_what_the_node_heard_acknowledged_is_at_the_station(traces: dict[str, Tr
         db.close()
     assert acknowledged
     assert acknowledged <= stored
+
+
+def test_a_superblock_whose_write_was_torn_is_mended_as_at_every_boot(tmp_path: Path) -> None:
+    """Seen in a torn cut: the kernel refuses the file system, although all that was promised is in it."""
+    image, folder = tmp_path / "disk.img", tmp_path / "mnt"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(256 << 20)  # two groups: a copy of the superblock stands in the second
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-b", "4096", image], check=True)
+    mount_as_at_boot(image, folder)
+    (folder / "promised").write_text("here")
+    subprocess.run(["umount", folder], check=True)
+    with image.open("r+b") as file:
+        file.seek(1024 + 512)  # the superblock's second sector, its checksum among it, is of another time
+        second = file.read(SECTOR)
+        file.seek(1024 + 512)
+        file.write(bytes(byte ^ 0xFF for byte in second[-4:]).rjust(SECTOR, b"\0"))
+    mount_as_at_boot(image, folder)
+    try:
+        assert (folder / "promised").read_text() == "here"
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert fsck(image)[0] == 0
 
 
 @pytest.mark.parametrize("bug", BUGS)

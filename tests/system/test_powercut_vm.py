@@ -56,7 +56,7 @@ def judge(data: Path, folder: Path, promises: Promises) -> dict[str, Any]:
     copy, mount = folder / "judged.img", folder / "mnt"
     mount.mkdir(exist_ok=True)
     sparse_copy(data, copy)
-    code, words = fsck(copy, repair=True)  # as systemd-fsck does before it mounts
+    code, words = fsck(copy, how="-p")  # as systemd-fsck does before it mounts
     broken = [] if code in (0, 1) else [f"e2fsck -p says {code}: {words[-500:]}"]
     config = folder / "judge.toml"
     config.write_text((HERE / "files/etc/wardpost/node.toml.in").read_text().replace("@BROKER@", "mqtt://127.0.0.1:1"))

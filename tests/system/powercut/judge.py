@@ -372,11 +372,9 @@ def unexplained(account: Sequence[StretchFacts]) -> Iterable[str]:
             yield f"{(stretch.end_utc_ns - stretch.start_utc_ns) / NS:.2f} s are unexplained: {stretch.detail}"
 
 
-def fsck(image: Path, *, repair: bool = False) -> tuple[int, str]:
-    """e2fsck's exit code and words: 0 clean, 1 mended (with `repair`), 4 and more: damaged."""
-    done = subprocess.run(
-        ["e2fsck", "-f", "-p" if repair else "-n", str(image)], capture_output=True, text=True, timeout=120
-    )
+def fsck(image: Path, *, how: str = "-n") -> tuple[int, str]:
+    """e2fsck's exit code and words: 0 clean, 1 mended, 4 and more: damaged. `how`: -n looks, -p and -y mend."""
+    done = subprocess.run(["e2fsck", "-f", how, str(image)], capture_output=True, text=True, timeout=120)
     return done.returncode, (done.stdout + done.stderr).strip()
 
 
