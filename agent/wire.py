@@ -40,6 +40,13 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=False):
     """Base of every message."""
 
 
+LOST, STOPPED, UPDATE, SETTINGS = "lost", "stopped", "update", "settings"
+LEFT = (LOST, STOPPED, UPDATE, SETTINGS)
+"""Why a node is offline, as `Status.reason` has it: its connection died and the broker says so by the last will; it was
+stopped in order; it was stopped in order while a release, or settings, are on trial.
+"""
+
+
 class Status(Message, frozen=True, kw_only=True):
     """Retained. `offline` is also the node's last will; it pairs with the `online` of the same session."""
 
@@ -50,6 +57,14 @@ class Status(Message, frozen=True, kw_only=True):
     version: Annotated[str, Meta(max_length=64)] = ""
     place: Annotated[str, Meta(max_length=200)] = ""
     key: Annotated[str, Meta(max_length=64, description="public key of the ledger: Ed25519, raw, 64 hex digits")] = ""
+    reason: Annotated[
+        str,
+        Meta(
+            max_length=32,
+            description="why it is offline: lost (the last will), stopped, update, settings; another word: of a newer"
+            " node, which said goodbye; empty: online, or an older agent",
+        ),
+    ] = ""
 
 
 class ClockState(Message, frozen=True, kw_only=True):

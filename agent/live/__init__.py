@@ -30,9 +30,10 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The viewer has said that pictures arrive (an RTCP receiver report)."""
+    """The viewer has said what arrives (an RTCP receiver report)."""
 
     view: str
+    lost: float = 0.0  # share of the packets since his last word that did not come, 0 to 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from fractions import Fraction
+from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import ConfigError
@@ -27,9 +29,13 @@ if TYPE_CHECKING:
 
 ANSWER_S_MAX = 12.0  # a STUN server that does not answer is waited for 5 s
 CLOSE_S_MAX = 4.0
+BETTER_S_MAX = 1.0
 REPORTS_S = 1.0
 RTP_HZ = 90_000
+FRACTION = 256  # RFC 3550, 6.4.1: the fraction lost is in parts of it
 HAPPENINGS_MAX = 256
+RELAYED = " typ relay "
+"""In SDP: an address that a TURN server lends."""
 _SECTION = re.compile(r"^m=([^ \r\n]*)", re.MULTILINE)
 
 log = logging.getLogger(__name__)
@@ -41,7 +47,7 @@ class AioRtc:
     def __init__(self) -> None:
         self.wake: Callable[[], None] | None = None
         self._happened: deque[Happening] = deque(maxlen=HAPPENINGS_MAX)
-        self._peers: dict[str, RTCPeerConnection] = {}  # of the loop
+        self._peers: dict[str, list[RTCPeerConnection]] = {}  # of the loop; several while a way is looked for
         self._tasks: set[asyncio.Task[None]] = set()  # of the loop
         self._closing: set[asyncio.Future[None]] = set()  # of the loop
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -99,12 +105,12 @@ class AioRtc:
             work.close()
             return
 
-        def begin() -> None:
-            task = loop.create_task(work)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        loop.call_soon_threadsafe(self._keep, work)
 
-        loop.call_soon_threadsafe(begin)
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _tell(self, happening: Happening) -> None:
         self._happened.append(happening)
@@ -128,24 +134,39 @@ class AioRtc:
             await self._listen(view, peer)
 
     async def _connect(self, view: str, offer: str, ice: tuple[Ice, ...], feed: Feed) -> RTCPeerConnection:
-        from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+        """A connection with an answer. The library uses one TURN server and waits in vain for one that a firewall shuts
+        off; so each is tried at once, by a connection of its own. The first of the list that relays is kept; where a
+        later one is ready before it, it has a moment more.
+        """
+        peers = self._peers[view] = []
+        track = _relay(feed)
+        for servers in ways(ice):
+            peers.append(_peer(servers, track))
+            peers[-1].on("connectionstatechange", partial(self._on_state, view, peers[-1]))
+        chosen = None
+        answers: dict[asyncio.Future[str], RTCPeerConnection] = {
+            asyncio.ensure_future(_answer(peer, offer)): peer for peer in peers
+        }
+        try:
+            left = set(answers)
+            while left and _relaying(answers) is None:
+                _, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            before = takewhile(lambda one: answers[one] is not _relaying(answers), answers)
+            if better := left.intersection(before):
+                await asyncio.wait(better, timeout=BETTER_S_MAX)
+            chosen = _relaying(answers) or peers[0]
+        finally:
+            for answer, peer in answers.items():
+                if peer is not chosen:
+                    self._keep(_part(answer, peer))
+        if view in self._peers:
+            self._peers[view] = [chosen]
+        return chosen
 
-        servers = [RTCIceServer(one.url, one.username or None, one.credential or None) for one in ice]
-        # Not None where there are none: that would mean a server of the library's choice, on the internet.
-        peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
-        self._peers[view] = peer
-        peer.addTrack(_relay(feed))
-        wanted = ("video/H264", "video/rtx")
-        h264 = [one for one in RTCRtpSender.getCapabilities("video").codecs if one.mimeType in wanted]
-        peer.getTransceivers()[0].setCodecPreferences(h264)
-        peer.on("connectionstatechange", lambda: self._on_state(view, peer.connectionState))
-        await peer.setRemoteDescription(RTCSessionDescription(sdp=offer, type="offer"))
-        await peer.setLocalDescription(await peer.createAnswer())
-        return peer
-
-    def _on_state(self, view: str, state: str) -> None:
-        if self._peers.get(view) is None:
+    def _on_state(self, view: str, peer: RTCPeerConnection) -> None:
+        if self._peers.get(view) != [peer]:
             return
+        state = peer.connectionState
         if state == "connected":
             self._tell(Joined(view))
         elif state in ("failed", "closed"):
@@ -155,25 +176,25 @@ class AioRtc:
     async def _listen(self, view: str, peer: RTCPeerConnection) -> None:
         """Tells of each receiver report, as long as there is somebody."""
         before: object = None
-        while self._peers.get(view) is peer:
+        while self._peers.get(view) == [peer]:
             await asyncio.sleep(REPORTS_S)
             for sender in peer.getSenders():
                 for one in (await sender.getStats()).values():
                     if one.type == "remote-inbound-rtp" and one.timestamp != before:
                         before = one.timestamp
-                        self._tell(Heard(view))
+                        self._tell(Heard(view, one.fractionLost / FRACTION))
 
     async def _lose(self, view: str, why: str) -> None:
         await self._drop(view)
         self._tell(Left(view, why))
 
     async def _drop(self, view: str) -> None:
-        peer = self._peers.pop(view, None)
-        if peer is not None:
-            closing = asyncio.ensure_future(peer.close())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-            await asyncio.shield(closing)
+        closing = [asyncio.ensure_future(peer.close()) for peer in self._peers.pop(view, [])]
+        for one in closing:
+            self._closing.add(one)
+            one.add_done_callback(self._closing.discard)
+        for one in closing:
+            await asyncio.shield(one)
 
     async def _end(self) -> None:
         loop = asyncio.get_running_loop()
@@ -189,6 +210,49 @@ class AioRtc:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
         loop.stop()
+
+
+def ways(ice: Sequence[Ice]) -> list[list[Ice]]:
+    """The servers of each connection that is tried: all of STUN, and one of TURN. Pure."""
+    stun = [one for one in ice if one.url.startswith("stun:")]
+    return [[*stun, one] for one in ice if one not in stun] or [stun]
+
+
+def _peer(servers: Sequence[Ice], track: MediaStreamTrack) -> RTCPeerConnection:
+    from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpSender
+
+    known = [RTCIceServer(one.url, one.username or None, one.credential or None) for one in servers]
+    # Not None where there are none: that would mean a server of the library's choice, on the internet.
+    peer = RTCPeerConnection(RTCConfiguration(iceServers=known))
+    peer.addTrack(track)
+    wanted = ("video/H264", "video/rtx")
+    h264 = [one for one in RTCRtpSender.getCapabilities("video").codecs if one.mimeType in wanted]
+    peer.getTransceivers()[0].setCodecPreferences(h264)
+    return peer
+
+
+async def _answer(peer: RTCPeerConnection, offer: str) -> str:
+    """Its SDP, with every address that was found."""
+    from aiortc import RTCSessionDescription
+
+    await peer.setRemoteDescription(RTCSessionDescription(sdp=offer, type="offer"))
+    await peer.setLocalDescription(await peer.createAnswer())
+    return str(peer.localDescription.sdp)
+
+
+def _relaying(answers: dict[asyncio.Future[str], RTCPeerConnection]) -> RTCPeerConnection | None:
+    """The first whose answer has an address that a server lends. Raises what an answer failed with."""
+    return next((peer for one, peer in answers.items() if one.done() and RELAYED in one.result()), None)
+
+
+async def _part(answer: asyncio.Future[str], peer: RTCPeerConnection) -> None:
+    """Closes a connection that is not wanted, once it looks for addresses no more: what it found later stayed open."""
+    try:
+        await asyncio.wait([answer])
+        if not answer.cancelled():
+            answer.exception()
+    finally:
+        await peer.close()
 
 
 def _relay(feed: Feed) -> MediaStreamTrack:

@@ -12,6 +12,9 @@ JOIN_S_MAX = 20.0
 """A connection that has not come about by then does not."""
 SILENT_S_MAX = 10.0
 """A viewer's browser reports about once a second that pictures arrive."""
+LOST_MAX = 0.3
+THIN_S_MAX = 8.0
+"""With more lost for so long, what is sent only stands in the way: of alerts, too."""
 PAGE_SILENT_S_MAX = 20.0
 """Of stills: the station says every few seconds that somebody looks at them."""
 AGAIN_S = 10.0
@@ -30,6 +33,7 @@ class View:
     heard_s: float
     feed: Feed
     joined: bool = False
+    losing_s: float | None = None  # since when too much is lost
     sent: int = 0  # number of the newest still
     sent_s: float = 0.0
     got: int = 0
@@ -40,6 +44,14 @@ class View:
         """Handed to the network."""
         return self.stills if self.begin.stills else self.feed.taken
 
+    def heard(self, now: float, lost: float) -> None:
+        """The viewer has said what arrives."""
+        self.heard_s = now
+        if lost <= LOST_MAX:
+            self.losing_s = None
+        elif self.losing_s is None:
+            self.losing_s = now
+
     def over(self, now: float, *, private: bool) -> str:
         """Why it ends now; empty: it goes on."""
         if private:
@@ -48,12 +60,19 @@ class View:
             return "its time was over"
         if self.feed.reordered:
             return "this camera sends its pictures out of order, which WebRTC cannot carry; ask for stills"
+        return self._stills_over(now) if self.begin.stills else self._video_over(now)
+
+    def _stills_over(self, now: float) -> str:
+        return "nobody looks at the page any more" if now - self.heard_s > PAGE_SILENT_S_MAX else ""
+
+    def _video_over(self, now: float) -> str:
         silent_s = now - self.heard_s
-        if self.begin.stills:
-            return "nobody looks at the page any more" if silent_s > PAGE_SILENT_S_MAX else ""
         if not self.joined:
             return "no connection came about" if silent_s > JOIN_S_MAX else ""
-        return "the viewer has gone" if silent_s > SILENT_S_MAX else ""
+        if silent_s > SILENT_S_MAX:
+            return "the viewer has gone"
+        thin = self.losing_s is not None and now - self.losing_s > THIN_S_MAX
+        return "the network is too thin for video" if thin else ""
 
     def still_due(self, now: float, period_s: float) -> bool:
         """Whether the next still may go: the one before has arrived, and the rate allows it."""

@@ -203,7 +203,7 @@ class LiveWorker:
                 view.joined, view.heard_s = True, now
                 self._gallery.add(view.feed)
             case Heard():
-                view.heard_s = now
+                view.heard(now, happening.lost)
             case Left():
                 self._end(view, happening.why, now)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, func, insert, or_, select, text, true
+from sqlalchemy import ColumnElement, Connection, Engine, Select, delete, func, insert, or_, select, text, true
 
 from agent.errors import Transient
 from agent.station.archive_retention import File, Why
@@ -15,12 +15,14 @@ from agent.station.db.engine import reading, writing
 from agent.station.db.people import person
 from agent.station.db.retention import archive_wait, retention_answer, retention_ask, retention_stone, retention_todo
 from agent.station.db.tables import node as post
+from agent.station.db.together import Question
 from agent.station.db.uploads import footage, footage_asked
 from agent.station.db.upsert import Upsert
 from agent.station.people.roles import Scope
 from agent.station.uploads_judge import State
 
 SHOWN_MAX = 500
+STONE_COLUMNS = 15  # of a row of `Removed`
 _THERE = ~(
     select(case_tombstone.c.sha256)
     .where(case_tombstone.c.node == footage.c.node, case_tombstone.c.sha256 == footage.c.sha256)
@@ -200,10 +202,18 @@ def done(engine: Engine, refs: Iterable[tuple[str, str]]) -> None:
 
 def removed(db: Connection, node: str, start_utc_ns: int, end_utc_ns: int, limit: int = SHOWN_MAX) -> list[Removed]:
     """What was removed of a post's time, by the labels of the files, oldest first. What is there again is left out."""
-    c = retention_stone.c
-    again = select(footage.c.n).where(footage.c.node == c.node, footage.c.sha256 == c.sha256).exists()
-    where = (c.node == node) & (c.to_utc_ns > start_utc_ns) & (c.from_utc_ns < end_utc_ns) & ~again
-    return _removed(db, where, limit)
+    return removed_all(db, [node], start_utc_ns, end_utc_ns, limit)[node]
+
+
+def removed_all(
+    db: Connection, nodes: Sequence[str], start_utc_ns: int, end_utc_ns: int, limit: int = SHOWN_MAX
+) -> dict[str, list[Removed]]:
+    """The same of several posts, in one trip to the database."""
+    values = {"start": start_utc_ns, "end": end_utc_ns, "limit": limit}
+    rows = _REMOVED.ask(db, [{"node": node, **values} for node in nodes])
+    return {
+        node: [_stone(list(row[-STONE_COLUMNS:])) for row in found] for node, found in zip(nodes, rows, strict=True)
+    }
 
 
 def removed_at(db: Connection, scope: Scope, limit: int = SHOWN_MAX) -> list[Removed]:
@@ -212,9 +222,14 @@ def removed_at(db: Connection, scope: Scope, limit: int = SHOWN_MAX) -> list[Rem
 
 
 def _removed(db: Connection, where: Any, limit: int, *, newest_first: bool = False) -> list[Removed]:
+    return [_stone(list(row)) for row in db.execute(_stones(where, newest_first=newest_first).limit(limit))]
+
+
+def _stones(where: Any, *, newest_first: bool = False) -> Select[Any]:
+    """Rows of `Removed`."""
     c, a, b = retention_stone.c, retention_ask.c, retention_answer.c
     asker, second = person.alias("asker"), person.alias("second")
-    query = (
+    return (
         select(
             c.node, c.name, c.sha256, c.bytes, c.from_utc_ns, c.to_utc_ns, c.received_utc_ns, c.why, c.policy, c.utc_ns,
             func.coalesce(asker.c.name, a.login, ""), func.coalesce(second.c.name, b.login, ""),
@@ -226,9 +241,27 @@ def _removed(db: Connection, where: Any, limit: int, *, newest_first: bool = Fal
         .outerjoin(second, second.c.login == b.login)
         .where(where)
         .order_by(*((c.n.desc(),) if newest_first else (c.from_utc_ns, c.n)))
-        .limit(limit)
     )  # fmt: skip
-    return [_stone(list(row)) for row in db.execute(query)]
+
+
+def _stones_of(of: Mapping[str, ColumnElement[Any]]) -> Select[Any]:
+    """Those of a post's time, but for what is there again."""
+    c = retention_stone.c
+    again = select(footage.c.n).where(footage.c.node == c.node, footage.c.sha256 == c.sha256).exists()
+    return _stones((c.node == of["node"]) & (c.to_utc_ns > of["start"]) & (c.from_utc_ns < of["end"]) & ~again).limit(
+        of["limit"]
+    )
+
+
+_REMOVED = Question(
+    _stones_of,
+    {
+        "node": retention_stone.c.node.type,
+        "start": retention_stone.c.to_utc_ns.type,
+        "end": retention_stone.c.from_utc_ns.type,
+        "limit": retention_stone.c.n.type,
+    },
+)
 
 
 def _stone(row: list[Any]) -> Removed:

@@ -51,8 +51,14 @@ class Book:
 
     def _rows(self, statement: Executable, values: Mapping[str, Any] | None = None) -> list[Any]:
         """What a query gives. Raises Transient."""
-        with plain(self._name, "read"), transaction(self._connection(), writes=False):
-            return list(self._connection().execute(statement, values or {}))
+        with self._reading("read") as db:
+            return list(db.execute(statement, values or {}))
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[Connection]:
+        """One view of the database. Raises Transient."""
+        with plain(self._name, what), transaction(self._connection(), writes=False):
+            yield self._connection()
 
     @contextmanager
     def _transaction(self, what: str) -> Iterator[Connection]:

@@ -235,6 +235,7 @@ def _web(settings: WebSettings, whole: StationSettings, clock: Clock, live: Call
             feeds=None if whole.outward is None else whole.outward.feeds,
             bells=whole.bells,
             contacts=() if whole.outward is None else [(one.name, one.after_s) for one in whole.outward.contact],
+            schools=None if whole.outward is None else whole.outward.schools,
         ),
         clock=clock,
     )

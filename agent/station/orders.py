@@ -16,7 +16,9 @@ Any process may write beside the station (`wardpost hold --node`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, case, delete, func, insert, select, update
 
@@ -24,6 +26,7 @@ from agent import wire
 from agent.errors import ConfigError
 from agent.station.book import Book
 from agent.station.db.books import command, request
+from agent.station.db.together import Question
 
 WAITING_PER_NODE_MAX = 200
 KEPT_MAX = 10_000
@@ -41,6 +44,10 @@ _ROW = case(
     else_="",
 )
 """Commands of one node and row wait for each other. Not `send`: the second must not wait for days to be held."""
+_OF = Question(
+    lambda of: select(command).where(command.c.node == of["node"]).order_by(command.c.n.desc()).limit(of["limit"]),
+    {"node": command.c.node.type, "limit": command.c.n.type},
+)
 _FIRST = select(func.min(command.c.n)).where(_WAITS).group_by(command.c.node, _ROW)
 
 
@@ -136,6 +143,12 @@ class OrderBook(Book):
         """What was asked of a node, the newest first."""
         return self._orders(command.c.node == node, newest=limit)
 
+    def of_all(self, nodes: Sequence[str], limit: int = 100) -> dict[str, list[Order]]:
+        """The same of several nodes, in one trip to the database."""
+        with self._reading("read") as db:
+            rows = _OF.ask(db, [{"node": node, "limit": limit} for node in nodes])
+        return {node: [_order(row) for row in told] for node, told in zip(nodes, rows, strict=True)}
+
     def find(self, command_id: str) -> Order | None:
         """One command by its id."""
         return next(iter(self._orders(command.c.id == command_id)), None)
@@ -183,4 +196,8 @@ class OrderBook(Book):
     def _orders(self, which: ColumnElement[bool], *, newest: int | None = None) -> list[Order]:
         """Oldest first, or this many of the newest, newest first."""
         found = select(command).where(which).order_by(command.c.n if newest is None else command.c.n.desc())
-        return [Order(**row._mapping) for row in self._rows(found.limit(newest))]  # noqa: SLF001
+        return [_order(row) for row in self._rows(found.limit(newest))]
+
+
+def _order(row: Any) -> Order:
+    return Order(*row[-len(command.c) :])  # that of a Question has its number in front

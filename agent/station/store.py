@@ -32,7 +32,7 @@ from agent.station.ledgers import Alarm, Ledgers, Refused, Signed
 from agent.station.lock import FolderLock, become_writer
 from agent.station.reader import HEARTBEATS, NODES
 from agent.station.rollout import Post, Rollout
-from agent.station.states import NodeSeen
+from agent.station.states import NodeSeen, NodeState
 from agent.station.streams import Life, Streams
 
 FREE_BYTES_MIN = 32 * 1024 * 1024
@@ -405,10 +405,16 @@ class StationStore:
         self._ledgers.pin(db, intake.node, status.key)
         this = update(node).where(node.c.node == intake.node)
         if status.state == "online":
-            said = {"place": status.place, "version": status.version, "session": session, "said": "online"}
+            said = {
+                "place": status.place,
+                "version": status.version,
+                "session": session,
+                "said": "online",
+                "reason": "",
+            }
             db.execute(this.values(**said, **({} if intake.retained else self._seen(now_utc_ns))))
         else:  # the will of an earlier session may come after the birth of the next: it is stale
-            db.execute(this.where(node.c.session <= session).values(said="offline"))
+            db.execute(this.where(node.c.session <= session).values(said="offline", reason=status.reason))
 
     def _trim(self, db: Connection) -> None:
         """Gives up the oldest events beyond the bound, and counts them."""
@@ -438,11 +444,21 @@ class StationStore:
             for name, state, since_utc_ns in changes:
                 this = update(node).where(node.c.node == name)
                 db.execute(this.values(state=state, state_since_utc_ns=since_utc_ns))
+            gone = [name for name, state, _ in changes if state == NodeState.OFFLINE]
+            left = dict.fromkeys(gone, "")
+            for row in db.execute(select(node.c.node, node.c.reason).where(node.c.node.in_(gone))) if gone else ():
+                left[row.node] = row.reason
             if changes:
                 db.execute(
                     insert(change),
                     [
-                        {"node": name, "state": state, "utc_ns": now_utc_ns, "since_utc_ns": since_utc_ns}
+                        {
+                            "node": name,
+                            "state": state,
+                            "utc_ns": now_utc_ns,
+                            "since_utc_ns": since_utc_ns,
+                            "reason": left.get(name, ""),
+                        }
                         for name, state, since_utc_ns in changes
                     ],
                 )

@@ -191,7 +191,6 @@ def _lasts(data: Path, ca: authority.Authority, hosts: tuple[str, ...], now_ns: 
 
 def _bind(where: tuple[str, int]) -> socket.socket:
     try:
-        family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
-        return socket.create_server(where, family=family, backlog=128)
+        return serving.listener(*where)
     except OSError as error:
         raise ConfigError(f"uploads.listen: cannot listen at {where[0]}:{where[1]}: {error.strerror}") from None

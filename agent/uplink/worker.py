@@ -164,7 +164,8 @@ class UplinkWorker:
 
     def close(self) -> None:
         self._finish()
-        self._send(self._topics.status, wire.encode(self._status("offline")), retain=True)
+        if self.broker is not None:
+            self._send(self._topics.status, wire.encode(self._status("offline", self._leaving())), retain=True)
         self._transport.disconnect()
         self.broker = None
 
@@ -224,7 +225,7 @@ class UplinkWorker:
         hello = Hello(
             client_id=client_id,
             subscriptions=((self._topics.ack, 1), (self._topics.commands, 1)),
-            will=Will(self._topics.status, wire.encode(self._status("offline"))),
+            will=Will(self._topics.status, wire.encode(self._status("offline", wire.LOST))),
             wishes=tuple(wish for errand in self._errands for wish in errand.wishes),
         )
         self._transport.connect(self._brokers[self._turn % len(self._brokers)], hello)
@@ -261,7 +262,14 @@ class UplinkWorker:
         self.trouble = reason
         self._away_ns = self._clock.boot_ns() if self._away_ns is None else self._away_ns
 
-    def _status(self, state: str) -> wire.Status:
+    def _leaving(self) -> str:
+        """What is on trial tells why a node is stopped: nobody restarts it for that but itself."""
+        told = self._heartbeat()
+        if told.release is not None and told.release.phase == "trying":
+            return wire.UPDATE
+        return wire.SETTINGS if told.settings is not None and told.settings.trial else wire.STOPPED
+
+    def _status(self, state: str, reason: str = "") -> wire.Status:
         return wire.Status(
             state="online" if state == "online" else "offline",
             node=self._node,
@@ -270,6 +278,7 @@ class UplinkWorker:
             version=self._version,
             place=self._place[:200],
             key=self._ledger_key(),
+            reason=reason,
         )
 
     # -- the outbox ---------------------------------------------------------------------------------------------------

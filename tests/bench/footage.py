@@ -158,6 +158,9 @@ def _encode(pictures: Iterator[Picture], path: Path, scene: Scene) -> None:
     with av.open(str(path), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
         stream: Any = container.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
+        # Several threads share a picture's bits by who is ready first: now and then a file would have other bytes, and
+        # on another number of cores other slices.
+        stream.codec_context.thread_count = 1
         stream.options = {
             "preset": "veryfast",
             "tune": "zerolatency",

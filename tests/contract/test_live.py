@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 import sys
 import threading
 import time
@@ -13,6 +15,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection
 
 from agent.live import Answered, Happening, Left, Rtc
 from agent.live.feed import Feed
+from agent.live.request import Ice
 from agent.live.rtc import AioRtc
 from tests.fakes.live import FakeRtc
 
@@ -91,6 +94,24 @@ def test_it_comes_back_after_the_last_viewer_has_gone(rtc: Rtc, offer: str) -> N
         assert isinstance(first(rtc), Answered)
         rtc.close()
         assert not rtc.running
+
+
+def test_it_may_be_closed_while_a_way_is_looked_for(offer: str) -> None:
+    """Two TURN servers, of which one never answers and the other is not there: nothing of either stays open."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.settimeout(60)
+        port = silent.getsockname()[1]
+        rtc = AioRtc()
+        servers = (
+            Ice(f"turn:127.0.0.1:{port}?transport=udp", "u", "p"),
+            Ice("turn:127.0.0.1:1?transport=tcp", "u", "p"),
+        )
+        rtc.answer("one", offer, servers, Feed())
+        assert silent.recv(2048), "it has asked"
+        rtc.close()
+    assert not rtc.running and rtc.happenings() == []
+    gc.collect()  # a socket that was left open would be said here
 
 
 def test_without_the_library_the_refusal_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,7 +155,7 @@ def test_a_running_node_is_asked_and_tells_headquarters(
     try:
         post.start()
         until(lambda: bool(heard(post)), "an alert")
-        asked = post.ask("audit", "--report")
+        asked = post.ask_here("audit", "--report")
         assert asked.returncode == 0, asked.stderr
         assert "nothing to suggest" in asked.stdout and "on its way to headquarters" in asked.stdout
         assert post.end(signal.SIGTERM) == 0

@@ -45,7 +45,7 @@ def keys(folder: Path) -> tuple[Path, Path]:
 
 
 def told(post: Post, *arguments: str) -> dict[str, object]:
-    asked = post.ask(*arguments, "--json")
+    asked = post.ask_here(*arguments, "--json")
     assert asked.returncode == 0, asked.stderr
     found: dict[str, object] = json.loads(asked.stdout)
     return found
@@ -79,7 +79,7 @@ def test_every_second_of_a_life_with_a_crash_and_a_stop_is_explained_and_drawn(p
     asked = post.ask("hold", "--from", rfc3339(begin_ns), "--to", rfc3339(clock.utc().utc_ns), "--reason", "theft")
     assert asked.returncode == 0, asked.stderr
     assert "are there and held" in asked.stdout
-    too_much = post.ask(
+    too_much = post.ask_here(
         "hold", "--from", rfc3339(begin_ns), "--to", rfc3339(begin_ns + 30 * 86_400 * NS), "--reason", "x"
     )
     assert too_much.returncode == 1
@@ -101,13 +101,13 @@ def test_every_second_of_a_life_with_a_crash_and_a_stop_is_explained_and_drawn(p
     listed = told(post, "hold", "--list")
     holds = listed["holds"]
     assert isinstance(holds, list) and len(holds) == 1
-    released = post.ask("hold", "--release", str(holds[0]["id"]))
+    released = post.ask_here("hold", "--release", str(holds[0]["id"]))
     assert released.returncode == 0 and "released by" in released.stdout
     assert told(post, "hold", "--list")["holds"] == []
     kinds = [kind for (kind,) in post.rows("select kind from record where kind in ('hold', 'release')")]
     assert kinds.count("release") == 1, "on the journal, for the ledger"
     for wrong in (("hold",), ("hold", "--release", "nobody"), ("coverage", "--from", "x", "--to", "y")):
-        answer = post.ask(*wrong)
+        answer = post.ask_here(*wrong)
         assert answer.returncode in (1, 78) and len(answer.stderr.splitlines()) == 1
 
 

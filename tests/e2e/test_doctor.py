@@ -25,7 +25,7 @@ FILES = {"ca": "ca.pem", "cert": "node.pem", "key": "node.key"}
 
 
 def examined(post: Post) -> tuple[int, dict[str, Any]]:
-    ran = post.ask("doctor", "--json")
+    ran = post.ask_here("doctor", "--json")
     assert ran.stderr == ""
     found: dict[str, Any] = json.loads(ran.stdout)
     return ran.returncode, found

@@ -17,22 +17,24 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from agent.clock import SystemClock, rfc3339
 from agent.types import NS
-from tests.e2e.post import Post, recording
+from tests.e2e.post import Post, recording, wardpost
 
 
-def export(post: Post, begin_ns: int, output: Path) -> subprocess.CompletedProcess[str]:
+def export(post: Post, begin_ns: int, output: Path, *, apart: bool = False) -> subprocess.CompletedProcess[str]:
+    """`apart`: as a program of its own."""
     now_ns = SystemClock().utc().utc_ns
     span = ("--from", rfc3339(begin_ns), "--to", rfc3339(now_ns))
-    return post.ask("export", *span, "-o", str(output), "--who", "Lt. Tran", "--reason", "case 12/2026")
+    ask = post.ask if apart else post.ask_here
+    return ask("export", *span, "-o", str(output), "--who", "Lt. Tran", "--reason", "case 12/2026")
 
 
 def verified(package: Path, folder: Path) -> dict[str, Any]:
-    """Both programs accept it; the second one is taken from the package itself."""
+    """Both verifiers accept it; the second one is a program, taken from the package itself."""
     with zipfile.ZipFile(package) as files:
         (folder / "verify.py").write_bytes(files.read("verify.py"))
+    alone = [sys.executable, "-I", str(folder / "verify.py"), str(package), "--json"]
     results = []
-    for program in ([sys.executable, "-m", "agent.cli", "verify"], [sys.executable, "-I", str(folder / "verify.py")]):
-        done = subprocess.run([*program, str(package), "--json"], capture_output=True, text=True)
+    for done in (wardpost("verify", str(package), "--json"), subprocess.run(alone, capture_output=True, text=True)):
         assert done.returncode == 0, done.stdout + done.stderr
         results.append(json.loads(done.stdout))
     assert results[0] == results[1]
@@ -55,7 +57,7 @@ def test_export_from_a_running_a_stopped_and_a_killed_node(post: Post, tmp_path:
     post.start()
     post.wait_for(lambda s: recording(s) and len(with_footage(post)) >= 2)
 
-    running = export(post, began_ns, tmp_path / "running.zip")
+    running = export(post, began_ns, tmp_path / "running.zip", apart=True)
     assert running.returncode == 0, running.stderr
     assert "not on the ledger" not in running.stdout and "not signed" not in running.stdout
     result = verified(tmp_path / "running.zip", tmp_path)
@@ -79,12 +81,12 @@ def test_export_from_a_running_a_stopped_and_a_killed_node(post: Post, tmp_path:
     again = verified(tmp_path / "killed.zip", tmp_path)
     assert again["node_keys"] == result["node_keys"]
 
-    nothing = post.ask(
+    nothing = post.ask_here(
         "export", "--from", rfc3339(began_ns - 7200 * NS), "--to", rfc3339(began_ns - 3600 * NS), "-o", "x.zip"
     )
     assert (nothing.returncode, nothing.stderr) == (1, "")
     assert "before-install" in nothing.stdout and not Path("x.zip").exists()
-    wrong = post.ask("export", "--from", "yesterday", "--to", "today", "-o", "x.zip")
+    wrong = post.ask_here("export", "--from", "yesterday", "--to", "today", "-o", "x.zip")
     assert wrong.returncode == 78 and "export: --from: 'yesterday' is not a time" in wrong.stderr
     assert not list(tmp_path.glob(".*zip*"))
 
@@ -103,7 +105,7 @@ def test_a_node_that_seals_changes_its_key_while_it_runs_and_the_station_opens_t
     began_ns = SystemClock().utc().utc_ns
     post.start()
     post.wait_for(lambda s: recording(s) and len(with_footage(post)) >= 2)  # the first is sealed, by the first key
-    first = json.loads(post.ask("key", "show", "--json").stdout)["keys"]
+    first = json.loads(post.ask_here("key", "show", "--json").stdout)["keys"]
     running = post.ask("key", "rotate", "--reason", "yearly")
     assert running.returncode == 0, running.stderr
     assert f"{first[0]['keyid']} has introduced " in running.stdout
@@ -115,9 +117,9 @@ def test_a_node_that_seals_changes_its_key_while_it_runs_and_the_station_opens_t
     assert len(result["node_keys"]) == 2 and result["locked"] == result["segments"]
 
     assert post.end(signal.SIGTERM) == 0
-    stopped = post.ask("key", "rotate", "--json")
+    stopped = post.ask_here("key", "rotate", "--json")
     assert stopped.returncode == 0, stopped.stderr
-    keys = json.loads(post.ask("key", "show", "--json").stdout)["keys"]
+    keys = json.loads(post.ask_here("key", "show", "--json").stdout)["keys"]
     assert [key["in_force"] for key in keys] == [False, False, True]
     assert keys[2]["keyid"] == json.loads(stopped.stdout)["keyid"]
     assert export(post, began_ns, tmp_path / "again.zip").returncode == 0
@@ -130,7 +132,7 @@ def test_a_node_that_seals_changes_its_key_while_it_runs_and_the_station_opens_t
         "-o",
         str(tmp_path / "open.zip"),
     )
-    done = subprocess.run([sys.executable, "-m", "agent.cli", *opening, "--who", "HQ"], capture_output=True, text=True)
+    done = wardpost(*opening, "--who", "HQ")
     assert done.returncode == 0, done.stderr
     opened = verified(tmp_path / "open.zip", tmp_path)
     assert len(opened["node_keys"]) == 3 and opened["opened"] == opened["segments"]
@@ -138,5 +140,5 @@ def test_a_node_that_seals_changes_its_key_while_it_runs_and_the_station_opens_t
         (tmp_path / "clip.mp4").write_bytes(files.read("opened/clip.mp4"))
     with av.open(str(tmp_path / "clip.mp4"), "r") as clip:
         assert len(list(clip.decode(video=0))) > 50
-    wrong = post.ask("key", "rotate", "--station")
+    wrong = post.ask_here("key", "rotate", "--station")
     assert wrong.returncode == 78 and "--station goes with show" in wrong.stderr

@@ -61,7 +61,7 @@ def test_a_node_lives_dies_and_explains_itself(post: Post, tmp_path: Path) -> No
     assert unended == [], "every incident that started has ended"
 
     # The whole life is accounted for, without a second nobody can explain.
-    asked = post.ask(
+    asked = post.ask_here(
         "footage", "--from", rfc3339(began), "--to", rfc3339(clock.utc().utc_ns), "-o", str(clip), "--json"
     )
     assert asked.returncode == 0, asked.stderr

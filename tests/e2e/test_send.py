@@ -28,7 +28,7 @@ from agent.site import authority, founding
 from agent.site.folder import SiteFolder
 from agent.site.provisioning import Asked, provision
 from tests.e2e.brokers import RealBroker, free_port
-from tests.e2e.post import Post, recording
+from tests.e2e.post import Post, recording, wardpost
 
 WAIT_S_MAX = 90.0
 
@@ -156,7 +156,7 @@ def test_footage_that_was_asked_for_is_here_byte_for_byte_and_as_recorded(
     until(all_verified, lambda: f"{headquarters.orders()}\n{headquarters.log[-3000:]}")
     (order,) = headquarters.orders()
     package = tmp_path / "package.zip"
-    exported = post.ask(
+    exported = post.ask_here(
         "export",
         "--from",
         rfc3339(begun_ns),
@@ -183,8 +183,7 @@ def test_footage_that_was_asked_for_is_here_byte_for_byte_and_as_recorded(
         if one["name"] in packed:
             assert (headquarters.data / "archive" / one["archive"]).read_bytes() == packed[one["name"]]
     assert set(packed) & {one["name"] for one in order["files"]}
-    command = [sys.executable, "-m", "agent.cli", "verify", str(package)]
-    checked = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    checked = wardpost("verify", str(package))
     assert checked.returncode == 0, checked.stdout + checked.stderr
     (held,) = post.rows("select released from hold")
     assert held[0], "what was held for the order is released once it is here"

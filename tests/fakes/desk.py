@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import re
-import sqlite3
-import tempfile
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,6 @@ from argon2 import PasswordHasher
 
 from agent import wire
 from agent.errors import ConfigError
-from agent.station.db import migrate
 from agent.station.db.engine import open_engine
 from agent.station.intake import EventIn
 from agent.station.people.passwords import Passwords
@@ -43,27 +38,12 @@ def incident(number: int) -> str:
     return f"01900000-0000-7000-8000-{number:012x}"
 
 
-@functools.cache
-def _made() -> bytes:
-    """A SQLite file with all tables: to migrate anew for each test takes half a second."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "station.db"
-        engine = open_engine(f"sqlite:///{path}", pooled=False)
-        migrate.upgrade(engine)
-        engine.dispose()
-        with closing(sqlite3.connect(path)) as db:
-            db.execute("pragma wal_checkpoint(truncate)")
-        return path.read_bytes()
-
-
 class Ward:
     """Headquarters. `clock` is driven by the test."""
 
     def __init__(self, folder: Path, database: Database, **settings: Any) -> None:
         self.clock = StandingClock(utc_ns=1_795_348_000 * 10**9)
         self.folder, self.database = folder, database
-        if database.kind == "sqlite":
-            (folder / "station.db").write_bytes(_made())
         self.store = StationStore(folder, clock=self.clock, site="ward-7", database=database.setting, station="hq")
         self.store.open()
         self.engine = open_engine(database.url, pooled=False)
@@ -121,7 +101,7 @@ class Ward:
             "summary": "A person at the gate",
             "place": "School gate",
         }
-        kind = "thumbnail" if data.get("severity") == "thumbnail" else "person"
+        kind = data.pop("kind", "thumbnail" if data.get("severity") == "thumbnail" else "person")
         message = wire.CloudEvent(
             id=f"01900000-0000-7{sequence:03x}-8000-{int.from_bytes(node.encode()[-6:], 'big'):012x}",
             source=f"wardpost/ward-7/{node}",
@@ -141,6 +121,12 @@ class Ward:
         while self.desk.alerts.take_in():
             pass
         return incident(number)
+
+    def searchable(self) -> None:
+        """What was heard until now can be searched for, as after a second."""
+        self.clock.advance(1)
+        while self.desk.keeper.take_in():
+            pass
 
     def trail(self) -> list[dict[str, Any]]:
         """The audit log in plain words."""

@@ -15,8 +15,8 @@ from agent.recording.index import FOLDER
 from agent.station import uploads_rows
 from agent.station.archive import name_of
 from agent.station.archive.local import LocalArchive
+from agent.station.db import migrate
 from agent.station.db.engine import database_url, open_engine, writing
-from agent.station.db.migrate import upgrade
 from agent.station.db.tables import line, node
 from agent.station.footage.shelf import Shelf
 from agent.station.footage.survey import Surveyor
@@ -36,7 +36,7 @@ class FootageDesk:
         self.folder = folder
         self.clock = FakeClock(utc_ns=UTC_0 + 3600 * NS)
         self.engine = open_engine(database_url(folder, database), pooled=False)
-        upgrade(self.engine)
+        migrate.upgrade(self.engine)
         (folder / "archive").mkdir(exist_ok=True)
         self.archive = LocalArchive(PosixDisk(folder / "archive"), free_bytes_min=0)
         self.shelf = Shelf(engine=self.engine, archive=self.archive)

@@ -50,8 +50,8 @@ class FakeRtc:
     def join(self, view: str) -> None:
         self._tell(Joined(view))
 
-    def report(self, view: str) -> None:
-        self._tell(Heard(view))
+    def report(self, view: str, lost: float = 0.0) -> None:
+        self._tell(Heard(view, lost))
 
     def leave(self, view: str) -> None:
         self.feeds.pop(view, None)

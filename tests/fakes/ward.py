@@ -59,6 +59,7 @@ class WatchedPost:
         self.throttled = 0  # as the firmware tells it: 0x1 under-voltage now, 0x10000 since boot
         self.parts: dict[str, Any] = {}
         self.disk_free_bytes = 20_000_000_000
+        self.reason = ""  # why it is offline, as it or its last will says; empty: an older agent
         self.running = False
         self.network = True
         self.told_ns: int | None = None  # when its last word reached the broker, by the ward's clock
@@ -174,6 +175,7 @@ class WatchedPost:
             session=self.store.session,
             place=self.place,
             key=self._key() if state == "online" else "",
+            reason="" if state == "online" else self.reason,
         )
         return StatusIn(self.node, said, retained=False)
 

@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -112,27 +113,40 @@ class AtStation:
     body: wire.CloudEvent
 
 
-def at_station(folder: Path) -> list[AtStation]:
-    """Everything the station has, in order of arrival."""
+@dataclass(frozen=True, slots=True)
+class StationFile:
+    """What a station's database has at one moment."""
+
+    events: list[AtStation]  # in order of arrival
+    carried: set[tuple[str, int]]  # which sequence numbers brought a line of a ledger
+    lines: list[bytes]  # of the ledger
+    alarms: list[tuple[str, int]]
+
+
+def station_file(folder: Path) -> StationFile:
+    """Reads it, once for all that is asked: whoever opens it reads its many tables' schema first."""
     if not (folder / FILE).exists():
-        return []
-    db = sqlite3.connect(folder / FILE)
-    try:
-        rows = db.execute(
+        return StationFile([], set(), [], [])
+    with closing(sqlite3.connect(folder / FILE)) as db:
+        events = db.execute(
             "select epoch, sequence, id, body from event join stream using (stream) order by event.n"
         ).fetchall()
-    finally:
-        db.close()
-    return [AtStation(row[0], row[1], row[2], wire.decode(bytes(row[3]), wire.CloudEvent)) for row in rows]
+        return StationFile(
+            [AtStation(row[0], row[1], row[2], wire.decode(bytes(row[3]), wire.CloudEvent)) for row in events],
+            set(db.execute("select epoch, sequence from carried join stream using (stream)")),
+            [bytes(body) for (body,) in db.execute("select body from line order by seq, n")],
+            db.execute("select what, count from alarm").fetchall(),
+        )
+
+
+def at_station(folder: Path) -> list[AtStation]:
+    """Everything the station has, in order of arrival."""
+    return station_file(folder).events
 
 
 def carried(folder: Path) -> set[tuple[str, int]]:
     """Which sequence numbers brought the station a line of a ledger."""
-    db = sqlite3.connect(folder / FILE)
-    try:
-        return set(db.execute("select epoch, sequence from carried join stream using (stream)"))
-    finally:
-        db.close()
+    return station_file(folder).carried
 
 
 def outbox(store: Store) -> dict[int, str]:
@@ -451,15 +465,10 @@ def check_the_ledger_tells_everything_once(world: World) -> None:
     deleted = sum(tombstone.segments for tombstone in store.tombstones())
     if len(gone) != deleted - unwritten.deleted:
         raise Broken(f"{len(gone)} deletions on the ledger, tombstones tell of {deleted}")
-    db = sqlite3.connect(world.station_folder / FILE)
-    try:
-        there = [bytes(body) for (body,) in db.execute("select body from line order by seq, n")]
-        alarms = db.execute("select what, count from alarm").fetchall()
-    finally:
-        db.close()
+    station = station_file(world.station_folder)
     # With an empty outbox nothing is on its way but facts that are not on the ledger yet: all lines must be there.
-    if alarms or there != lines:
-        raise Broken(f"the station has {len(there)} lines, the ledger {len(lines)}; alarms: {alarms}")
+    if station.alarms or station.lines != lines:
+        raise Broken(f"the station has {len(station.lines)} lines, the ledger {len(lines)}; alarms: {station.alarms}")
 
 
 # -- 6: bounds ---------------------------------------------------------------------------------------------------------

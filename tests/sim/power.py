@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +35,6 @@ class CrashPoints:
 
     def __init__(self) -> None:
         self.count = 0
-        self.kinds: Counter[str] = Counter()
         self.last = ""
         self.listener: Listener | None = None
         self.dead: Death | None = None
@@ -47,7 +45,6 @@ class CrashPoints:
             raise type(self.dead)(str(self.dead))
         self.count += 1
         self.last = step
-        self.kinds[kind_of(step)] += 1
         if self.listener is not None:
             try:
                 self.listener(self.count, step)

@@ -11,12 +11,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from sqlalchemy import URL, Dialect, Engine, create_engine
+
 from agent import boot
+from agent.evidence import dsse
 from agent.evidence.dsse import Envelope
 from tests.sim import checks
 from tests.sim.explore import Choose, Cut, Explorer, Outcome, Stopped, death_of, problems_of
@@ -202,23 +205,43 @@ def _settled(world: World) -> list[str]:
         return [f"the node did not come up: {world.boot_error}"]
     # The world stands still now: what several checks ask is found out once.
     with (
-        mock.patch.object(checks, "at_station", lru_cache(checks.at_station)),
+        mock.patch.object(checks, "station_file", lru_cache(checks.station_file)),
         mock.patch.object(checks, "life_of", lru_cache(checks.life_of)),
     ):
         return checks.all_problems(world)
 
 
+@cache
+def _prepared() -> tuple[Dialect, dict[Any, Any]]:
+    """SQLAlchemy's spelling for SQLite, and the statements that were compiled with it: as many as the station has."""
+    engine = create_engine("sqlite://")
+    engine.connect().close()  # a dialect asks the library what it can when it connects first
+    engine.dispose()
+    return engine.dialect, {}
+
+
+def _engine(url: URL, **given: Any) -> Engine:
+    """An engine that has its statements from those before it. Each by itself would compile all of them anew."""
+    engine = create_engine(url, **given)
+    engine.dialect, compiled = _prepared()
+    engine.update_execution_options(compiled_cache=compiled)
+    return engine
+
+
 @contextmanager
 def frugal() -> Iterator[None]:
-    """What would be most of the cost of a universe and shows nothing: megabytes of ballast, copied for each, and the
-    same signature verified by the same key again and again: by the node, the station and the checks, in each universe.
+    """What would be most of the cost of a universe and shows nothing: megabytes of ballast, copied for each; the same
+    signature verified by the same key again and again, and the same line of a ledger taken apart: by the node, the
+    station and the checks, in each universe; and the station's statements compiled for each connection.
     """
     verify = lru_cache(maxsize=SIGNATURES_MAX)(Envelope.verify)  # a pure function of values that do not change
     with (
+        mock.patch("agent.station.db.engine.create_engine", _engine),
         mock.patch("agent.recording.retention.BALLAST_BYTES", 4096),
         # In a life of half a minute some acknowledgements must find no other transaction to ride on.
         mock.patch("agent.uplink.worker.ACK_DELAY_S", 1.0),
         mock.patch.object(Envelope, "verify", verify),
+        mock.patch.object(dsse, "parse", lru_cache(maxsize=SIGNATURES_MAX)(dsse.parse)),
     ):
         yield
 

@@ -39,7 +39,8 @@ from agent.panel import Input
 from agent.recording.index import FOLDER
 from agent.recording.recorder import RecorderState, RecorderWorker
 from agent.reporter import Reporter
-from agent.station.db.engine import FILE
+from agent.station.db.engine import FILE, database_url, open_engine
+from agent.station.lock import FolderLock
 from agent.station.orders import OrderBook
 from agent.station.store import StationStore
 from agent.station.worker import StationWorker
@@ -653,18 +654,17 @@ class World:
         """
         self.folder = folder
         self.node_folder = self._copy_of(self.node_folder, "node")
-        old = self.station_store
+        store = self.station_store
         self.station_folder = self._copy_of(self.station_folder, "station")
-        if old._db is None:
-            old._folder = self.station_folder
+        store._folder = self.station_folder
+        if store._db is None:
             return
-        store = SimStationStore(self.station_folder, clock=self.desk.clock, site=SITE, free_bytes=lambda _: 1 << 40)
-        store.crash_point = lambda _step: None  # these steps belong to no life
-        store.open()
-        store.crash_point = self.station_points
-        self._graveyard.append(old._db)
-        old._db, old._folder = store._db, self.station_folder
-        self._graveyard.append(store)
+        # Not `open`: it would bring the copy up to date, read its keys and load what the store knows already, and be a
+        # fifth of what a universe costs.
+        self._graveyard.append((store._db, store._lock))
+        store._lock = FolderLock(self.station_folder)
+        store._lock.take()
+        store._db = open_engine(database_url(self.station_folder, ""), pooled=False).connect()
 
     def live_on_in_copy(self) -> None:
         """The node lives on in this universe, on the copy of its files: for a death of the station alone."""

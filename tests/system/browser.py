@@ -63,7 +63,7 @@ class Browser:
             raise NoValueError(done["exceptionDetails"])
         return done["result"].get("value")
 
-    def wait(self, expression: str, within_s: float = TRUE_S_MAX) -> Any:
+    def wait(self, expression: str, within_s: float = TRUE_S_MAX, every_s: float = 0.05) -> Any:
         """Asks until it has a value that is true; a page that is still coming has none."""
         until, why = time.monotonic() + within_s, ""
         while True:
@@ -73,7 +73,7 @@ class Browser:
             except NoValueError as error:
                 why = str(error)
             assert time.monotonic() < until, f"never true: {expression}; {why}; {self.errors}; {self._shown()}"
-            time.sleep(0.05)
+            time.sleep(every_s)
 
     def _shown(self) -> str:
         """Where the page is and what it says, for the report of a failure."""
@@ -185,7 +185,7 @@ def chromium(folder: Path) -> Iterator[Browser]:
     ours_in, theirs_out = _pipe()
     command = [
         program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-        "--disable-background-networking", f"--user-data-dir={folder}", "--remote-debugging-pipe",
+        "--disable-background-networking", "--hide-scrollbars", f"--user-data-dir={folder}", "--remote-debugging-pipe",
     ]  # fmt: skip
     script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out} {theirs_in}<&- {theirs_out}>&-'
     process = subprocess.Popen(

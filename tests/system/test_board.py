@@ -45,8 +45,8 @@ command_key = "{key}"
 [broker]
 brokers = ["{broker}"]
 [web]
-listen = "127.0.0.1:{port}"
-origin = "https://127.0.0.1:{port}"
+listen = "{host}:{port}"
+origin = "https://{host}:{port}"
 certificate = "{site}/desk/desk.pem"
 key = "{site}/desk/desk.key"
 time_zone = "Asia/Ho_Chi_Minh"
@@ -111,18 +111,19 @@ class Posts:
 class Headquarters:
     """A station that can be stopped and started."""
 
-    def __init__(self, folder: Path, broker: NatsServer) -> None:
+    def __init__(self, folder: Path, broker: NatsServer, host: str = "127.0.0.1") -> None:
         self.port = free_port()
-        self.origin = f"https://127.0.0.1:{self.port}"
+        self.origin = f"https://{host}:{self.port}"
         self.data = folder / "data"
         self.data.mkdir()
         site = folder / "site"
         assert main(["site", "init", str(site), "--site", "ward-7", "--broker", "127.0.0.1"]) == 0
-        assert main(["site", "desk-cert", str(site), "127.0.0.1"]) == 0
-        private, _ = keys(folder)
+        assert main(["site", "desk-cert", str(site), host]) == 0
+        private, self.public_key = keys(folder)
         self.config = folder / "station.toml"
         self.config.write_text(
-            TOML.format(data=self.data, key=private, broker=broker.url, port=self.port, site=site), encoding="utf-8"
+            TOML.format(data=self.data, key=private, broker=broker.url, host=host, port=self.port, site=site),
+            encoding="utf-8",
         )
         password = folder / "password"
         password.write_text(PASSWORD)
@@ -308,6 +309,26 @@ def test_a_shift_at_the_desk(headquarters: tuple[Headquarters, Posts], tmp_path:
         soon(browser, "document.querySelector('#line').className === ''")
         soon(browser, "[...document.querySelectorAll('article')].some((e) => e.textContent.includes('Another one'))")
         assert missed
+
+        # Later somebody asks what there was: by a word without its accents, on the phone and on the desk.
+        for width in (390, 1440):
+            browser.size(width, 900, phone=width == 390)
+            browser.go(f"{hq.origin}/search")
+            soon(browser, "document.querySelector('form.ask [name=word]')")
+            browser.js("document.querySelector('[name=word]').focus()")
+            browser.type("truong an")
+            browser.press("form.ask button.primary")
+            soon(browser, "location.search.includes('word=truong') && document.querySelectorAll('.hit').length > 0")
+            assert browser.js(
+                "[...document.querySelectorAll('.hit')].every((e) => e.textContent.includes('Trường An'))"
+            )
+            browser.picture(SHOTS / f"search-{width}-vi.png")
+            assert browser.js("document.documentElement.scrollWidth <= innerWidth")
+            assert browser.js(small) == 0
+            assert violations(browser, assets) == []
+        browser.size(390, 844, phone=True)
+        browser.go(f"{hq.origin}/")
+        on_the_board(browser)
 
         # The school sees its own bell, and of the other post not even that it is there.
         browser.press("form[action='/logout'] button")

@@ -55,6 +55,10 @@ SUITES = [
         "outward",
         "bells",
         "homes",
+        "schools",
+        "station_together",
+        "station_told",
+        "search",
     )
 ]
 

@@ -481,7 +481,7 @@ class Watch(FakeClock):
 def test_a_press_is_told_to_every_open_board_within_two_seconds_of_its_delivery(bells: Bells) -> None:
     """In the time of the clock that the board's thread waits by; the machine's own speed is not in it."""
     watch = Watch(bells.press)
-    live = Live(bells.ward.desk.alerts, clock=watch, listeners_max=5)
+    live = Live(bells.ward.desk.alerts, bells.ward.desk.keeper, clock=watch, listeners_max=5)
     told: list[tuple[int, int]] = []
 
     class Page:

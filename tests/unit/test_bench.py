@@ -1,4 +1,7 @@
-"""`make bench` measures what it says: each bench runs at its smallest and reports its figures. No time is judged here."""
+"""`make bench` measures what it says: a bench runs at its smallest and reports its figures. No time is judged here.
+
+Those that start no node and are done in a second run each time; WARDPOST_BENCH_SMOKES=all runs the others too.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,13 @@ KEYS = {
     "fragments": {"fragment-cpu", "fragment-ms-p50", "fragment-ms-p95", "fragment-plain-ms-p50", "scan"},
     "verify": {"verify", "verify-alone"},
 }
+QUICK = ("event-bytes", "fragments")
+ON_REQUEST = pytest.mark.skipif(
+    "WARDPOST_BENCH_SMOKES" not in os.environ, reason="a minute of work: WARDPOST_BENCH_SMOKES=all runs them too"
+)
 
 
-@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=ON_REQUEST) for name in KEYS])
 def test_each_bench_reports_its_figures(name: str, tmp_path: Path, assets: Assets) -> None:
     found, rows = run([name], folder=tmp_path, size=TINY, assets=assets)
     part = found["benches"][name]
@@ -89,13 +96,19 @@ def test_percentiles_are_by_nearest_rank() -> None:
 
 
 def test_the_same_footage_every_time(tmp_path: Path, assets: Assets) -> None:
-    """Two runs on two days must compare the same pictures, so that no file may hold the time of its making."""
+    """Two runs on two days and two machines must compare the same pictures: a file holds neither the time of its making
+    nor how many cores encoded it."""
     first, second = (
-        footage.make(assets.footage(), tmp_path / name, name="visits", height=180, seconds=3)
+        footage.make(assets.footage(), tmp_path / name, name="visits", height=180, seconds=1)
         for name in _made(tmp_path)
     )
-    assert first.path.read_bytes() == second.path.read_bytes()
+    data = first.path.read_bytes()
+    assert data == second.path.read_bytes()
     assert (first.width, first.height) == (320, 180)
+    assert b" threads=1 " in data and b" sliced_threads=0 " in data, "x264 writes into the film how it has made it"
+    for box in (b"mvhd", b"tkhd", b"mdhd"):
+        at = data.index(box) + 8  # behind the name, version and flags: created and changed, 32 bits each
+        assert data[at : at + 8] == bytes(8)
 
 
 def test_a_programs_children_count_and_its_death_is_told(tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ MAY: dict[tuple[str, str], set[Role] | None] = {  # None: anybody
     ("GET", "/board/stream"): SEE,
     ("GET", "/alerts/{incident}"): SEE,
     ("GET", "/alerts/{incident}/picture"): SEE,
+    ("GET", "/search"): SEE,
+    ("GET", "/search/{incident}/picture"): SEE,
     ("POST", "/alerts/{incident}/acknowledge"): ACT,
     ("POST", "/alerts/{incident}/comment"): ACT,
     ("POST", "/alerts/{incident}/verdict"): LEAD,
@@ -52,6 +54,9 @@ MAY: dict[tuple[str, str], set[Role] | None] = {  # None: anybody
     ("GET", "/to-do"): STAFF - {Role.SCHOOL},
     ("GET", "/school"): {Role.SCHOOL},
     ("GET", "/household"): {Role.HOUSEHOLD},
+    ("GET", "/schools"): {Role.OPERATOR, Role.SUPERVISOR, Role.AUDITOR, Role.ADMIN},
+    ("POST", "/schools/contacts"): {Role.SUPERVISOR, Role.ADMIN},
+    ("POST", "/schools/contacts/remove"): {Role.SUPERVISOR, Role.ADMIN},
     ("GET", "/inspection"): {Role.SUPERVISOR, Role.AUDITOR, Role.ADMIN},
     ("POST", "/inspection/draw"): {Role.SUPERVISOR, Role.AUDITOR},
     ("POST", "/inspection/check"): {Role.SUPERVISOR, Role.AUDITOR},
@@ -65,6 +70,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "/alerts/{incident}/verdict": {"verdict": "false", "reason": "a poster"},
     "/alerts/{incident}/hand-over": {"to": "supervisor"},
     "/account/password": {"old": PASSWORD, "new": "short", "again": "short"},
+    "/schools/contacts": {"school": "school", "contact": "Head", "how": "phone", "address": "113", "after": "0"},
+    "/schools/contacts/remove": {"n": "1"},
 }
 POSTS = {Role.SCHOOL: ("gate-2",), Role.HOUSEHOLD: ("gate-2",)}
 
@@ -85,6 +92,7 @@ def staffed(ward: Ward) -> Ward:
     for number, node in ((1, "gate-2"), (2, "gate-9")):
         ward.hear(number, node=node)
         ward.hear(number, node=node, severity="thumbnail", jpeg=base64.b64encode(JPEG).decode())
+    ward.searchable()
     return ward
 
 

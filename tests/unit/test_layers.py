@@ -10,8 +10,9 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -362,21 +363,28 @@ REGISTRIES = [  # put together here, so that this file does not hold what it for
 ]
 
 
-def modules() -> dict[str, ast.Module]:
+def modules() -> dict[str, Path]:
     found = {}
     for path in sorted((ROOT / "agent").rglob("*.py")):
         name = ".".join(path.relative_to(ROOT / "agent").with_suffix("").parts).removesuffix("__init__").rstrip(".")
-        found[name or "agent"] = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        found[name or "agent"] = path
     return found
 
 
 MODULES = modules()
 
 
+@cache
+def tree_of(name: str) -> ast.Module:
+    """Parsed when a test asks: every process of a test run collects this file, and one runs it."""
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"), str(MODULES[name]))
+
+
 def fits(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
+@cache
 def layer(name: str) -> int:
     """The layer of a module; its exact name counts before a pattern."""
     for exact in (True, False):
@@ -397,9 +405,9 @@ def imports(tree: ast.Module) -> Iterator[str]:
                 yield f"{node.module}.{alias.name}"
 
 
-def ours(tree: ast.Module) -> Iterator[str]:
-    """Modules of agent/ that are imported."""
-    for name in imports(tree):
+def ours(names: Iterable[str]) -> Iterator[str]:
+    """Modules of agent/ among what is imported."""
+    for name in names:
         short = name.removeprefix("agent.")
         if name.startswith("agent."):
             while short not in MODULES and "." in short:
@@ -407,13 +415,15 @@ def ours(tree: ast.Module) -> Iterator[str]:
             yield short if short in MODULES else "agent"
 
 
-IMPORTS = {name: set(imports(tree)) for name, tree in MODULES.items()}
+@cache
+def imports_of(name: str) -> frozenset[str]:
+    return frozenset(imports(tree_of(name)))
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_only_point_down(name: str) -> None:
     mine = layer(name)
-    for other in set(ours(MODULES[name])) - {name}:
+    for other in set(ours(imports_of(name))) - {name}:
         assert layer(other) <= mine, (
             f"agent.{name} ({LAYERS[mine][0]}) imports agent.{other} ({LAYERS[layer(other)][0]})"
         )
@@ -421,35 +431,36 @@ def test_imports_only_point_down(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in MODULES if LAYERS[layer(n)][0] == "workers"])
 def test_workers_never_import_each_other(name: str) -> None:
-    others = {other for other in ours(MODULES[name]) if LAYERS[layer(other)][0] == "workers"} - {name}
+    others = {other for other in ours(imports_of(name)) if LAYERS[layer(other)][0] == "workers"} - {name}
     assert not others, f"agent.{name} imports {others}; workers meet in agent/assembly"
 
 
 @pytest.mark.parametrize("name", [n for n in MODULES if LAYERS[layer(n)][0] == "drivers"])
 def test_drivers_know_only_their_own_family(name: str) -> None:
-    for other in set(ours(MODULES[name])) - {name}:
+    for other in set(ours(imports_of(name))) - {name}:
         if LAYERS[layer(other)][0] == "drivers":
             assert other.rpartition(".")[0] == name.rpartition(".")[0], f"agent.{name} imports agent.{other}"
 
 
 @pytest.mark.parametrize("name", [n for n in MODULES if fits(n, ("station", "station.*"))])
 def test_the_station_shares_only_the_contract_with_the_node(name: str) -> None:
-    for other in set(ours(MODULES[name])):
+    for other in set(ours(imports_of(name))):
         assert layer(other) == 0 or fits(other, (*STATION_MAY, "station")), f"agent.{name} imports agent.{other}"
 
 
 @pytest.mark.parametrize("library", HEAVY)
 def test_a_heavy_library_stays_in_its_module(library: str) -> None:
-    users = {name for name, names in IMPORTS.items() for i in names if i.split(".")[0] == library}
+    users = {name for name in MODULES for i in imports_of(name) if i.split(".")[0] == library}
     assert {user for user in users if not fits(user, HEAVY[library])} == set()
 
 
 def test_only_the_clock_reads_time() -> None:
-    for name, tree in MODULES.items():
+    for name in MODULES:
         if name == "clock":
             continue
-        assert not [i for i in IMPORTS[name] if i.split(".")[0] == "time"], f"agent.{name} imports time"
-        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert not [i for i in imports_of(name) if i.split(".")[0] == "time"], f"agent.{name} imports time"
+        named = [node for node in ast.walk(tree_of(name)) if isinstance(node, ast.Attribute)]
+        calls = {ast.unparse(node) for node in named if node.attr in {"now", "utcnow", "today"}}
         asked = [call for call in calls if re.search(r"\b(dt|date|datetime)\.(now|utcnow|today)$", call)]
         assert not asked, f"agent.{name} calls {asked}"
 
@@ -459,21 +470,25 @@ def writes(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
+        method = node.func.attr if isinstance(node.func, ast.Attribute) else None
+        opens = method == "open" or (isinstance(node.func, ast.Name) and node.func.id == "open")
+        if method not in {"write_text", "write_bytes"} and not opens:
+            continue
         text = ast.unparse(node)
-        called = ast.unparse(node.func)
-        opens = called == "os.open" and re.search(r"O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)", text)
-        if opens or called.endswith((".write_text", ".write_bytes")):
+        if not opens or (text.startswith("os.open(") and re.search(r"O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)", text)):
             yield text
-        elif called.split(".")[-1] == "open":
+        else:
             values = [a.value for a in (*node.args, *(k.value for k in node.keywords)) if isinstance(a, ast.Constant)]
             if any(isinstance(v, str) and re.fullmatch(r"[rbt]*[wax+][wabtx+]*", v) for v in values):
                 yield text
 
 
 def test_only_the_named_modules_write_files() -> None:
-    for name, tree in MODULES.items():
+    for name in MODULES:
         if not fits(name, tuple(WRITERS)):
-            assert list(writes(tree)) == [], f"agent.{name} opens a file for writing; footage goes through agent.disk"
+            assert list(writes(tree_of(name))) == [], (
+                f"agent.{name} opens a file for writing; footage goes through agent.disk"
+            )
 
 
 def test_the_walk_sees_what_it_looks_for() -> None:
@@ -487,7 +502,7 @@ def test_the_walk_sees_what_it_looks_for() -> None:
     )
     assert set(imports(bad)) == {"time", "cv2.resize"}
     assert len(list(writes(bad))) == 4
-    assert set(ours(ast.parse("from agent.store.store import Store\nfrom agent import wire"))) == {
+    assert set(ours(imports(ast.parse("from agent.store.store import Store\nfrom agent import wire")))) == {
         "store.store",
         "wire",
     }

@@ -14,7 +14,8 @@ from agent import wire
 from agent.config import LiveSettings
 from agent.errors import ConfigError, Corrupt, Transient, WardpostError
 from agent.live.feed import WAITING_BYTES_MAX, Feed, Gallery
-from agent.live.request import SDP_BYTES_MAX, Begin, parse
+from agent.live.request import SDP_BYTES_MAX, Begin, Ice, parse
+from agent.live.rtc import ways
 from agent.live.worker import ASKED_MAX, LiveWorker
 from agent.types import NS, Packet, VideoFormat
 from tests.fakes.clock import FakeClock
@@ -97,11 +98,11 @@ class Post:
         assert self.worker.take(args) == {"pending": True}
         self.run(0)
 
-    def run(self, seconds: float, *, watched: str = "") -> None:
-        """`watched`: a view whose browser reports each second."""
+    def run(self, seconds: float, *, watched: str = "", lost: float = 0.0) -> None:
+        """`watched`: a view whose browser reports each second, and which share did not arrive."""
         for step in range(round(seconds * 4) + 1):
             if watched and step % 4 == 0:
-                self.rtc.report(watched)
+                self.rtc.report(watched, lost)
             self.worker.step(self.clock.boot_ns() / NS)
             if seconds:
                 self.clock.advance(0.25)
@@ -222,6 +223,17 @@ def test_who_is_not_heard_makes_room(joined: bool, after_s: float) -> None:
     assert post.told("c1").result["over"] == ("the viewer has gone" if joined else "no connection came about")
     post.watch(3)
     assert post.worker.watching == ("Lan",)
+
+
+def test_a_network_that_loses_too_much_is_not_filled_any_longer(post: Post) -> None:
+    view = post.watch()
+    post.run(30, watched=view, lost=0.3)
+    post.run(7, watched=view, lost=0.5)
+    post.run(1, watched=view, lost=0.1)
+    post.run(7, watched=view, lost=0.9)
+    assert post.worker.watching == ("Lan",), "it was better in between"
+    post.run(3, watched=view, lost=0.9)
+    assert post.told("c1").result["over"] == post.notes[-1]["how"] == "the network is too thin for video"
 
 
 def test_a_connection_that_fails_is_told(post: Post) -> None:
@@ -366,6 +378,13 @@ def test_a_command_that_is_none_is_refused_in_one_line(more: dict[str, Any], why
     with pytest.raises(Corrupt, match=why) as caught:
         parse(begin() | more)
     assert isinstance(caught.value, WardpostError) and "\n" not in str(caught.value)
+
+
+def test_each_relay_is_a_way_of_its_own() -> None:
+    stun, udp, tls = Ice("stun:a"), Ice("turn:a?transport=udp", "u", "p"), Ice("turns:a:443", "u", "p")
+    assert ways(()) == [[]] and ways((stun,)) == [[stun]]
+    assert ways((stun, udp)) == [[stun, udp]]
+    assert ways((udp, stun, tls)) == [[stun, udp], [stun, tls]]
 
 
 def test_servers_are_handed_on(post: Post) -> None:

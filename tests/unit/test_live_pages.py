@@ -245,6 +245,10 @@ def test_answers_of_another_post_are_none(office: Office) -> None:
     assert not office.live.hears("lane-1", wire.Reply(id=command.id, state="accepted", result={"sdp": "v=0 mine"}))
 
 
+# By browser or post: they would ignore it, or refuse every view.
+NOT_UNDERSTOOD = ("turn:[2001:db8::1]:3478", "turn:a?transport=tls", "turns:a:443?transport=udp", "turn:", "stun:a")
+
+
 def test_servers_have_credentials_that_end(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("a secret that coturn has too\n")
@@ -256,6 +260,7 @@ def test_servers_have_credentials_that_end(tmp_path: Path) -> None:
     for wrong, why in (
         (LiveSettings(stun=("http://a",)), "live.stun"),
         (LiveSettings(turn=("turn:a",)), "both or neither"),
+        *((LiveSettings(turn=(url,)), "is not turn:host:port") for url in NOT_UNDERSTOOD),
         (LiveSettings(turn=("turn:a",), turn_secret_file=str(tmp_path / "none")), "cannot be read"),
     ):
         with pytest.raises(ConfigError, match=why):

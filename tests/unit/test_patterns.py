@@ -16,10 +16,12 @@ PATTERNS = sorted(
     {
         (str(file.relative_to(AGENT)), keyword.value.value)
         for file in AGENT.rglob("*.py")
-        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("Meta")
+        if "pattern" in (source := file.read_text(encoding="utf-8"))
+        for call in ast.walk(ast.parse(source))
+        if isinstance(call, ast.Call)
         for keyword in call.keywords
         if keyword.arg == "pattern" and isinstance(keyword.value, ast.Constant)
+        if ast.unparse(call.func).endswith("Meta")
     }
 )
 

@@ -31,6 +31,7 @@ from agent.station.db import engine as engines
 from agent.station.db import metadata, migrate, tables
 from agent.station.db.engine import database_url, open_engine, reading, writing
 from agent.station.db.errors import name_of
+from agent.station.db.migrate import upgrade as alembic_upgrade
 from agent.station.intake import EventIn, HeartbeatIn, StatusIn
 from agent.station.orders import OrderBook
 from agent.station.reader import Reader
@@ -77,9 +78,21 @@ def old_store(path: Path, schema: int) -> dict[str, list[Any]]:
         return found
 
 
+ADDED = {("node", "reason"), ("change", "reason")}
+"""Columns that revisions have added; of what was there before they are empty."""
+
+
 def held(path: Path, names: Any) -> dict[str, list[Any]]:
+    """What is in these tables, in the columns of before."""
     with closing(sqlite3.connect(path)) as db:
-        return {table: db.execute(f"select * from {table} order by 1").fetchall() for table in sorted(names)}
+        found = {}
+        for table in sorted(names):
+            columns = [name for (name,) in db.execute("select name from pragma_table_info(?)", (table,))]
+            new = [name for name in columns if (table, name) in ADDED]
+            assert all(db.execute(f"select 1 from {table} where {name} <> ''").fetchone() is None for name in new)
+            old = ", ".join(f'"{name}"' for name in columns if name not in new)
+            found[table] = db.execute(f"select {old} from {table} order by 1").fetchall()
+        return found
 
 
 def shape(engine: Engine) -> dict[str, Any]:
@@ -108,7 +121,7 @@ def test_a_new_database_is_what_the_tables_say(database: Database) -> None:
     for area in pkgutil.iter_modules(areas.__path__, "agent.station.db."):
         importlib.import_module(area.name)
     engine = open_engine(database.url, pooled=False)
-    migrate.upgrade(engine)
+    alembic_upgrade(engine)
     with reading(engine) as db:
         assert migrate.revision(db) == migrate.newest()
         assert compare_metadata(MigrationContext.configure(db), metadata) == []
@@ -129,7 +142,7 @@ def test_a_store_of_before_is_brought_up_to_date_with_everything_in_it(tmp_path:
     assert held(tmp_path / "station.db", before) == {**before, "stream": [(1, "cam-7", EPOCH, stored[0].head)]}
     (tmp_path / "new").mkdir()
     fresh = open_engine(database_url(tmp_path / "new", ""), pooled=False)
-    migrate.upgrade(fresh)
+    alembic_upgrade(fresh)
     assert shape(open_engine(database_url(tmp_path, ""), pooled=False)) == shape(fresh), "upgraded or new, it is one"
 
 
@@ -155,7 +168,7 @@ def test_a_power_cut_in_an_upgrade_leaves_the_store_of_before(tmp_path: Path, mo
         return made
 
     monkeypatch.setattr(sqlite3, "connect", connect)
-    migrate.upgrade(open_engine(database_url(tmp_path, ""), pooled=False))
+    alembic_upgrade(open_engine(database_url(tmp_path, ""), pooled=False))
     monkeypatch.undo()
     assert len(cuts) > 20
     for number, cut in enumerate(cuts):
@@ -166,7 +179,7 @@ def test_a_power_cut_in_an_upgrade_leaves_the_store_of_before(tmp_path: Path, mo
         left["meta"].remove(("schema", "1"))
         assert left == before
         if number % 8 == 0:
-            migrate.upgrade(open_engine(database_url(cut, ""), pooled=False))
+            alembic_upgrade(open_engine(database_url(cut, ""), pooled=False))
             assert held(cut / "station.db", before) == before
 
 
@@ -176,8 +189,20 @@ def test_what_no_station_has_made_is_refused(tmp_path: Path) -> None:
         db.execute("update meta set value = '9' where key = 'schema'")
         db.commit()
     with pytest.raises(Corrupt, match="schema '9' was never made by a station"):
-        migrate.upgrade(open_engine(database_url(tmp_path, ""), pooled=False))
+        alembic_upgrade(open_engine(database_url(tmp_path, ""), pooled=False))
     assert ("schema", "9") in held(tmp_path / "station.db", ["meta"])["meta"]
+
+
+def test_what_tests_take_for_a_new_database_is_what_alembic_makes(tmp_path: Path) -> None:
+    made = []
+    for name, upgrade in (("one", alembic_upgrade), ("two", migrate.upgrade)):
+        (tmp_path / name).mkdir()
+        engine = open_engine(database_url(tmp_path / name, ""), pooled=False)
+        upgrade(engine)
+        with closing(sqlite3.connect(tmp_path / name / "station.db")) as db:
+            made.append(list(db.iterdump()))
+    assert alembic_upgrade is not migrate.upgrade
+    assert made[0] == made[1]
 
 
 def test_a_database_of_a_later_release_is_left_alone(database: Database) -> None:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
@@ -268,6 +269,7 @@ def test_the_birth_pairs_with_the_will_by_its_session(scene: Scene) -> None:
     scene.transport.vanish()
     gone = wire.decode(scene.broker.retained[NODE.status], wire.Status)
     assert (gone.state, gone.session, gone.bootid) == ("offline", scene.store.session, scene.clock.boot_id)
+    assert gone.reason == "lost", "nobody can take it for a goodbye"
 
 
 def test_a_clean_stop_says_offline(scene: Scene) -> None:
@@ -786,3 +788,24 @@ def test_a_backlogs_receipts_do_not_wait_without_bound(scene: Scene) -> None:
         scene.run(0.25)
         most = max(most, scene.store.acknowledged_rows)
     assert most < ACK_ROWS_MAX + 120
+
+
+@pytest.mark.parametrize(
+    ("trial", "reason"),
+    [
+        ({}, "stopped"),
+        ({"release": wire.ReleaseState(number=3, tried=4, phase="trying")}, "update"),
+        ({"release": wire.ReleaseState(number=3, tried=4, phase="staged")}, "stopped"),
+        ({"settings": wire.SettingsState(revision=7, trial=8)}, "settings"),
+    ],
+)
+def test_a_goodbye_says_why(scene: Scene, monkeypatch: pytest.MonkeyPatch, trial: dict[str, Any], reason: str) -> None:
+    def told() -> wire.Status:
+        return wire.decode(scene.broker.retained[NODE.status], wire.Status)
+
+    scene.run(1)
+    assert told().reason == ""
+    heartbeat = msgspec.structs.replace(beat(scene.store, scene.clock), **trial)
+    monkeypatch.setattr(scene.worker, "_heartbeat", lambda: heartbeat)
+    scene.worker.close()
+    assert (told().state, told().reason) == ("offline", reason) and reason in wire.LEFT

@@ -24,8 +24,8 @@ from agent.evidence import dsse, records
 from agent.remote import send
 from agent.station.archive import name_of
 from agent.station.archive.local import LocalArchive
+from agent.station.db import migrate
 from agent.station.db.engine import open_engine
-from agent.station.db.migrate import upgrade
 from agent.station.footage_list import listed
 from agent.station.intake import RecordIn
 from agent.station.ledgers import ALARM
@@ -69,7 +69,7 @@ class Station:
         """The half that takes footage starts anew."""
         self.engine.dispose()  # its connections end with it
         self.engine = open_engine(self.database.url)
-        upgrade(self.engine)
+        migrate.upgrade(self.engine)
         self.staging = Staging(self.disk, clock=self.clock, limits=LIMITS)
         self.staging.open()
         self.archive = LocalArchive(self.archive_disk, free_bytes_min=0)

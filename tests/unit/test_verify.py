@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import io
 import json
@@ -16,12 +17,14 @@ import zipfile
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.cli import main
 from agent.evidence import dsse, standalone
 from agent.evidence.keys import Key, generate, public_pem
 from agent.evidence.standalone import EXTRACTION, LEDGER, MANIFEST, RECEIPTS, SIGNATURE, Signed
@@ -696,16 +699,30 @@ def test_the_commands_answer_alike(made: Made, tmp_path: Path) -> None:
     key.write_bytes(public_pem(made.key.public))
     alone = tmp_path / "verify.py"
     alone.write_bytes(Forger(made.data).files["verify.py"])
-    programs = [[sys.executable, "-m", "agent.cli", "verify"], [sys.executable, "-I", str(alone)]]
+    apart = subprocess.run([sys.executable, "-m", "agent.cli", "verify", str(bad)], capture_output=True, text=True)
+    assert apart.returncode == 1 and "Traceback" not in apart.stderr + apart.stdout
     for path, code in ((good, 0), (bad, 1), (none, 2)):
         said = []
-        for program in programs:
-            done = subprocess.run([*program, str(path), "--trust", str(key), "--json"], capture_output=True, text=True)
+        for program in (here, partial(by_itself, alone)):
+            done = program(str(path), "--trust", str(key), "--json")
             assert done.returncode == code and done.stderr == "", done
             said.append(json.loads(done.stdout))
-            words = subprocess.run([*program, str(path)], capture_output=True, text=True)
+            words = program(str(path))
             assert words.returncode == code and "Traceback" not in words.stderr + words.stdout
         assert said[0]["findings"] == said[1]["findings"]
+
+
+def here(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`wardpost verify` in this process: as a program of its own it takes a second to load."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(["verify", *arguments])
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+def by_itself(alone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The single file, isolated from everything that is installed."""
+    return subprocess.run([sys.executable, "-I", str(alone), *arguments], capture_output=True, text=True)
 
 
 def test_a_key_may_be_given_as_it_is_shown(made: Made, tmp_path: Path) -> None:
@@ -713,14 +730,14 @@ def test_a_key_may_be_given_as_it_is_shown(made: Made, tmp_path: Path) -> None:
     good, alone = tmp_path / "good.zip", tmp_path / "verify.py"
     good.write_bytes(made.data)
     alone.write_bytes(Forger(made.data).files["verify.py"])
-    for program in ([sys.executable, "-m", "agent.cli", "verify"], [sys.executable, "-I", str(alone)]):
+    for program in (here, partial(by_itself, alone)):
         for text, code, words in (
             (made.key.public.hex(), 0, "a node's key that you trust"),
             (made.key.public.hex().upper(), 0, "a node's key that you trust"),
             ("ab" * 32, 1, "signed by other keys"),
             (made.key.public.hex()[:-1], (2, 78), "neither 64 hex digits nor"),
         ):
-            done = subprocess.run([*program, str(good), "--trust", text], capture_output=True, text=True)
+            done = program(str(good), "--trust", text)
             assert done.returncode in (code if isinstance(code, tuple) else (code,)), done
             assert words in done.stdout + done.stderr
 

@@ -171,6 +171,31 @@ def test_a_card_that_failed_before_is_the_likely_cause(street: Ward) -> None:
     assert "It told of its storage: Recording has stopped: Read-only file system" in said
 
 
+def test_a_post_that_said_goodbye_was_stopped_and_one_of_which_only_the_will_came_was_not(street: Ward) -> None:
+    """All of them are closed at once: how soon it was heard tells nothing, the word does. One is older, one newer."""
+    words = {"a1": "stopped", "a2": "lost", "b1": "", "c1": "update", "d1": "struck-by-lightning"}
+    for node, word in words.items():
+        street.posts[node].reason = word
+        street.posts[node].kill()
+        street.tick(4)  # each by itself
+    street.tick(8)
+    found = street.views()
+    verdicts = {node: now(found, node) for node in words}
+    planned = [node for node, verdict in verdicts.items() if verdict.cause is Cause.PLANNED]
+    assert planned == ["a1", "c1", "d1"], "a word of a newer post is a goodbye, too"
+    assert "left_stopped" in keys_of(verdicts["a1"]) & keys_of(verdicts["d1"])
+    assert "left_update" in keys_of(verdicts["c1"])
+    assert verdicts["a2"].cause is Cause.PROGRAM and {"goodbye", "left_lost"} <= keys_of(verdicts["a2"])
+    assert verdicts["b1"].cause is Cause.PROGRAM and "left_lost" not in keys_of(verdicts["b1"])
+    assert verdicts["a2"].confidence > verdicts["b1"].confidence
+    for language, says in (("en", "It said goodbye: it was stopped in order"), ("vi", "được dừng đúng cách")):
+        assert any(says in Words.of(language).evidence(one) for one in verdicts["a1"].evidence)
+    street.tick(40)
+    found = street.views()
+    assert now(found, "c1").word == "possible", "no update takes so long"
+    assert now(found, "a1").cause is Cause.PLANNED, "nobody has started it again"
+
+
 def test_an_agent_that_dies_closes_its_connection_and_a_dead_line_does_not(street: Ward) -> None:
     street.posts["a1"].kill()
     off(street.posts["d1"])

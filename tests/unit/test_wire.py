@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,3 +122,17 @@ def test_a_batch_beyond_the_contract_is_a_bug_of_its_maker() -> None:
     for parts in ([], [b"1"] * (wire.BATCH_EVENTS_MAX + 1), [b'"' + b"x" * 40_000 + b'"'] * 2):
         with pytest.raises(ValueError, match="a batch of"):
             wire.encode_batch(parts)
+
+
+def test_why_a_node_left_is_understood_from_older_and_newer_nodes() -> None:
+    said = {"state": "offline", "node": "gate-2", "bootid": "f" * 32, "session": 7}
+    assert wire.decode(msgspec.json.encode(said), wire.Status).reason == "", "an older node says nothing of it"
+    for reason in (*wire.LEFT, "struck-by-lightning"):
+        assert wire.decode(msgspec.json.encode(said | {"reason": reason}), wire.Status).reason == reason
+    with pytest.raises(Corrupt):
+        wire.decode(msgspec.json.encode(said | {"reason": "x" * 33}), wire.Status)
+    older = msgspec.defstruct("Older", [(one.name, one.type) for one in msgspec.structs.fields(wire.Status)[:4]])
+    told = wire.Status(state="offline", node="gate-2", bootid="f" * 32, session=7, reason=wire.LOST)
+    assert msgspec.to_builtins(msgspec.json.decode(wire.encode(told), type=older)) == said, (
+        "an older station ignores it"
+    )

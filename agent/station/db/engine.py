@@ -120,6 +120,7 @@ def _postgresql(url: URL, pool: dict[str, Any], *, read_only: bool) -> Engine:
         "idle_in_transaction_session_timeout": f"{2 * STATEMENT_S_MAX:.0f}s",
         "synchronous_commit": "on",  # a receipt follows a commit: it must be on the disk, whatever the server's default
         "client_min_messages": "warning",
+        "jit": "off",  # compiling a query whose rows it guesses too high takes longer than any query of ours
         "default_transaction_read_only": "on" if read_only else "off",
     }
     args: dict[str, Any] = {"timeout": ANSWER_S_MAX, "application_name": "wardpost", "startup_params": start}

@@ -25,6 +25,7 @@ node = Table(
     Column("version", Words, nullable=False, server_default=""),
     Column("session", Whole, nullable=False, server_default="0"),
     Column("said", Words, nullable=False, server_default="online"),  # its own status, or its last will
+    Column("reason", Words, nullable=False, server_default=""),  # ... and why it is offline, in its word
     Column("seen_boot_id", Words, nullable=False),  # of the station, as seen_ns: ages are boot time where possible
     Column("seen_ns", Whole, nullable=False),
     Column("seen_utc_ns", Whole, nullable=False),
@@ -86,6 +87,7 @@ change = Table(
     Column("state", Words, nullable=False),
     Column("utc_ns", Whole, nullable=False),  # when the station noticed
     Column("since_utc_ns", Whole, nullable=False),  # when the node was last heard, or heard again
+    Column("reason", Words, nullable=False, server_default=""),  # offline: in the node's word
 )
 
 # Public keys of the nodes' ledgers. A node's first key is believed, or registered by a person; each one may introduce

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,15 +65,16 @@ class Requests:
             self._signer.queue(book, node, VERB, args, command_id=command_id, clock=self._clock)
         return command_id
 
-    def of(self, node: str, start_utc_ns: int, end_utc_ns: int) -> list[Request]:
-        """What was asked of a post that touches a range, the newest first."""
+    def of(self, nodes: Sequence[str], start_utc_ns: int, end_utc_ns: int) -> dict[str, list[Request]]:
+        """What was asked of each post that touches a range, the newest first."""
         with OrderBook(self._engine) as book:
-            orders = [order for order in book.of(node, LOOKED_AT_MAX) if order.verb == VERB]
-        found: list[Request] = []
-        for order in orders:
-            told = _range(order)
-            if told is not None and told[0] < end_utc_ns and told[1] > start_utc_ns and len(found) < SHOWN_MAX:
-                found.append(self._request(order, *told))
+            asked = book.of_all(nodes, LOOKED_AT_MAX)
+        found: dict[str, list[Request]] = {node: [] for node in nodes}
+        for node, orders in asked.items():
+            for order in orders:
+                told = _range(order) if order.verb == VERB and len(found[node]) < SHOWN_MAX else None
+                if told is not None and told[0] < end_utc_ns and told[1] > start_utc_ns:
+                    found[node].append(self._request(order, *told))
         return found
 
     def _request(self, order: Order, start_utc_ns: int, end_utc_ns: int, reason: str) -> Request:

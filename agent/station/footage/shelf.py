@@ -9,17 +9,18 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, select
+from sqlalchemy import ColumnElement, Engine, Select, bindparam, select
 
 from agent.errors import Transient
 from agent.recording.fragments import Fragment, Header, scan
 from agent.station.archive import Archive, name_of
 from agent.station.db.cases import case_tombstone
 from agent.station.db.engine import reading
+from agent.station.db.together import Among, Question
 from agent.station.db.uploads import footage
 from agent.station.uploads_judge import State
 from agent.types import EndReason, Segment, TimeAnchor
@@ -27,6 +28,7 @@ from agent.types import EndReason, Segment, TimeAnchor
 FILES_MAX = 2000  # of one range: a day of files of 43 s
 INDEXED_MAX = 2000
 READ_BYTES = 1 << 20
+COLUMNS = 12  # of a row of `Stored`
 _THERE = ~(
     select(case_tombstone.c.sha256)
     .where(case_tombstone.c.node == footage.c.node, case_tombstone.c.sha256 == footage.c.sha256)
@@ -83,6 +85,36 @@ class Stored:
         return TimeAnchor(self.boot_id, self.start_ns, self.from_utc_ns, None, "file")
 
 
+def _shown(which: ColumnElement[bool]) -> Select[Any]:
+    """Rows of `Stored` that may be played."""
+    c = footage.c
+    columns = (
+        c.n, c.node, c.name, c.sha256, c.bytes, c.state, c.seq, c.boot_id, c.start_ns, c.end_ns, c.from_utc_ns,
+        c.received_utc_ns,
+    )  # fmt: skip
+    where = (which, c.state != State.MISMATCH.value, _THERE)
+    return select(*columns).where(*where).order_by(c.from_utc_ns, c.n).limit(FILES_MAX)
+
+
+_BY_NUMBER = _shown((footage.c.n == bindparam("n")) & (footage.c.node == bindparam("node")))
+_NAMED = Among(_shown(footage.c.node == bindparam("node")), footage.c.sha256)
+_AROUND = Question(
+    lambda of: _shown(
+        (footage.c.node == of["node"]) & (footage.c.to_utc_ns > of["start"]) & (footage.c.from_utc_ns < of["end"])
+    ),
+    {"node": footage.c.node.type, "start": footage.c.to_utc_ns.type, "end": footage.c.from_utc_ns.type},
+)
+
+
+def _stored(rows: Iterable[Any]) -> dict[str, Stored]:
+    """By content: what came twice is there once."""
+    found: dict[str, Stored] = {}
+    for row in rows:
+        n, node, name, sha256, size, state, *more = row[-COLUMNS:]  # that of a Question has its number in front
+        found.setdefault(sha256, Stored(n, node, name, sha256, size, State(state), *more))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Indexed:
     """What a scan found. `header` None: nothing of it can be used."""
@@ -101,40 +133,28 @@ class Shelf:
         self._lock = threading.Lock()
         self._indexed: OrderedDict[str, Indexed] = OrderedDict()
 
-    def around(self, node: str, start_utc_ns: int, end_utc_ns: int) -> list[Stored]:
-        """Files that touch the range by the clock that the node had when it recorded them."""
-        c = footage.c
-        return self._rows(
-            (c.node == node)
-            & (c.state != State.MISMATCH.value)
-            & (c.to_utc_ns > start_utc_ns)
-            & (c.from_utc_ns < end_utc_ns)
-        )
-
     def find(self, node: str, n: int) -> Stored | None:
         """One file of this post by its number; None where there is none that may be played."""
-        found = self._rows((footage.c.n == n) & (footage.c.node == node) & (footage.c.state != State.MISMATCH.value))
-        return found[0] if found else None
+        with reading(self._engine, "look for footage") as db:
+            found = _stored(db.execute(_BY_NUMBER, {"node": node, "n": n}).all())
+        return next(iter(found.values()), None)
 
     def by_digest(self, node: str, sha256: Sequence[str]) -> dict[str, Stored]:
-        """Files of a post by their content."""
-        c = footage.c
-        wanted = list(sha256)[:FILES_MAX]
-        rows = self._rows((c.node == node) & c.sha256.in_(wanted) & (c.state != State.MISMATCH.value))
-        return {one.sha256: one for one in rows}
-
-    def _rows(self, which: Any) -> list[Stored]:
-        c = footage.c
-        columns = (
-            c.n, c.node, c.name, c.sha256, c.bytes, c.state, c.seq, c.boot_id, c.start_ns, c.end_ns, c.from_utc_ns,
-            c.received_utc_ns,
-        )  # fmt: skip
+        """Files of a post by their content, FILES_MAX at most."""
         with reading(self._engine, "look for footage") as db:
-            rows = db.execute(select(*columns).where(which, _THERE).order_by(c.from_utc_ns, c.n).limit(FILES_MAX)).all()
-        found: dict[str, Stored] = {}
-        for n, node, name, sha256, size, state, *more in rows:  # what came twice is there once
-            found.setdefault(sha256, Stored(n, node, name, sha256, size, State(state), *more))
-        return list(found.values())
+            return _stored(_NAMED.ask(db, sha256[:FILES_MAX], node=node))
+
+    def find_all(
+        self, named: Mapping[str, Sequence[str]], start_utc_ns: int, end_utc_ns: int
+    ) -> dict[str, dict[str, Stored]]:
+        """Files of several posts, by content: those with a digest that is named, of each post FILES_MAX at most, and
+        those that touch the range by the clock that their node had when it recorded them.
+        """
+        within = {"start": start_utc_ns, "end": end_utc_ns}
+        with reading(self._engine, "look for footage") as db:
+            found = {node: _stored(_NAMED.ask(db, wanted[:FILES_MAX], node=node)) for node, wanted in named.items()}
+            around = _AROUND.ask(db, [{"node": node, **within} for node in named])
+        return {node: _stored(rows) | found[node] for node, rows in zip(named, around, strict=True)}
 
     def index(self, stored: Stored) -> Indexed:
         """Its fragments. The first time it blocks for reading through the file, without its media data."""

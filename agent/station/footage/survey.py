@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -12,7 +13,7 @@ from agent.recording.timeline import Timeline
 from agent.station.footage import playlist, told
 from agent.station.footage.playlist import File, Playlist
 from agent.station.footage.shelf import Shelf, Stored
-from agent.types import NS, Segment
+from agent.types import NS
 
 RANGE_S_MAX = 24 * 3600.0
 """Of one question."""
@@ -57,8 +58,21 @@ class Surveyor:
 
     def survey(self, node: str, start_utc_ns: int, end_utc_ns: int, *, address: str) -> Surveyed:
         """`address`: in front of a file's number, for the playlist. Raises Transient."""
-        known = told.read(self._engine, node, start_utc_ns, end_utc_ns)
-        stored = self._stored(node, known, start_utc_ns, end_utc_ns)
+        return self.survey_all({node: address}, start_utc_ns, end_utc_ns)[node]
+
+    def survey_all(self, addresses: Mapping[str, str], start_utc_ns: int, end_utc_ns: int) -> dict[str, Surveyed]:
+        """The same of several posts, each with its address, in as many trips to the database as for one."""
+        read = told.read_all(self._engine, list(addresses), start_utc_ns, end_utc_ns)
+        known = dict(zip(addresses, read, strict=True))
+        stored = self._stored(known, start_utc_ns, end_utc_ns)
+        return {
+            node: self._surveyed(node, known[node], stored[node], start_utc_ns, end_utc_ns, address)
+            for node, address in addresses.items()
+        }
+
+    def _surveyed(
+        self, node: str, known: told.Told, stored: list[Stored], start_utc_ns: int, end_utc_ns: int, address: str
+    ) -> Surveyed:
         stretches, timeline = known.account(
             start_utc_ns,
             end_utc_ns,
@@ -93,19 +107,25 @@ class Surveyor:
             sealed=index.header is not None and bool(index.header.sealed),
         )
 
-    def _stored(self, node: str, known: told.Told, start_utc_ns: int, end_utc_ns: int) -> list[Stored]:
+    def _stored(self, known: Mapping[str, told.Told], start_utc_ns: int, end_utc_ns: int) -> dict[str, list[Stored]]:
         """Files that touch the range, by their lines' time, and by their own where no line tells of them."""
-        timeline = Timeline(known.anchors)
-        named = [s.sha256 for s in known.segments if _touches(s, timeline, start_utc_ns, end_utc_ns)]
-        found = self._shelf.by_digest(node, named)
-        for one in self._shelf.around(node, start_utc_ns, end_utc_ns):
-            found.setdefault(one.sha256, one)
-        return sorted(found.values(), key=lambda one: one.n)
+        named = {node: list(_named(one, start_utc_ns, end_utc_ns)) for node, one in known.items()}
+        found = self._shelf.find_all(named, start_utc_ns, end_utc_ns)
+        return {node: sorted(files.values(), key=lambda one: one.n) for node, files in found.items()}
 
 
-def _touches(segment: Segment, timeline: Timeline, start_utc_ns: int, end_utc_ns: int) -> bool:
-    one, other = timeline.utc(segment.boot_id, segment.start_ns), timeline.utc(segment.boot_id, segment.end_ns)
-    return one is not None and other is not None and one.utc_ns < end_utc_ns and other.utc_ns > start_utc_ns
+def _named(known: told.Told, start_utc_ns: int, end_utc_ns: int) -> Iterator[str]:
+    """Digests of the files that lines put into the range."""
+    timeline = Timeline(known.anchors)
+    zeros = {boot: timeline.utc(boot, 0) for boot in {segment.boot_id for segment in known.segments}}
+    for segment in known.segments:
+        zero = zeros[segment.boot_id]
+        if (
+            zero is not None
+            and segment.start_ns < end_utc_ns - zero.utc_ns
+            and segment.end_ns > start_utc_ns - zero.utc_ns
+        ):
+            yield segment.sha256
 
 
 def _spans(stored: list[Stored], timeline: Timeline) -> list[tuple[int, int]]:

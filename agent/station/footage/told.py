@@ -11,13 +11,13 @@ session that it begins in, anchors up to the end of the session that it ends in,
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, Select, bindparam, func, select
+from sqlalchemy import ColumnElement, Engine, func, select
 
 from agent.clock import parse_rfc3339
 from agent.evidence import records
@@ -26,6 +26,7 @@ from agent.recording.coverage import FUTURE, Now, Stretch, coverage
 from agent.recording.timeline import Timeline
 from agent.station.db.engine import reading
 from agent.station.db.tables import line
+from agent.station.db.together import Ask, Make, Question, Reading, Rows, Types, abreast, answered
 from agent.store.store import SessionRow, Tombstone
 from agent.types import MS, NS, Cause, Gap, Segment, TimeAnchor
 
@@ -36,6 +37,8 @@ ANCHORS_MAX = 2000  # behind it
 DELETIONS_MAX = 5000
 ROOTS_MAX = 8  # ledgers of one post
 VOUCHED_STEPS_MAX = 50
+STEPS_AHEAD = {"sqlite": 1, "postgresql": 4}
+"""Of halving, that one trip to the database looks ahead: 15 lines, of which 4 are needed, instead of 4 trips."""
 NOT_TOLD = "the station has not been told yet"
 _RANGE = (
     RecordKind.START,
@@ -98,116 +101,203 @@ def _dated(stretch: Stretch, now_utc_ns: int) -> Iterable[Stretch]:
 
 def read(engine: Engine, node: str, start_utc_ns: int, end_utc_ns: int, *, root: str | None = None) -> Told:
     """What is told of a range; with `root`, by that ledger of the post only. Any thread. Raises Transient."""
-    told = Told()
     with reading(engine, "read the ledgers") as db:
-        for of in _roots(db, node) if root is None else [root]:
-            _Ledger(db, node, of).read(told, start_utc_ns, end_utc_ns)
+        return answered(db, _post(node, start_utc_ns, end_utc_ns, root, STEPS_AHEAD[db.dialect.name]))
+
+
+def read_all(engine: Engine, nodes: Sequence[str], start_utc_ns: int, end_utc_ns: int) -> list[Told]:
+    """The same of several posts, in as many trips to the database as for one. Any thread. Raises Transient."""
+    with reading(engine, "read the ledgers") as db:
+        ahead = STEPS_AHEAD[db.dialect.name]
+        return answered(db, abreast([_post(node, start_utc_ns, end_utc_ns, None, ahead) for node in nodes]))
+
+
+def _post(node: str, start_utc_ns: int, end_utc_ns: int, root: str | None, ahead: int) -> Reading[Told]:
+    """From one root to the next: no ledger is read through. Taken are the newest, in the order in which they began."""
+    roots: list[str] = [] if root is None else [root]
+    after: str | None = "" if root is None else None
+    while after is not None:
+        ((row,),) = yield [Ask(_ROOT, {"node": node, "after": after})]
+        after = row.root
+        roots += [] if after is None else [after]
+    ends = yield [Ask(question, {"node": node, "root": one}) for one in roots for question in (_FIRST, _LAST)]
+    begun = sorted(
+        (firsts[0].n, one, firsts[0].seq, lasts[0].seq)
+        for one, firsts, lasts in zip(roots, ends[::2], ends[1::2], strict=True)
+        if firsts
+    )
+    newest = [_Ledger(node, one, ahead).read(first, last, start_utc_ns, end_utc_ns) for _, one, first, last in begun]
+    told = Told()
+    for found in (yield from abreast(newest[-ROOTS_MAX:])):
+        told.cut = told.cut or found.cut
+        for deletion in found.deletions:
+            _deletion(told, deletion.body)
+        _take(told, found.payloads)
     told.sessions.sort(key=lambda row: row.session)
     return told
 
 
-def _roots(db: Connection, node: str) -> list[str]:
-    """The newest ledgers of a post, in the order in which they began. From one to the next: none is read through."""
-    found: list[tuple[int, str]] = []
-    after = ""
-    while (root := db.execute(_ROOT, {"node": node, "after": after}).scalar()) is not None:
-        first = db.execute(_FIRST, {"node": node, "root": root}).scalar_one()
-        found = sorted([*found, (int(first), str(root))])[-ROOTS_MAX:]
-        after = str(root)
-    return [root for _, root in found]
+def _question(make: Make, *names: str) -> Question:
+    return Question(make, {name: _TYPES[name] for name in names})
 
 
-_MINE = (line.c.node == bindparam("node")) & (line.c.root == bindparam("root"))
-_WITHIN = line.c.seq.between(bindparam("low"), bindparam("high"))
-_OF_KIND = _MINE & (line.c.kind == bindparam("kind"))
+def _mine(of: Mapping[str, ColumnElement[Any]]) -> ColumnElement[bool]:
+    return (line.c.node == of["node"]) & (line.c.root == of["root"])
+
+
+def _kind(of: Mapping[str, ColumnElement[Any]]) -> ColumnElement[bool]:
+    return _mine(of) & (line.c.kind == of["kind"])
+
+
+_TYPES: Types = {
+    "node": line.c.node.type, "root": line.c.root.type, "after": line.c.root.type, "kind": line.c.kind.type,
+    "low": line.c.seq.type, "high": line.c.seq.type, "limit": line.c.seq.type,
+}  # fmt: skip
 _BY_SEQ = line.c.seq, line.c.body
-_ROOT = select(func.min(line.c.root)).where(line.c.node == bindparam("node"), line.c.root > bindparam("after"))
-_FIRST = select(line.c.n).where(_MINE).order_by(line.c.seq).limit(1)
-_ENDS = tuple(select(pick(line.c.seq)).where(_MINE) for pick in (func.min, func.max))
-_FROM = select(*_BY_SEQ).where(_MINE, _WITHIN).order_by(line.c.seq).limit(bindparam("limit"))
-_NEWEST = select(func.max(line.c.seq)).where(_OF_KIND, line.c.seq <= bindparam("high"))
-_OLDEST = select(func.min(line.c.seq)).where(_OF_KIND, line.c.seq > bindparam("low"))
-_KIND = select(*_BY_SEQ).where(_OF_KIND, _WITHIN).order_by(line.c.seq.desc()).limit(bindparam("limit"))
-_AT = select(*_BY_SEQ).where(_MINE, line.c.seq == bindparam("high")).limit(1)
-"""Made once: a page of eight posts asks them a few hundred times. Those of a kind go by the index `line_kind`."""
+_ROOT = _question(
+    lambda of: select(func.min(line.c.root).label("root")).where(line.c.node == of["node"], line.c.root > of["after"]),
+    "node", "after",
+)  # fmt: skip
+_FIRST = _question(
+    lambda of: select(line.c.n, line.c.seq).where(_mine(of)).order_by(line.c.seq).limit(1),
+    "node", "root",
+)  # fmt: skip
+_LAST = _question(lambda of: select(func.max(line.c.seq).label("seq")).where(_mine(of)), "node", "root")
+_FROM = _question(
+    lambda of: (
+        select(*_BY_SEQ)
+        .where(_mine(of), line.c.seq.between(of["low"], of["high"]))
+        .order_by(line.c.seq)
+        .limit(of["limit"])
+    ),
+    "node", "root", "low", "high", "limit",
+)  # fmt: skip
+_NEWEST = _question(
+    lambda of: select(func.max(line.c.seq).label("seq")).where(_kind(of), line.c.seq <= of["high"]),
+    "node", "root", "kind", "high",
+)  # fmt: skip
+_OLDEST = _question(
+    lambda of: select(func.min(line.c.seq).label("seq")).where(_kind(of), line.c.seq > of["low"]),
+    "node", "root", "kind", "low",
+)  # fmt: skip
+_KIND = _question(
+    lambda of: (
+        select(*_BY_SEQ)
+        .where(_kind(of), line.c.seq.between(of["low"], of["high"]))
+        .order_by(line.c.seq.desc())
+        .limit(of["limit"])
+    ),
+    "node", "root", "kind", "low", "high", "limit",
+)  # fmt: skip
+"""Those of a kind go by the index `line_kind`, the others by that of the unique lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Lines of one ledger, oldest first."""
+
+    deletions: list[Payload]
+    payloads: list[Payload]
+    cut: bool
 
 
 class _Ledger:
-    """One ledger of a post, on a connection of the caller's."""
+    """One ledger of a post."""
 
-    def __init__(self, db: Connection, node: str, root: str) -> None:
-        self._db = db
+    def __init__(self, node: str, root: str, ahead: int) -> None:
+        """`ahead`: steps of halving that one trip to the database looks ahead."""
+        self._steps = ahead
         self._mine: dict[str, str | int] = {"node": node, "root": root}
 
-    def read(self, told: Told, start_utc_ns: int, end_utc_ns: int) -> None:
-        first, last = (self._db.execute(query, self._mine).scalar() for query in _ENDS)
-        if first is None or last is None:
-            return
-        low = self._from(start_utc_ns - MARGIN_NS, first, last)
-        high = self._from(end_utc_ns + MARGIN_NS, low, last)
-        begun = self._seq(_NEWEST, RecordKind.START, high=low) or first
-        ends = self._seq(_OLDEST, RecordKind.START, low=high) or last
-        before = (*_ANCHORS, RecordKind.START)
-        wanted = [row for kind in before for row in self._rows(kind, begun, low - 1, LINES_MAX)]
-        wanted += [row for kind in _RANGE for row in self._rows(kind, max(low, begun), high, LINES_MAX + 1)]
-        told.cut = told.cut or len(wanted) > LINES_MAX
+    def read(self, first: int, last: int, start_utc_ns: int, end_utc_ns: int) -> Reading[_Found]:
+        """`first`, `last`: the numbers of its ends."""
+        low = yield from self._from(start_utc_ns - MARGIN_NS, first, last)
+        high = yield from self._from(end_utc_ns + MARGIN_NS, low, last)
+        (newest,), (oldest,) = yield [
+            self._ask(_NEWEST, kind=RecordKind.START, high=low),
+            self._ask(_OLDEST, kind=RecordKind.START, low=high),
+        ]
+        begun, ends = newest.seq or first, oldest.seq or last
+        before = [self._lines(kind, begun, low - 1, LINES_MAX) for kind in (*_ANCHORS, RecordKind.START)]
+        within = [self._lines(kind, max(low, begun), high, LINES_MAX + 1) for kind in _RANGE]
+        after = [
+            self._lines(kind, high + 1, ends, ANCHORS_MAX) for kind in (*_ANCHORS, RecordKind.START, RecordKind.STOP)
+        ]
+        *found, gone, end = yield [
+            *before, *within, *after,
+            self._lines(RecordKind.DELETION, begun, last, DELETIONS_MAX),
+            self._ask(_FROM, low=ends, high=ends, limit=1),
+        ]  # fmt: skip
+        near = len(before) + len(within)
+        wanted = [row for rows in found[:near] for row in rows]
+        cut = len(wanted) > LINES_MAX
         wanted = sorted(wanted, key=lambda row: -int(row.seq))[: LINES_MAX + 1]
-        for kind in (*_ANCHORS, RecordKind.START, RecordKind.STOP):
-            wanted += self._rows(kind, high + 1, ends, ANCHORS_MAX)
-        for row in self._rows(RecordKind.DELETION, begun, last, DELETIONS_MAX):
-            if (deletion := _payload(row)) is not None:
-                _deletion(told, deletion.body)
+        wanted += [row for rows in (*found[near:], end) for row in rows]
         payloads = [payload for row in wanted if (payload := _payload(row)) is not None]
-        newest = self._payload_at(ends)
-        if newest is not None:
-            payloads.append(newest)
-        _take(told, sorted(payloads, key=lambda payload: payload.seq))
+        deletions = [payload for row in gone if (payload := _payload(row)) is not None]
+        return _Found(deletions, sorted(payloads, key=lambda payload: payload.seq), cut)
 
-    def _from(self, utc_ns: int, low: int, high: int) -> int:
+    def _from(self, utc_ns: int, low: int, high: int) -> Reading[int]:
         """The number of about the first line that is not older than `utc_ns`; `high` when all are."""
+        known: dict[tuple[int, int], Rows] = {}
         while low < high:
             middle = (low + high) // 2
-            at, utc = self._dated(middle, high)
+            if (middle, high) not in known:
+                ahead = list(_ahead(low, high, self._steps))
+                rows = yield [self._ask(_FROM, low=one, high=until, limit=1) for one, until in ahead]
+                known = dict(zip(ahead, rows, strict=True))
+            vouched = _vouched(known[middle, high])
+            if vouched is None:
+                (rows_from,) = yield [self._ask(_FROM, low=middle, high=high, limit=VOUCHED_STEPS_MAX)]
+                at, utc = _first_dated(middle, rows_from)
+            else:
+                at, utc = vouched
             if utc is not None and utc < utc_ns:
                 low = at + 1
             else:
                 high = middle
         return low
 
-    def _dated(self, seq: int, high: int) -> tuple[int, int | None]:
-        """The first line from `seq` on whose time somebody vouches for; else that of the last one looked at."""
-        rows = self._query(_FROM, low=seq, high=high, limit=1)
-        if rows and (payload := _payload(rows[0])) is not None and payload.unc_ms is not None:
-            with suppress(ValueError):
-                return payload.seq, parse_rfc3339(payload.utc)
-        rows = self._query(_FROM, low=seq, high=high, limit=VOUCHED_STEPS_MAX)
-        found: tuple[int, int | None] = (seq, None)
-        for row in rows:
-            payload = _payload(row)
-            if payload is None:
-                continue
-            try:
-                found = (payload.seq, parse_rfc3339(payload.utc))
-            except ValueError:
-                continue
-            if payload.unc_ms is not None:
-                break
-        return found
+    def _lines(self, kind: str, low: int, high: int, limit: int) -> Ask:
+        """Lines of a kind, the newest first; none where `low` is behind `high`."""
+        return self._ask(_KIND, kind=kind, low=low, high=high, limit=limit)
 
-    def _seq(self, query: Select[Any], kind: str, **within: int) -> int | None:
-        found = self._db.execute(query, {**self._mine, "kind": kind, **within}).scalar()
-        return None if found is None else int(found)
+    def _ask(self, question: Question, **more: str | int) -> Ask:
+        return Ask(question, {**self._mine, **more})
 
-    def _rows(self, kind: str, low: int, high: int, limit: int) -> list[Any]:
-        """Lines of a kind, the newest first."""
-        return self._query(_KIND, kind=kind, low=low, high=high, limit=limit) if low <= high else []
 
-    def _query(self, query: Select[Any], **more: str | int) -> list[Any]:
-        return list(self._db.execute(query, {**self._mine, **more}).all())
+def _ahead(low: int, high: int, steps: int) -> Iterator[tuple[int, int]]:
+    """Where halving may look within so many steps, each with its upper end, if every line is there and dated."""
+    if steps and low < high:
+        middle = (low + high) // 2
+        yield middle, high
+        yield from _ahead(middle + 1, high, steps - 1)
+        yield from _ahead(low, middle, steps - 1)
 
-    def _payload_at(self, seq: int) -> Payload | None:
-        rows = self._query(_AT, high=seq)
-        return _payload(rows[0]) if rows else None
+
+def _vouched(rows: Rows) -> tuple[int, int] | None:
+    """Number and time of a line, where somebody vouches for its time."""
+    payload = _payload(rows[0]) if rows else None
+    if payload is not None and payload.unc_ms is not None:
+        with suppress(ValueError):
+            return payload.seq, parse_rfc3339(payload.utc)
+    return None
+
+
+def _first_dated(seq: int, rows: Rows) -> tuple[int, int | None]:
+    """The first line whose time somebody vouches for; else the last one that has a time."""
+    found: tuple[int, int | None] = (seq, None)
+    for row in rows:
+        payload = _payload(row)
+        if payload is None:
+            continue
+        try:
+            found = (payload.seq, parse_rfc3339(payload.utc))
+        except ValueError:
+            continue
+        if payload.unc_ms is not None:
+            break
+    return found
 
 
 class _Line(msgspec.Struct):

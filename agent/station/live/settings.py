@@ -14,8 +14,10 @@ from msgspec import Meta
 from agent.config import Settings
 from agent.errors import ConfigError
 
-_STUN = re.compile(r"stun:[\x21-\x7e]{1,190}")
-_TURN = re.compile(r"turns?:[\x21-\x7e]{1,190}")
+_HOST = r"[A-Za-z0-9.-]{1,150}(:[0-9]{1,5})?"
+# No more than both browser and post understand: no address of IPv6, no TLS over UDP.
+_STUN = re.compile(rf"stun:{_HOST}")
+_TURN = re.compile(rf"turn:{_HOST}(\?transport=(udp|tcp))?|turns:{_HOST}(\?transport=tcp)?")
 SECRET_CHARS_MIN = 16
 
 
@@ -24,7 +26,7 @@ class LiveSettings(Settings, frozen=True):
 
     seconds: Annotated[float, Meta(ge=10, le=3600)] = 120.0  # of one grant; the post may allow less
     stun: Annotated[tuple[str, ...], Meta(max_length=2)] = ()  # stun:host:port
-    turn: Annotated[tuple[str, ...], Meta(max_length=2)] = ()  # turn:host:port?transport=udp, turns:...
+    turn: Annotated[tuple[str, ...], Meta(max_length=2)] = ()  # turn:host:port?transport=udp or tcp, turns:host:port
     turn_secret_file: str = ""  # coturn's static-auth-secret: each view gets credentials of its own, good for an hour
 
 
@@ -38,7 +40,7 @@ def check(settings: LiveSettings) -> str:
             raise ConfigError(f"live.stun: {url[:60]!r} is not stun:host:port")
     for url in settings.turn:
         if not _TURN.fullmatch(url):
-            raise ConfigError(f"live.turn: {url[:60]!r} is not turn:host:port or turns:host:port")
+            raise ConfigError(f"live.turn: {url[:60]!r} is not turn:host:port?transport=udp or tcp, or turns:host:port")
     if bool(settings.turn) != bool(settings.turn_secret_file):
         raise ConfigError("live.turn, live.turn_secret_file: both or neither")
     if not settings.turn:

@@ -6,17 +6,20 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from sqlalchemy import Engine
+
 from agent import __version__
 from agent.clock import Clock
 from agent.disk import PosixDisk
 from agent.site.folder import open_site
 from agent.site.register import Register
 from agent.station.db.engine import open_engine
+from agent.station.outward import schools
 from agent.station.outward.discovery import Discovery
 from agent.station.outward.home_assistant import HomeAssistantWorker
-from agent.station.outward.messages import Contact
+from agent.station.outward.messages import Contact, ToSchool, read_mail_url
 from agent.station.outward.queue import OutwardQueue, Plan
-from agent.station.outward.settings import OutwardSettings, check
+from agent.station.outward.settings import OutwardSettings, SchoolSettings, check
 from agent.station.outward.webhook import Webhook
 from agent.station.outward.worker import OutwardThread, OutwardWorker, Sender
 from agent.station.people.trail import Trail
@@ -42,6 +45,21 @@ def destinations(settings: OutwardSettings, *, clock: Clock) -> dict[Plan, Sende
         )
         found[plan] = Contact(one)
     return found
+
+
+def contacts_of_schools(settings: SchoolSettings | None, *, engine: Engine) -> Callable[[], dict[Plan, Sender]]:
+    """Reads whom schools have told, anew each time: people at the desk change that. Raises ConfigError; what it returns
+    raises Transient.
+    """
+    if settings is None:
+        return dict
+    read_mail_url(settings)  # what cannot work is told to who starts the station
+
+    def read() -> dict[Plan, Sender]:
+        found = schools.told(engine)
+        return {plan: ToSchool(settings, how=one.how, address=one.address) for plan, one in found.items()}
+
+    return read
 
 
 def revoked(register: str) -> Callable[[], frozenset[str]]:
@@ -90,6 +108,8 @@ class Outward:
                 destinations=destinations(settings, clock=clock),
                 clock=clock,
                 rng=rng,
+                others=contacts_of_schools(settings.schools, engine=self._engine),
+                others_max=0 if settings.schools is None else schools.CONTACTS_MAX,
             )
         ]
         if settings.home_assistant is not None:

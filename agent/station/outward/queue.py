@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, case, delete, func, insert, or_, select, true, update
 
 from agent.clock import Clock
 from agent.errors import Corrupt
@@ -43,8 +43,9 @@ class Plan:
     name: str
     tell: frozenset[Kind]
     keep_s: float
-    after_s: float = 0.0  # what is overdue, so long after it was
+    after_s: float = 0.0  # alerts, and what is overdue, so long after it was put on record
     unless_answered: bool = False  # an alert that somebody has acknowledged meanwhile is not told any more
+    posts: frozenset[str] | None = None  # of these posts only; None: of all
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class OutwardQueue:
             for table in (outward_mark, outward_silent):
                 db.execute(delete(table).where(table.c.destination.in_(gone)))
         for name in gone:
-            while self._give_up_oldest(name, ROWS_MAX, "it is no longer in the settings"):
+            while self._give_up_oldest(name, ROWS_MAX, "it is no longer to be told"):
                 pass
 
     def gather(self, plans: Sequence[Plan]) -> int:
@@ -148,6 +149,7 @@ class OutwardQueue:
             *(["overdue"] if "overdue" in plan.tell else []),
         ]
         mark = _mark(db, plan.name, "step")
+        theirs = true() if plan.posts is None else alert.c.node.in_(sorted(plan.posts))
         query = (
             select(
                 alert_step.c.n,
@@ -163,7 +165,7 @@ class OutwardQueue:
             )
             .join(alert, alert.c.incident == alert_step.c.incident)
             .outerjoin(event, event.c.n == alert.c.event)
-            .where(alert_step.c.n > mark, alert_step.c.n <= newest, alert_step.c.what.in_(wanted))
+            .where(alert_step.c.n > mark, alert_step.c.n <= newest, alert_step.c.what.in_(wanted), theirs)
             .order_by(alert_step.c.n)
             .limit(ROWS_MAX)
         )
@@ -171,7 +173,7 @@ class OutwardQueue:
         found: list[Notice] = []
         reached, more = (rows[-1].n, True) if len(rows) == ROWS_MAX else (newest, False)
         for row in rows:
-            if row.what == "overdue" and self._is_early(row.utc_ns, plan.after_s):
+            if self._is_early(row.utc_ns, plan.after_s):
                 reached, more = row.n - 1, True
                 break
             kind: Kind = "overdue" if row.what == "overdue" else row.severity

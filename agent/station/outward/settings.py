@@ -43,6 +43,16 @@ class ContactSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields
     keep_h: Annotated[float, Meta(gt=0, le=720)] = 12.0
 
 
+class SchoolSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[outward.schools]: by what a school's own contacts may be reached; people at the desk set them."""
+
+    mail_url_file: str = ""  # its first line is mailto(s):// of apprise without a recipient; empty: no e-mail
+    hosts: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^([a-z0-9.-]{1,253}|\[::1\])(:[0-9]{1,5})?$(?!\n)")], ...],
+        Meta(max_length=DESTINATIONS_MAX),
+    ] = ()  # where their webhooks may go: HOST, or HOST:PORT
+
+
 class HomeAssistantSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[outward.home_assistant]: the broker on which Home Assistant listens."""
 
@@ -67,6 +77,7 @@ class OutwardSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields
 
     webhook: Annotated[tuple[WebhookSettings, ...], Meta(max_length=DESTINATIONS_MAX)] = ()
     contact: Annotated[tuple[ContactSettings, ...], Meta(max_length=DESTINATIONS_MAX)] = ()
+    schools: SchoolSettings | None = None
     home_assistant: HomeAssistantSettings | None = None
     feeds: FeedSettings | None = None
 

@@ -69,10 +69,16 @@ class OutwardWorker:
         clock: Clock,
         rng: random.Random,
         hands: Callable[[int], Hands] | None = None,
+        others: Callable[[], Mapping[Plan, Sender]] = dict,
+        others_max: int = 0,
     ) -> None:
-        """`hands` makes the executor for so many destinations; a test may bring one that runs at once."""
+        """`hands` makes the executor for so many destinations; a test may bring one that runs at once. `others`: those
+        that come and go meanwhile, asked for at each look, `others_max` of them; it raises Transient.
+        """
         self._queue = queue
         self._destinations = destinations
+        self._others = others
+        self._others_max = others_max
         self._clock = clock
         self._rng = rng
         self._make_hands = hands or _threads
@@ -82,10 +88,18 @@ class OutwardWorker:
 
     def open(self) -> None:
         """Raises ConfigError, Corrupt, Transient."""
-        self._lines = {plan.name: _Line(plan, send) for plan, send in self._destinations.items()}
-        self._queue.begin([line.plan for line in self._lines.values()])
-        self._hands = self._make_hands(len(self._lines))
+        self._lines = {}
+        self._follow({**self._destinations, **self._others()})
+        self._hands = self._make_hands(len(self._destinations) + self._others_max)
         self._look_at = 0.0
+
+    def _follow(self, wanted: Mapping[Plan, Sender]) -> None:
+        """Tells these from now on. A hand under way for one of them goes on, whatever has changed of its plan."""
+        self._queue.begin(list(wanted))
+        before, self._lines = self._lines, {}
+        for plan, send in wanted.items():
+            line = self._lines[plan.name] = before.get(plan.name) or _Line(plan, send)
+            line.plan, line.idle = plan, False
 
     def step(self, now: float) -> float:
         """One look. Raises Transient when the database is away: nothing is lost by that."""
@@ -94,6 +108,9 @@ class OutwardWorker:
             self._finish(line, now)
         if now >= self._look_at:
             self._look_at = now + LOOK_S
+            wanted = {**self._destinations, **self._others()}
+            if wanted.keys() != {line.plan for line in self._lines.values()}:
+                self._follow(wanted)
             if self._queue.gather([line.plan for line in self._lines.values()]):
                 for line in self._lines.values():
                     line.idle = False
@@ -122,6 +139,8 @@ class OutwardWorker:
             line.idle = True
         elif one.notice is None:
             self._queue.give_up(one, "its row cannot be read")
+        elif line.plan.posts is not None and one.notice.node not in line.plan.posts:
+            self._queue.give_up(one, "its post is another's now")
         elif line.plan.unless_answered and one.answered:
             self._queue.settle(one)
         elif one.age_s > line.plan.keep_s:

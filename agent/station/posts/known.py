@@ -71,6 +71,7 @@ class Change:
     state: str
     noticed_utc_ns: int
     since_utc_ns: int  # when the post was last heard, or heard again
+    reason: str = ""  # offline: in the post's word, or its last will's; empty: an older agent
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ class Outage:
     end_utc_ns: int | None
     goodbye_s: float | None = None
     """How long after the last sign of life its connection was seen to end; None: it was not."""
+    reason: str = ""
+    """Why it ended, in the post's word or its last will's (`wire.LEFT`); empty: nobody said."""
 
     def seconds(self, now_utc_ns: int) -> float:
         """How long it lasted, so far."""
@@ -72,17 +74,18 @@ def outages_of(changes: Sequence[Change]) -> list[Outage]:
     found: list[Outage] = []
     start: int | None = None
     goodbye_s: float | None = None
+    reason = ""
     for change in changes:
         if change.state in ("dark", "offline"):
             if start is None:
-                start, goodbye_s = change.since_utc_ns, None
+                start, goodbye_s, reason = change.since_utc_ns, None, ""
             if change.state == "offline" and goodbye_s is None:
-                goodbye_s = (change.noticed_utc_ns - change.since_utc_ns) / NS
+                goodbye_s, reason = (change.noticed_utc_ns - change.since_utc_ns) / NS, change.reason
         elif start is not None:
-            found.append(Outage(start, max(change.since_utc_ns, start), goodbye_s))
+            found.append(Outage(start, max(change.since_utc_ns, start), goodbye_s, reason))
             start = None
     if start is not None:
-        found.append(Outage(start, None, goodbye_s))
+        found.append(Outage(start, None, goodbye_s, reason))
     return found
 
 

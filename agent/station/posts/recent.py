@@ -134,12 +134,12 @@ class Recent:
             self._changes.clear()
             self._change_n = 0
         rows = db.execute(
-            select(change.c.node, change.c.state, change.c.utc_ns, change.c.since_utc_ns)
+            select(change.c.node, change.c.state, change.c.utc_ns, change.c.since_utc_ns, change.c.reason)
             .where(change.c.n > self._change_n, change.c.n <= newest)
             .order_by(change.c.n.desc())
             .limit(CHANGES_MAX)
         ).all()
-        self._changes.extend((of, Change(state, utc_ns, since)) for of, state, utc_ns, since in reversed(rows))
+        self._changes.extend((of, Change(*told)) for of, *told in reversed(rows))
         while len(self._changes) > CHANGES_MAX:
             self._changes.popleft()
         self._change_n = newest

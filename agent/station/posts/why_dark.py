@@ -349,9 +349,7 @@ def _before(post: Known, outage: Outage, now_utc_ns: int) -> Iterator[Finding]:
             yield Finding(Cause.CARD, 0.75, (_storage(one),))
     yield from _last_words(post, outage, now_utc_ns)
     yield from _errands(post, outage, now_utc_ns)
-    if outage.goodbye_s is not None and outage.goodbye_s < GOODBYE_S:
-        told = Evidence("goodbye", "station", start, {"after_s": outage.goodbye_s})
-        yield Finding(Cause.PROGRAM, 0.5, (told,))
+    yield from _goodbye(outage, now_utc_ns)
     late = [at for at in post.late_utc_ns if start - LATE_S * NS <= at <= latest]
     if len(late) >= LATE_MESSAGES:
         # What waited through an outage comes late after it, whatever it was: that speaks for no network.
@@ -359,6 +357,24 @@ def _before(post: Known, outage: Outage, now_utc_ns: int) -> Iterator[Finding]:
         late = [at for at in late if not any(low - SETTLE_S * NS <= at <= high for low, high in waited)]
     if len(late) >= LATE_MESSAGES:
         yield Finding(Cause.NETWORK, 0.55, (Evidence("came_late", "event", late[0], {"count": len(late)}),))
+
+
+def _goodbye(outage: Outage, now_utc_ns: int) -> Iterator[Finding]:
+    """Its last word, or that of its broker. An older agent says neither, and only how soon it came tells them apart."""
+    start, after_s = outage.start_utc_ns, outage.goodbye_s
+    if after_s is None:
+        return
+    if outage.reason not in ("", wire.LOST):
+        known = outage.reason if outage.reason in wire.LEFT else wire.STOPPED
+        in_time = (now_utc_ns - start) / NS <= PLANNED_S
+        confidence = 0.92 if in_time or known == wire.STOPPED else POSSIBLE
+        yield Finding(Cause.PLANNED, confidence, (Evidence(f"left_{known}", "status", start),))
+    elif after_s < GOODBYE_S:
+        told = (Evidence("goodbye", "station", start, {"after_s": after_s}),)
+        if outage.reason == wire.LOST:
+            yield Finding(Cause.PROGRAM, 0.6, (*told, Evidence("left_lost", "status", start)))
+        else:
+            yield Finding(Cause.PROGRAM, 0.5, told)
 
 
 def _storage(one: Incident) -> Evidence:

@@ -18,6 +18,7 @@ KINDS = {
     "posts.css": "text/css; charset=utf-8",
     "cases.css": "text/css; charset=utf-8",
     "print.css": "text/css; charset=utf-8",
+    "search.css": "text/css; charset=utf-8",
     "footage.css": "text/css; charset=utf-8",
     "liveview.css": "text/css; charset=utf-8",
     "liveview.js": "text/javascript; charset=utf-8",

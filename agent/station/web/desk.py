@@ -23,7 +23,8 @@ from agent.station.footage.requests import Requests
 from agent.station.footage.shelf import Shelf
 from agent.station.footage.survey import Surveyor
 from agent.station.live.desk import LiveDesk
-from agent.station.outward.settings import FeedSettings
+from agent.station.outward.schools import SchoolBook
+from agent.station.outward.settings import FeedSettings, SchoolSettings
 from agent.station.outward.tokens import Rate, Tokens
 from agent.station.people.entrance import Entrance
 from agent.station.people.passwords import Passwords
@@ -32,6 +33,8 @@ from agent.station.people.sessions import Sessions
 from agent.station.people.throttle import Throttle
 from agent.station.people.trail import Trail
 from agent.station.posts.desk import PostsDesk, registered
+from agent.station.search.finder import Finder
+from agent.station.search.keeper import Keeper
 from agent.station.signing import Signer
 from agent.station.web.app import application, table
 from agent.station.web.archive import ArchivePages
@@ -52,6 +55,8 @@ from agent.station.web.pages import Pages
 from agent.station.web.posts import PostPages
 from agent.station.web.routes import Route
 from agent.station.web.school import SchoolPages
+from agent.station.web.schools import SchoolsPages
+from agent.station.web.search import SearchPages
 from agent.station.web.server import WebServer
 from agent.station.web.settings import WebSettings, listening
 from agent.station.web.tiles import Tiles
@@ -69,6 +74,7 @@ class Desk:
     registry: Registry
     sessions: Sessions
     alerts: Alerts
+    keeper: Keeper
 
 
 def make_desk(
@@ -89,6 +95,7 @@ def make_desk(
     retention: Policy | None = None,
     bells: BellSettings | None = None,
     contacts: Sequence[tuple[str, float]] = (),
+    schools: SchoolSettings | None = None,
 ) -> Desk:
     """Everything but the server. Opens the audit log. Raises ConfigError, Transient, Corrupt.
 
@@ -97,7 +104,7 @@ def make_desk(
     and provider of the posts; empty: there is none. `watch`: live views; needs `signer`. `retention`: what
     leaves the archive by itself; None: nothing.
     `bells`: what is shown around a bell. `contacts`: names of who is told what nobody acknowledges, and after how many
-    seconds.
+    seconds. `schools`: by what their own contacts are reached; None: they are not told.
     """
     trail = Trail(engine, clock=clock, site=site, station=station, disk=PosixDisk(folder))
     trail.open()
@@ -111,7 +118,8 @@ def make_desk(
         bell_deadline_s=settings.bell_deadline_s,
         alert_deadline_s=settings.alert_deadline_s,
     )
-    live = Live(alerts, clock=clock, listeners_max=settings.listeners_max)
+    keeper = Keeper(engine, clock=clock)
+    live = Live(alerts, keeper, clock=clock, listeners_max=settings.listeners_max)
     pages = Pages(time_zone=settings.time_zone)
     fetched = None
     if feeds is not None:
@@ -222,10 +230,13 @@ def make_desk(
         casework += ArchivePages(
             engine=engine, trail=trail, archive=archive, pages=pages, clock=clock, policy=policy
         ).routes()
+    book = SchoolBook(engine, trail=trail, clock=clock)
     homes = (
         *BellPages(around=around, viewed=Viewed(trail)).routes(),
-        *SchoolPages(engine=engine, alerts=alerts, pages=pages, clock=clock, contacts=contacts).routes(),
+        *SchoolPages(engine=engine, alerts=alerts, pages=pages, clock=clock, book=book, contacts=contacts).routes(),
+        *SchoolsPages(engine=engine, book=book, pages=pages, settings=schools, headquarters=bool(contacts)).routes(),
         *HouseholdPages(engine=engine, viewed=Viewed(trail), pages=pages).routes(),
+        *SearchPages(engine=engine, finder=Finder(engine), viewed=Viewed(trail), pages=pages).routes(),
     )
     routes = table(
         door=door,
@@ -247,6 +258,7 @@ def make_desk(
         registry=registry,
         sessions=sessions,
         alerts=alerts,
+        keeper=keeper,
     )
 
 
@@ -279,6 +291,7 @@ def open_web(
     retention: Policy | None = None,
     bells: BellSettings | None = None,
     contacts: Sequence[tuple[str, float]] = (),
+    schools: SchoolSettings | None = None,
 ) -> WebServer:
     """The server of a station's pages, not started; the database must be there. `database`: its URL; `register`:
     the site's folder, or empty.
@@ -302,6 +315,7 @@ def open_web(
         retention=retention,
         bells=bells,
         contacts=contacts,
+        schools=schools,
     )
     return serve(settings, desk, close=engine.dispose)
 

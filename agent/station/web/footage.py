@@ -119,7 +119,7 @@ class Footage:
     def _page(self, asked: Asked, said: str = "", *, status: int = 200) -> Response:
         posts = self._posts(asked.who.scope)
         chosen, where = self._chosen(asked, posts)
-        rows = [self._row(asked, one, posts[one], where) for one in chosen]
+        rows = self._rows(asked, {one: posts[one] for one in chosen}, where)
         page = self._pages.render(
             "footage.html",
             asked=asked,
@@ -142,7 +142,7 @@ class Footage:
     def part(self, asked: Asked) -> Response:
         """One post of the page, for its script: how far what was asked for has come."""
         post, where = self._post(asked), self._range(asked)
-        row = self._row(asked, post, self._posts(asked.who.scope)[post], where)
+        (row,) = self._rows(asked, {post: self._posts(asked.who.scope)[post]}, where)
         page = self._pages.render(
             "footage_post.html", asked=asked, words=asked.words, row=row, where=where,
             start=self._pages.field(where.start_utc_ns), end=self._pages.field(where.end_utc_ns),
@@ -152,7 +152,8 @@ class Footage:
 
     def media(self, asked: Asked) -> Response:
         """What is to be played, as an HLS media playlist."""
-        found = self._survey(asked, self._post(asked), self._range(asked))
+        post, where = self._post(asked), self._range(asked)
+        found = self._surveyor.survey(post, where.start_utc_ns, where.end_utc_ns, address=_address(post))
         seen = [found.files[index] for index in found.playlist.files]
         if not seen:
             raise Refused(404, "footage.nothing")
@@ -253,12 +254,24 @@ class Footage:
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 
-    def _survey(self, asked: Asked, post: str, where: Range) -> Surveyed:  # noqa: ARG002
-        return self._surveyor.survey(post, where.start_utc_ns, where.end_utc_ns, address=f"/footage/{post}/files/")
+    def _rows(self, asked: Asked, places: dict[str, str], where: Range) -> list[Row]:
+        """One for each post, which has its place. What there is of them is looked up together."""
+        if not places:
+            return []
+        start, end = where.start_utc_ns, where.end_utc_ns
+        surveyed = self._surveyor.survey_all({post: _address(post) for post in places}, start, end)
+        requests = self._requests.of(list(places), start, end)
+        with reading(self._engine, "look for what was removed") as db:
+            removed = retention.removed_all(db, list(places), start, end, REMOVED_MAX)
+        return [
+            self._row(asked, place, surveyed[post], where, requests[post], removed[post])
+            for post, place in places.items()
+        ]
 
-    def _row(self, asked: Asked, post: str, place: str, where: Range) -> Row:
-        found = self._survey(asked, post, where)
-        words = asked.words
+    def _row(
+        self, asked: Asked, place: str, found: Surveyed, where: Range, requests: list[Request], removed: list[Removed]
+    ) -> Row:
+        post, words = found.node, asked.words
         dark = [one for one in found.stretches if one.what != RECORDED and one.detail != FUTURE]
         longest = sorted(dark, key=lambda one: -one.seconds)[:DARK_MAX]
         return Row(
@@ -275,18 +288,14 @@ class Footage:
             ),
             totals=bar.totals_s(found.stretches),
             dark=sorted(longest, key=lambda one: one.start_utc_ns),
-            requests=self._requests.of(post, where.start_utc_ns, where.end_utc_ns),
+            requests=requests,
             parts=_media_times(found),
-            removed=self._removed(post, where),
+            removed=removed,
             first_goes_utc_ns=min(
                 (u for one in found.files if (u := self._policy.until_utc_ns(one.received_utc_ns)) is not None),
                 default=None,
             ),
         )
-
-    def _removed(self, post: str, where: Range) -> list[Removed]:
-        with reading(self._engine, "look for what was removed") as db:
-            return retention.removed(db, post, where.start_utc_ns, where.end_utc_ns, REMOVED_MAX)
 
     def _wait(self) -> Wait | None:
         with reading(self._engine, "look whether the archive waits") as db:
@@ -294,6 +303,11 @@ class Footage:
 
     def _see(self, asked: Asked, seen: list[Stored]) -> None:
         self._viewed.note(asked, [(one.node, one.sha256) for one in seen], what="footage")
+
+
+def _address(post: str) -> str:
+    """Of its files, in front of a number."""
+    return f"/footage/{post}/files/"
 
 
 def _media_times(found: Surveyed) -> str:

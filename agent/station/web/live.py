@@ -1,7 +1,8 @@
 """What is new on the board, told to every page that listens. One thread asks the database for all of them.
 
-The thread takes in new alerts, notes overdue ones, and looks how far the steps have come; the pages' own streams run on
-the server's event loop and only ever wait to be told. What another process changes is found in the same way.
+The thread takes in new alerts, notes overdue ones, and looks how far the steps have come; behind that it keeps what can
+be searched for. The pages' own streams run on the server's event loop and only ever wait to be told. What another
+process changes is found in the same way.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from agent.clock import Clock
 from agent.errors import WardpostError
 from agent.station.alerts import Alerts
+from agent.station.search.keeper import Keeper
 from agent.types import NS
 
 POLL_S = 0.25
@@ -65,8 +67,9 @@ class Listener:
 class Live:
     """Start and stop from one thread."""
 
-    def __init__(self, alerts: Alerts, *, clock: Clock, listeners_max: int) -> None:
+    def __init__(self, alerts: Alerts, keeper: Keeper, *, clock: Clock, listeners_max: int) -> None:
         self._alerts = alerts
+        self._keeper = keeper
         self._clock = clock
         self._listeners_max = listeners_max
         self._lock = threading.Lock()
@@ -135,20 +138,32 @@ class Live:
                 self.look()
             except WardpostError as error:
                 sick = True
-                self._complain(str(error))
+                self._complain(f"the board shows nothing new: {error}")
             except Exception:  # a bug must not leave the board dark for ever, and must not be silent
                 sick = True
                 log.exception("the board")
             if sick != self.sick:
                 self.sick = sick
                 self._tell_all()
-            self._clock.wait(self._stop, TROUBLE_POLL_S if sick else POLL_S)
+            more = not sick and self._keep()
+            if not more:
+                self._clock.wait(self._stop, TROUBLE_POLL_S if sick else POLL_S)
+
+    def _keep(self) -> bool:
+        """A part of what can be searched for, behind what the board shows. Returns whether there is more."""
+        try:
+            return self._keeper.take_in()
+        except WardpostError as error:
+            self._complain(f"nothing new can be searched for: {error}")
+        except Exception:  # as above: what cannot be searched for must not keep alerts from the board
+            log.exception("the search")
+        return False
 
     def _complain(self, text: str) -> None:
         now = self._clock.boot_ns()
         if self._complained_ns is None or now - self._complained_ns > COMPLAIN_S * NS:
             self._complained_ns = now
-            log.error("the board shows nothing new: %s", text)
+            log.error("%s", text)
 
     def _tell_all(self) -> None:
         with self._lock:

@@ -37,6 +37,7 @@ ENDS = {
     "the page was closed": "closed",
     "no connection came about": "noway",
     "the connection failed": "noway",
+    "the network is too thin for video": "thin",
     "ended by headquarters": "ended",
     "ended by the viewer": "ended",
     "the post does not answer": "dark",

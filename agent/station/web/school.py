@@ -15,6 +15,7 @@ from agent.errors import Corrupt
 from agent.station.alerts import ANSWERING, Alert, Alerts
 from agent.station.db.engine import reading
 from agent.station.db.tables import event, node, stream
+from agent.station.outward.schools import SchoolBook
 from agent.station.people.registry import find
 from agent.station.people.roles import Person, Role
 from agent.station.web.gate import Asked
@@ -91,13 +92,21 @@ class SchoolPages:
     """Handlers. Any thread; they block for the database."""
 
     def __init__(
-        self, *, engine: Engine, alerts: Alerts, pages: Pages, clock: Clock, contacts: Sequence[tuple[str, float]] = ()
+        self,
+        *,
+        engine: Engine,
+        alerts: Alerts,
+        pages: Pages,
+        clock: Clock,
+        book: SchoolBook,
+        contacts: Sequence[tuple[str, float]] = (),
     ) -> None:
         """`contacts`: names of whom the station tells what nobody has acknowledged, and after how many seconds."""
         self._engine = engine
         self._alerts = alerts
         self._pages = pages
         self._clock = clock
+        self._book = book
         self._contacts = tuple(contacts)
 
     def routes(self) -> tuple[Route, ...]:
@@ -133,6 +142,7 @@ class SchoolPages:
                 places={gate.node: gate.place for gate in gates},
                 people=people[:CONTACTS_MAX],
                 contacts=self._contacts,
+                own=self._book.contacts([who.login]),
                 today=start,
             )
         )

@@ -70,18 +70,11 @@ class WebServer:
         self._close()
 
     def _bind(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._at.host else socket.AF_INET
-        # asyncio turns Nagle off only where the protocol is named: else a kept connection waits 40 ms for each page
-        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((self._at.host, self._at.port))
-            listener.listen()  # who comes before the server's thread waits, and is not refused
+            return serving.listener(self._at.host, self._at.port)
         except OSError as error:
-            listener.close()
             where = f"{self._at.host} port {self._at.port}"
             raise ConfigError(f"web.listen: cannot listen on {where}: {error.strerror}") from None
-        return listener
 
 
 def _check_pair(certificate: str, key: str) -> None:

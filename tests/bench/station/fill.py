@@ -28,6 +28,8 @@ from agent.evidence import dsse, records
 from agent.evidence.records import Fact, RecordKind
 from agent.station.db import migrate
 from agent.station.db.engine import FILE, database_url, open_engine
+from agent.station.search.keeper import MARK
+from agent.station.search.meaning import fold
 from agent.types import NS, EndReason, Segment
 
 POSTS = 500
@@ -159,7 +161,8 @@ def _fill(sink: Sink, events: int, now_utc_ns: int, seed: int) -> Filled:
         story.verdict = ("true", "false", None, None)[number % 4] if story.settled else None
     sink("alert", _ALERT, (_alert(number, story) for number, story in enumerate(alerts)))
     sink("alert_step", _STEP, _steps(alerts))
-    sink("board_mark", ("key", "value"), [("event", len(stories) * PER_INCIDENT)])
+    sink("incident", _INCIDENT, map(_incident, stories))
+    sink("board_mark", ("key", "value"), [(key, len(stories) * PER_INCIDENT) for key in ("event", MARK)])
     lines = LEDGER_DAYS * 86_400 // SEGMENT_S if events >= 100_000 else 200
     for number, name in enumerate(names[:LEDGERS]):
         sink("line", _LINE, _ledger(number * lines, lines, name, now_utc_ns, draw))
@@ -192,6 +195,8 @@ _NODE = ("node", "place", "version", "session", "seen_boot_id", "seen_ns", "seen
 _EVENT = ("n", "stream", "sequence", "id", "kind", "incident", "received_utc_ns", "body")
 _ALERT = ("incident", "node", "severity", "event", "raised_utc_ns", "due_utc_ns", "overdue_utc_ns", "ended",
           "acknowledged_by", "acknowledged_utc_ns", "verdict", "verdict_by", "picture", "changed")  # fmt: skip
+_INCIDENT = ("incident", "node", "kind", "label", "severity", "at_utc_ns", "error_ms", "event", "picture", "zones",
+             "words")  # fmt: skip
 _STEP = ("n", "incident", "utc_ns", "what", "login", "text")
 _LINE = ("n", "node", "root", "seq", "sha256", "prev", "kind", "received_utc_ns", "body")
 
@@ -267,6 +272,19 @@ def _alert(number: int, story: _Story) -> tuple[Any, ...]:
         None if story.settled else story.at_ns + DEADLINE_NS, 1, "operator" if story.settled else None, answered,
         story.verdict, "operator" if story.verdict else None, first + 1, (number + 1) * len(_STEPS),
     )  # fmt: skip
+
+
+_KINDS = {"bell": ("bell",), "alert": ("loiter", "zone", "line", "crowd"), "notice": ("seen",)}
+
+
+def _incident(story: _Story) -> tuple[Any, ...]:
+    """As it is searched for; what happened and what was seen are as many things as at a ward, whatever the messages say."""
+    first, name = story.number * PER_INCIDENT + 1, post(story.post)
+    kinds = _KINDS[story.severity]
+    kind = "tamper" if story.number % 2000 == 1 else kinds[story.number // ALERT_EVERY % len(kinds)]
+    label = ("person", "vehicle", "person", "motion", "person", "bicycle", "person")[story.number % 7]
+    words = fold(f"Street and number of {name} gate A person at the gate (zone gate), 57 % sure")
+    return (story.incident, name, kind, label, story.severity, story.at_ns, 40, first + 3, first + 1, "|gate|", words)
 
 
 _STEPS = ("raised", "picture", "ended", "acknowledged")

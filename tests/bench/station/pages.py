@@ -162,6 +162,21 @@ def _field(utc_ns: int) -> str:
     return f"{dt.datetime.fromtimestamp(utc_ns // NS, dt.UTC):%Y-%m-%dT%H:%M:%S}"
 
 
+def _search(
+    *, span_hours: float = 0.0, post: bool = False, **asked: str
+) -> Callable[[Filled, Viewer, random.Random], str]:
+    def path(filled: Filled, who: Viewer, draw: random.Random) -> str:
+        given = dict(asked)
+        if post:
+            given["post"] = draw.choice(who.sees(filled))
+        if span_hours:
+            end = filled.now_utc_ns - draw.randrange(20 * 24) * HOUR_NS
+            given |= {"from": _field(end - round(span_hours * HOUR_NS)), "to": _field(end)}
+        return "/search?" + urlencode(given)
+
+    return path
+
+
 def _posts(_filled: Filled, _who: Viewer, _draw: random.Random) -> str:
     return "/posts"
 
@@ -174,5 +189,12 @@ PAGES = (
     Page("footage-8", "footage of 8 posts, an hour", _footage(8, 1.0)),
     Page("footage-8-day", "footage of 8 posts, a day", _footage(8, 24.0)),
     Page("around", "footage around an alert", _around),
+    Page("search", "search, the newest", _search()),
+    Page("search-post", "search: persons at a post, a week", _search(post=True, span_hours=168, **{"class": "person"})),
+    Page("search-words", "search: a place in a day", _search(span_hours=24, word="street 17")),
+    Page("search-rare", "search: what 1 in 2,000 is", _search(kind="tamper")),
+    Page("search-verdict", "search: alerts that were true", _search(severity="alert", verdict="true")),
+    Page("search-nothing", "search: words that nobody said", _search(word="nobody ever said")),
+    Page("search-nothing-kind", "search: a zone that no crowd was in", _search(kind="crowd", zone="moon")),
     Page("posts", "list of posts", _posts, limited=False),
 )

@@ -3,12 +3,16 @@
 
 const LOOK_MS = 1000;
 const GATHER_MS_MAX = 3000;
+const RELAY_MS_MAX = 8000; // where UDP is shut: by TLS, over a slow network
+const THIN_MS = 10000; // with less than a picture every two seconds for so long, single pictures show as much
+const LATE_MS_MAX = 5000; // behind the first picture: what is shown as live is not
+const RTP_PER_MS = 90;
 const $ = (id) => document.getElementById(id);
 
 const page = $("live");
 const base = `/live/${page.dataset.post}`;
 const video = $("video"), picture = $("still");
-let view = "", peer = null, mode = "", answered = false, shown = 0, until = 0, timer = 0;
+let view = "", peer = null, mode = "", answered = false, shown = 0, until = 0, timer = 0, since = 0, seen = 0, early = 0, late = 0;
 
 function say(text) {
   $("said").textContent = text;
@@ -30,12 +34,20 @@ async function read(answer) {
   return answer.json();
 }
 
-function gathered(one) {
-  if (one.iceGatheringState === "complete") return Promise.resolve();
+// Every address that is to be had; or, soon, those there are, if one of them is a server's that both sides reach.
+function gathered(one, relays) {
   return new Promise((done) => {
-    setTimeout(done, GATHER_MS_MAX);
-    one.addEventListener("icegatheringstatechange", () => { if (one.iceGatheringState === "complete") done(); });
+    const begun = Date.now();
+    const ask = setInterval(() => {
+      const ms = Date.now() - begun;
+      const enough = !relays || / typ relay /.test(one.localDescription.sdp);
+      if (one.iceGatheringState === "complete" || ms > (enough ? GATHER_MS_MAX : RELAY_MS_MAX)) { clearInterval(ask); done(); }
+    }, 50);
   });
+}
+
+function playsH264() {
+  return RTCRtpReceiver.getCapabilities("video").codecs.some((one) => /h264/i.test(one.mimeType));
 }
 
 async function offer(ice) {
@@ -43,23 +55,31 @@ async function offer(ice) {
   window.wardpostPeer = peer; // for whoever looks at its statistics
   const line = peer.addTransceiver("video", { direction: "recvonly" });
   const codecs = RTCRtpReceiver.getCapabilities("video").codecs.filter((one) => /\/(h264|rtx)$/i.test(one.mimeType));
-  if (codecs.some((one) => /h264/i.test(one.mimeType))) line.setCodecPreferences(codecs);
+  line.setCodecPreferences(codecs);
   peer.addEventListener("track", (event) => {
     video.srcObject = event.streams[0] || new MediaStream([event.track]);
     video.hidden = false;
+    if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(timed);
   });
   peer.addEventListener("connectionstatechange", () => {
-    if (peer && peer.connectionState === "connected") state(page.dataset.playing);
+    if (!peer || peer.connectionState !== "connected") return;
+    state(page.dataset.playing);
+    since = Date.now();
   });
   await peer.setLocalDescription(await peer.createOffer());
-  await gathered(peer);
+  await gathered(peer, ice.some((one) => /^turns?:/.test(one.url)));
   return peer.localDescription.sdp;
 }
 
 async function begin(wanted) {
   mode = wanted;
+  if (mode === "video" && !playsH264()) {
+    mode = "stills";
+    say(page.dataset.nocodec);
+  }
   answered = false;
-  shown = 0;
+  shown = since = seen = late = 0;
+  early = Infinity;
   $("start").hidden = true;
   state(page.dataset.asking);
   try {
@@ -85,7 +105,40 @@ async function look() {
   } catch {
     return; // the next look will tell
   }
-  if (asked === view) show(told);
+  if (asked !== view) return;
+  show(told);
+  if (mode === "video" && view && since && tooThin()) instead(page.dataset.slow);
+}
+
+// How late a picture is against the earliest one: by its own time, which the post gave it.
+function timed(now, picture) {
+  if (picture.rtpTimestamp !== undefined) {
+    const behind = now - picture.rtpTimestamp / RTP_PER_MS;
+    early = Math.min(early, behind);
+    late = behind - early;
+  }
+  if (peer) video.requestVideoFrameCallback(timed);
+}
+
+// Whether what comes is long past, or hardly anything came in the last seconds: lost, or never whole.
+function tooThin() {
+  if (late > LATE_MS_MAX) return true;
+  const ms = Date.now() - since;
+  if (ms < THIN_MS) return false;
+  const pictures = video.getVideoPlaybackQuality().totalVideoFrames;
+  const thin = (pictures - seen) * 2000 < ms;
+  since = Date.now();
+  seen = pictures;
+  return thin && !document.hidden; // a page that nobody sees decodes nothing
+}
+
+async function instead(why) {
+  const asked = view;
+  stop();
+  say(why);
+  $("start").hidden = true;
+  await send(`/${asked}/end`, {}).catch(() => {}); // the station ends it by itself when it hears nothing
+  begin("stills");
 }
 
 function show(told) {
@@ -108,7 +161,8 @@ function show(told) {
 }
 
 function over(told) {
-  const thin = mode === "video" && (told.why === "noway" || told.why === "other") && video.videoWidth === 0;
+  const lost = ["noway", "gone", "thin"].includes(told.why) || (told.why === "other" && video.videoWidth === 0);
+  const thin = mode === "video" && lost;
   stop();
   state(`${page.dataset.over} ${told.over}`);
   if (thin) { say(`${page.dataset.thin} ${told.over}`); begin("stills"); }

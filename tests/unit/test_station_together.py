@@ -1,0 +1,101 @@
+"""Questions to the database that are asked together: each has the rows that it would have alone, whatever stands in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, bindparam, insert, select
+
+from agent.station.db import migrate
+from agent.station.db.engine import open_engine, reading, writing
+from agent.station.db.tables import meta
+from agent.station.db.together import Among, Ask, Question, Reading, abreast, answered
+from agent.station.db.types import Whole
+from tests.fakes.database import Database
+
+HARD = [
+    "plain",
+    "",
+    "it's",
+    'a "word"',
+    "back\\slash",
+    "\\u0000",
+    "{a,b}",
+    "NULL",
+    "Phường",
+    "\U0001f6a8",
+    "a\0b",
+    "%s :x",
+]
+ABOVE = Question(
+    lambda of: (
+        select(meta.c.key, meta.c.value).where(meta.c.value > of["value"]).order_by(meta.c.value).limit(of["limit"])
+    ),
+    {"value": meta.c.value.type, "limit": Whole},
+)
+IS = Question(lambda of: select(meta.c.key).where(meta.c.value == of["value"]), {"value": meta.c.value.type})
+AMONG = Among(select(meta.c.key).where(meta.c.key != bindparam("but")).order_by(meta.c.key), meta.c.value)
+
+
+@pytest.fixture
+def engine(database: Database) -> Iterator[Engine]:
+    made = open_engine(database.url, pooled=False)
+    migrate.upgrade(made)
+    with writing(made, "prepare a test") as db:
+        db.execute(insert(meta), [{"key": f"k{n:02d}", "value": value} for n, value in enumerate(HARD)])
+    yield made
+    made.dispose()
+
+
+def test_whatever_stands_in_a_value_it_is_found_again(engine: Engine) -> None:
+    with reading(engine) as db:
+        found = IS.ask(db, [{"value": value} for value in [*HARD, "nobody", *HARD[:2]]])
+        assert [[row.key for row in rows] for rows in found] == [
+            *([f"k{n:02d}"] for n in range(len(HARD))), [], ["k00"], ["k01"],
+        ]  # fmt: skip
+        assert [row.key for row in AMONG.ask(db, [*HARD, "nobody"] * 200, but="k03")] == [
+            f"k{n:02d}" for n in range(len(HARD)) if n != 3
+        ]
+        assert IS.ask(db, []) == []
+        assert AMONG.ask(db, [], but="") == []
+
+
+def test_each_question_has_its_own_order_and_bound(engine: Engine) -> None:
+    with reading(engine) as db:
+        rows, none, more = ABOVE.ask(
+            db, [{"value": "a", "limit": 2}, {"value": "a", "limit": 0}, {"value": "b", "limit": 50}]
+        )
+    assert none == [] and [row.value for row in rows] == ['a "word"', "a\ufffdb"]
+    assert {row.value for row in more} >= {"back\\slash", "plain", "{a,b}"} and rows[0].key == "k03"
+
+
+def test_readings_of_any_length_go_abreast_and_keep_their_answers_apart(engine: Engine) -> None:
+    asked: list[int] = []
+
+    def reading_of(values: list[str]) -> Reading[list[str]]:
+        keys = []
+        for value in values:
+            (rows,) = yield [Ask(IS, {"value": value})]
+            keys += [row.key for row in rows]
+        return keys
+
+    def nested() -> Reading[list[list[str]]]:
+        (first, second), _ = yield [Ask(ABOVE, {"value": "p", "limit": 2}), Ask(IS, {"value": "plain"})]
+        assert first.value == "plain" and second.value > "plain"
+        return (yield from abreast([reading_of([]), reading_of(["plain"])]))
+
+    def counted(one: Reading[list[object]]) -> Reading[list[object]]:
+        try:
+            asks = next(one)
+            while True:
+                asked.append(len(asks))
+                asks = one.send((yield asks))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+    parts: list[Reading[object]] = [reading_of(HARD[:3]), reading_of([]), nested(), reading_of(["nobody", "plain"])]
+    with reading(engine) as db:
+        found = answered(db, counted(abreast(parts)))
+    assert found == [["k00", "k01", "k02"], [], [[], ["k00"]], ["k00"]]
+    assert asked == [4, 3, 1], "as many rounds as the longest has"
