@@ -18,8 +18,12 @@ SYSTEM_PACKAGES := mosquitto:mosquitto motion:motion debootstrap:debootstrap ffp
 # Tests that no clock hurries: they follow the simulator, beside the others.
 PATIENT := tests/system/test_station_postgres.py tests/system/test_evidence_packages.py tests/system/test_soak.py
 # Stories with long waits, and fuzzers that work on one core: beside the others from the beginning.
-WAITING := tests/e2e/test_demo.py tests/system/test_release.py tests/e2e/test_chaos.py tests/fuzz/test_atheris.py
+WAITING := tests/e2e/test_demo.py tests/e2e/test_chaos.py tests/system/test_release.py tests/system/test_live_page.py tests/fuzz/test_atheris.py \
+  tests/system/test_card_vm.py
 PYTEST := $(BIN)/python -m pytest
+# Over three processes: many tests wait. The simulator goes alone: it forks thousands of lives, and a fork of a process
+# that has loaded every other test costs four times as much.
+SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 ARGS ?=
 # What needs the network, which may be away for a moment.
 THRICE := thrice() { for pause_s in 10 30; do "$$@" && return 0; echo "once more in $$pause_s s: $$1" >&2; sleep "$$pause_s"; done; "$$@"; }
@@ -76,7 +80,9 @@ demo: assets ## the whole product on this machine, in about 75 s (CAMERA=URL: on
 
 .PHONY: test
 test: assets ## every test that needs no root (ARGS="-k name" picks some)
-	@$(PYTEST) -q -m 'not system' -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@if [ -n '$(ARGS)' ]; then exec $(PYTEST) -q -m 'not system' $(SPREAD) $(ARGS); fi; \
+	rc=0; $(PYTEST) -q -m 'not system' tests/sim || rc=$$?; \
+	$(PYTEST) -q -m 'not system' $(SPREAD) --ignore=tests/sim || rc=$$?; exit $$rc
 
 .PHONY: test-system
 test-system: assets ## tests that need root, Debian packages or minutes; installs those packages

@@ -7,7 +7,7 @@ from alembic import op
 
 from agent.station.db.types import Whole, Words
 
-revision = "0014"
+revision = "0013"
 down_revision: str | None = "0012"
 
 
