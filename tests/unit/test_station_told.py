@@ -249,7 +249,9 @@ def test_eight_posts_take_as_many_trips_as_one(engine: Engine, database: Databas
     eight = told.read_all(engine, POSTS, start_ns, end_ns)
     assert eight[:1] == one and all(found.segments for found in eight)
     if database.kind == "postgresql":
-        assert alone <= len(asked) <= 20, "2 for the roots, 2 for their ends, 3 and 3 for the halving, 4 for the lines"
+        # 2 for the roots, 2 for their ends, 3 and 3 for the halving, 4 for the lines; where halving meets a time that
+        # nobody vouches for, it goes on from there by one more. One post after the other it would be some 400.
+        assert alone <= len(asked) <= 40
     else:
         assert len(asked) <= 9 * alone, "no trip, no reason to look ahead"
     assert alone < 60
