@@ -14,7 +14,6 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, inser
 
 from agent import wire
 from agent.clock import Clock
-from agent.errors import Corrupt
 from agent.station.db.board import alert, alert_step, board_mark
 from agent.station.db.engine import reading
 from agent.station.db.people import person
@@ -23,6 +22,7 @@ from agent.station.db.upsert import Upsert
 from agent.station.people.registry import find
 from agent.station.people.roles import Person, Role, Scope
 from agent.station.people.trail import Entry, Trail
+from agent.station.store import event_of
 from agent.types import NS
 
 ROWS_MAX = 500
@@ -151,7 +151,7 @@ class Alerts:
             if not rows:
                 return False
             told = [
-                _Told(row.n, row.received_utc_ns, row.node, one) for row in rows if (one := _event(bytes(row.body)))
+                _Told(row.n, row.received_utc_ns, row.node, one) for row in rows if (one := event_of(bytes(row.body)))
             ]
             known = self._known(db, told)
         last, more = rows[-1].n, len(rows) == ROWS_MAX
@@ -305,7 +305,7 @@ class Alerts:
         query = select(event.c.body).join(alert, alert.c.picture == event.c.n)
         with reading(self._engine) as db:
             body = db.execute(query.where(_visible(scope), alert.c.incident == incident)).scalar()
-        told = None if body is None else _event(bytes(body))
+        told = None if body is None else event_of(bytes(body))
         return None if told is None else jpeg_of(told)
 
     def answering(self, scope: Scope, incident: str) -> list[Person]:
@@ -427,7 +427,7 @@ def _read(db: Connection, rows: Sequence[Row[Any]]) -> list[Alert]:
             verdict_by=name(r.verdict_by),
             has_picture=r.picture is not None,
             changed=r.changed,
-            told=_event(bodies[r.event]) if r.event in bodies else None,
+            told=event_of(bodies[r.event]) if r.event in bodies else None,
         )
         for r in rows
     ]
@@ -444,13 +444,6 @@ def _names(db: Connection, logins: Iterable[str | None]) -> dict[str, str]:
         return {}
     rows = db.execute(select(person.c.login, person.c.name).where(person.c.login.in_(wanted)))
     return {row.login: row.name for row in rows}
-
-
-def _event(body: bytes) -> wire.CloudEvent | None:
-    try:
-        return wire.decode(body, wire.CloudEvent)
-    except Corrupt:
-        return None
 
 
 def _mark(db: Connection) -> int:

@@ -14,13 +14,13 @@ from typing import Any
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from agent import wire
-from agent.errors import Corrupt
 from agent.station.bells.deciding import DAY_NS, HOUR_NS, Ordered
 from agent.station.db.bells import bell_hold
 from agent.station.db.board import alert, alert_step, board_mark
 from agent.station.db.engine import reading
 from agent.station.db.tables import event, node
 from agent.station.people.trail import Trail
+from agent.station.store import event_of
 
 PRESSES_MAX = 50
 """Looked at in one go."""
@@ -159,9 +159,4 @@ def _newest(db: Connection) -> int:
 
 
 def _told(body: bytes | None) -> wire.CloudEvent | None:
-    if body is None:
-        return None
-    try:
-        return wire.decode(bytes(body), wire.CloudEvent)
-    except Corrupt:
-        return None
+    return None if body is None else event_of(bytes(body))

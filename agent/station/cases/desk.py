@@ -73,7 +73,7 @@ class CaseDesk:
 
         The caller has checked the texts; posts outside of the person's scope are an objection.
         """
-        if not opening.posts or not all(who.scope.covers(node) for node in opening.posts):
+        if not opening.posts or not who.scope.covers_all(opening.posts):
             return Objection.NOT_YOURS
         told = Told(reason=opening.reason)
         with self._trail.writing("open a case") as entry:

@@ -32,6 +32,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
+from agent.station.db.types import storable
+
 T = TypeVar("T")
 Rows = list[Any]
 Types = Mapping[str, "TypeEngine[Any]"]
@@ -67,8 +69,7 @@ class Question:
 
 
 def _kept(value: Any) -> Any:
-    """As PostgreSQL can hold it (types.Words)."""
-    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+    return storable(value) if isinstance(value, str) else value
 
 
 class Among:

@@ -12,6 +12,11 @@ Whole = BigInteger().with_variant(Integer(), "sqlite")
 Blob = LargeBinary()
 
 
+def storable(text: str) -> str:
+    """As every database can hold it: NUL, which PostgreSQL cannot, is U+FFFD."""
+    return text.replace("\0", "\ufffd")
+
+
 class Words(TypeDecorator[str]):
     """Text. NUL, which PostgreSQL cannot hold, is stored as U+FFFD: a node must not stop a batch with one letter."""
 
@@ -19,4 +24,4 @@ class Words(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Any) -> str | None:  # noqa: ARG002
-        return value.replace("\0", "\ufffd") if value is not None and "\0" in value else value
+        return None if value is None else storable(value)

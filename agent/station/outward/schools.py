@@ -98,7 +98,7 @@ class SchoolBook:
             row = entry.db.execute(
                 select(c.login, c.name, c.how).where(c.n == n, c.removed_utc_ns.is_(None))
             ).one_or_none()
-            if row is None or not _covers(by.scope, _posts(entry.db, row.login)):
+            if row is None or not by.scope.covers_all(_posts(entry.db, row.login)):
                 return False
             gone = {"address": "", "removed_utc_ns": self._clock.utc().utc_ns}
             entry.db.execute(update(school_contact).where(c.n == n).values(**gone))
@@ -141,14 +141,10 @@ def _posts(db: Connection, login: str) -> list[str]:
     return [str(node) for node in found.scalars()]
 
 
-def _covers(scope: Scope, posts: Sequence[str]) -> bool:
-    return all(scope.covers(post) for post in posts)
-
-
 def _need(db: Connection, login: str, scope: Scope) -> list[str]:
     """A school's posts. Who does not answer for all of them may not say whom they tell. Raises ConfigError."""
     role = db.execute(select(person.c.role).where(person.c.login == login)).scalar()
     posts = _posts(db, login)
-    if role != Role.SCHOOL.value or not posts or not _covers(scope, posts):
+    if role != Role.SCHOOL.value or not posts or not scope.covers_all(posts):
         raise ConfigError(f"{login[:40]}: no such school")
     return posts

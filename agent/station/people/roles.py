@@ -45,6 +45,10 @@ class Scope:
         """Whether it holds this post."""
         return self.whole_site or node in self.posts
 
+    def covers_all(self, nodes: Iterable[str]) -> bool:
+        """Whether it holds each of these."""
+        return all(map(self.covers, nodes))
+
 
 @dataclass(frozen=True, slots=True)
 class Person:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, func, or_, select, true, tuple_, union_all
 
 from agent import wire
-from agent.errors import Corrupt
 from agent.station.alerts import jpeg_of
 from agent.station.bells.deciding import SURE_MS_MAX
 from agent.station.db.board import alert, alert_step
@@ -25,6 +24,7 @@ from agent.station.people.roles import Scope
 from agent.station.search.keeper import waiting
 from agent.station.search.meaning import fold
 from agent.station.search.query import NO_VERDICT, Place, Query
+from agent.station.store import event_of
 from agent.types import MS
 
 SHOWN_MAX = 24
@@ -97,7 +97,7 @@ class Finder:
         query = select(_C.node, event.c.body).join(event, event.c.n == _C.picture).where(_C.incident == name)
         with reading(self._engine, "look for a picture") as db:
             row = db.execute(query).one_or_none()
-        told = _read(bytes(row.body)) if row is not None and scope.covers(row.node) else None
+        told = event_of(bytes(row.body)) if row is not None and scope.covers(row.node) else None
         jpeg = None if told is None else jpeg_of(told)
         return None if row is None or jpeg is None else (str(row.node), jpeg)
 
@@ -202,11 +202,4 @@ def _incident(row: Row[tuple[object, ...]], told: wire.CloudEvent | None) -> Inc
 
 def _told(db: Connection, numbers: Sequence[int]) -> dict[int, wire.CloudEvent]:
     rows = db.execute(select(event.c.n, event.c.body).where(event.c.n.in_(numbers))) if numbers else ()
-    return {n: told for n, body in rows if (told := _read(bytes(body))) is not None}
-
-
-def _read(body: bytes) -> wire.CloudEvent | None:
-    try:
-        return wire.decode(body, wire.CloudEvent)
-    except Corrupt:
-        return None
+    return {n: told for n, body in rows if (told := event_of(bytes(body))) is not None}

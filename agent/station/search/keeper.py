@@ -6,9 +6,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, Engine, delete, func, select, update
 
-from agent import wire
 from agent.clock import Clock
-from agent.errors import Corrupt
 from agent.station.alerts import jpeg_of
 from agent.station.db.board import board_mark
 from agent.station.db.engine import reading, writing
@@ -16,6 +14,7 @@ from agent.station.db.search import incident
 from agent.station.db.tables import event, stream
 from agent.station.db.upsert import Upsert
 from agent.station.search.meaning import Entry, entry_of
+from agent.station.store import event_of
 from agent.types import NS
 
 ROWS_MAX = 1000
@@ -70,9 +69,8 @@ class Keeper:
 
 
 def _entry(n: int, node: str, received_utc_ns: int, body: bytes) -> Entry | None:
-    try:
-        told = wire.decode(body, wire.CloudEvent)
-    except Corrupt:
+    told = event_of(body)
+    if told is None:
         return None
     picture = told.data.severity == "thumbnail"
     if picture and jpeg_of(told) is None:

@@ -93,7 +93,7 @@ def _posts(text: str, scope: Scope) -> tuple[str, ...]:
         raise Unclear("search.bad.posts")
     if not all(POST.fullmatch(name) for name in names):
         raise Unclear("search.bad.post")
-    if not all(scope.covers(name) for name in names):
+    if not scope.covers_all(names):
         raise NotYours
     return names
 

@@ -96,7 +96,7 @@ class SchoolsPages:
         with reading(self._engine, "look for schools") as db:
             people = find(db)
         schools = [one for one in people if one.role is Role.SCHOOL and not one.disabled]
-        return [one for one in schools if all(who.scope.covers(post) for post in one.scope.posts)][:SCHOOLS_MAX]
+        return [one for one in schools if who.scope.covers_all(one.scope.posts)][:SCHOOLS_MAX]
 
     def _page(self, asked: Asked, problem: str = "", *, status: int = 200) -> Response:
         schools = self._schools(asked.who)

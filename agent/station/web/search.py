@@ -12,10 +12,11 @@ from starlette.responses import HTMLResponse, Response
 from agent.station.db.engine import reading
 from agent.station.db.tables import node
 from agent.station.people.roles import Role, Scope
-from agent.station.search.finder import Finder, Found, Incident
+from agent.station.search.finder import Finder, Incident
 from agent.station.search.keeper import ROWS_MAX
 from agent.station.search.meaning import KINDS, LABELS, SEVERITIES
 from agent.station.search.query import FIELDS, VERDICTS, NotYours, Query, Unclear, asked_for
+from agent.station.web.footage import AROUND_S
 from agent.station.web.gate import Asked, Refused
 from agent.station.web.pages import Pages
 from agent.station.web.routes import Route
@@ -27,8 +28,6 @@ SEARCHING = frozenset({Role.OPERATOR, Role.SUPERVISOR, Role.SCHOOL, Role.AUDITOR
 """Who sees the board, and the same posts of it."""
 NAMED_MAX = 300
 """Posts that the field's list offers; of more, the first."""
-AROUND_NS = 900 * NS
-"""Of footage, on both sides of an incident."""
 WAITING_TOLD = 2 * ROWS_MAX
 """Fewer events than this are not worth a word: they are taken in within a second or two."""
 _CHOICES = {"class": LABELS, "kind": KINDS, "severity": tuple(reversed(SEVERITIES)), "verdict": VERDICTS}
@@ -87,8 +86,8 @@ class SearchPages:
             hits=hits,
             found=found,
             searched=_searched(asked.words, query, given),
-            onward=_address(given, found),
-            first=f"/search?{urlencode({name: text for name, text in given.items() if text})}",
+            onward="" if found is None or found.onward is None else _address(given, before=str(found.onward)),
+            first=_address(given),
             later=query.before is not None,
             waiting=0 if found is None or found.waiting < WAITING_TOLD else found.waiting,
         )
@@ -126,7 +125,7 @@ class SearchPages:
     def _footage(self, one: Incident) -> str:
         if one.is_alert:
             return "/footage?" + urlencode({"alert": one.incident})
-        half = AROUND_NS + (one.error_ms or 0) * MS
+        half = round(AROUND_S * NS / 2) + (one.error_ms or 0) * MS
         start, end = (self._pages.field(one.at_utc_ns + off) for off in (-half, half))
         return "/footage?" + urlencode({f"post.{one.node}": "on", "from": start, "to": end})
 
@@ -153,9 +152,6 @@ def _searched(words: Words, query: Query, given: dict[str, str]) -> str:
     return "; ".join(f"{words(f'search.{name}')}: {text}" for name, text in parts if text)
 
 
-def _address(given: dict[str, str], found: Found | None) -> str:
-    """Of the next page; empty: there is none."""
-    if found is None or found.onward is None:
-        return ""
-    asked = {name: text for name, text in given.items() if text}
-    return "/search?" + urlencode(asked | {"before": str(found.onward)})
+def _address(given: dict[str, str], **more: str) -> str:
+    """Of this search, and of where a page of it begins."""
+    return "/search?" + urlencode({name: text for name, text in given.items() if text} | more)
