@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent import logs
+from agent import logs, mapped
 from agent.assembly.books import open_books
 from agent.assembly.headquarters import make_headquarters
 from agent.assembly.onsite import make_local, make_page, make_setup
@@ -76,6 +76,7 @@ def run(config_path: Path) -> int:
             notify=Notifier.from_environment(os.environ),
             limits=Limits(),
             rss_bytes=world.machine.rss_bytes,
+            on_ready=mapped.give_back,
             on_network=frozenset(
                 {"uplink", "release", "sending"} | ({"camera"} if "://" in config.camera.url else set())
             ),

@@ -243,8 +243,11 @@ class Supervisor:
         jitter: Callable[[], float] = random.random,
         rss_bytes: Callable[[], int] | None = None,
         on_network: frozenset[str] = frozenset(),
+        on_ready: Callable[[], object] | None = None,
     ) -> None:
         """`exit_now` leaves the process at once, without finalisers. `rss_bytes` tells the resident memory.
+
+        `on_ready` is called once, on the main thread, when all workers have tried to open.
 
         `on_network`: workers that are stuck because of a network, so that the end is 75, which wardpost-escalate never
         counts.
@@ -259,6 +262,7 @@ class Supervisor:
         self._exit_now = exit_now
         self._rss_bytes = rss_bytes
         self._on_network = on_network
+        self._on_ready = on_ready
         self._threads = {
             worker.name: _Thread(Life(worker, limits=self._limits, clock=clock, jitter=jitter), clock)
             for worker in workers
@@ -374,6 +378,8 @@ class Supervisor:
                 self._notify.ready()
                 log.info("ready: %s", ", ".join(self._threads))
                 self._say(now)
+                if self._on_ready is not None:
+                    self._on_ready()
 
     def _stuck(self, now: float) -> bool:
         """Whether a worker is stuck. Leaves the process once one has been for longer than the grace."""

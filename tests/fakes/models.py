@@ -144,3 +144,66 @@ def eight_bit(source: Path, target: Path, *, kind: int) -> Path:
         outputs.append(out)
     model.graph.outputs = outputs
     return model.write(target)
+
+
+def half_precision(
+    rng: np.random.Generator,
+    *,
+    channels: tuple[int, int, int],
+    kernel: int,
+    scale: float = 1.0,
+    names: tuple[str, str] = ("large", "small"),
+) -> bytes:
+    """Two convolutions of 16x16 pixels, their weights and biases in half precision and widened by an operator each.
+
+    That is how TensorFlow's converter writes a model of half precision. `scale` of the first one's weights.
+    """
+    code, float_, half = schema.BuiltinOperator, schema.TensorType.FLOAT32, schema.TensorType.FLOAT16
+    tree = schema.ModelT()
+    tree.version, tree.operatorCodes, tree.buffers, tree.subgraphs = 3, [], [], [schema.SubGraphT()]
+    graph = tree.subgraphs[0]
+    graph.tensors, graph.operators = [], []
+    for builtin in (code.DEQUANTIZE, code.CONV_2D):
+        kind = schema.OperatorCodeT()
+        kind.builtinCode = kind.deprecatedBuiltinCode = builtin
+        tree.operatorCodes.append(kind)
+    tree.buffers.append(schema.BufferT())
+
+    def tensor(name: str, shape: list[int], kind: int, data: bytes = b"") -> int:
+        one = schema.TensorT()
+        one.name, one.shape, one.type, one.buffer = name.encode(), shape, kind, 0
+        if data:
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(data, np.uint8)
+            tree.buffers.append(buffer)
+            one.buffer = len(tree.buffers) - 1
+        graph.tensors.append(one)
+        return len(graph.tensors) - 1
+
+    def operator(index: int, inputs: list[int], outputs: list[int]) -> Any:
+        one = schema.OperatorT()
+        one.opcodeIndex, one.inputs, one.outputs = index, inputs, outputs
+        graph.operators.append(one)
+        return one
+
+    def widened(name: str, values: np.ndarray[Any, Any]) -> int:
+        source = tensor(f"{name} half", list(values.shape), half, values.astype(np.float16).tobytes())
+        target = tensor(name, list(values.shape), float_)
+        operator(0, [source], [target])
+        return target
+
+    last = tensor("picture", [1, 16, 16, channels[0]], float_)
+    graph.inputs = [last]
+    for name, ins, outs, factor in zip(names, channels[:2], channels[1:], (scale, 1.0), strict=True):
+        weights = widened(f"{name} weights", rng.normal(0, factor, (outs, kernel, kernel, ins)))
+        bias = widened(f"{name} bias", rng.normal(0, 1, (outs,)))
+        target = tensor(name, [1, 16, 16, outs], float_)
+        layer = operator(1, [last, weights, bias], [target])
+        layer.builtinOptionsType = schema.BuiltinOptions.Conv2DOptions
+        layer.builtinOptions = schema.Conv2DOptionsT()
+        layer.builtinOptions.strideW = layer.builtinOptions.strideH = 1
+        last = target
+    graph.outputs = [last]
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(tree.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())

@@ -73,7 +73,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> tuple[Asset, Asset, Asset]:
     """The three assets, with the checksums of small contents of our own."""
     labels = dataclasses.replace(LABELS, first=0, last=11, sha256=_sha(WEIGHTS[:11]))
     edit = Edit(at=2, old=WEIGHTS[13:15], new=b"\xff\xff", published_sha256=_sha(WEIGHTS[11:]))
-    model = dataclasses.replace(MODEL, first=11, last=len(WEIGHTS), sha256=_sha(EDITED), edit=edit)
+    model = dataclasses.replace(MODEL, first=11, last=len(WEIGHTS), sha256=_sha(EDITED), edit=edit, remake=None)
     footage = dataclasses.replace(FOOTAGE, sha256=_sha(PICTURES))
     for name, asset in (("LABELS", labels), ("MODEL", model), ("FOOTAGE", footage)):
         monkeypatch.setattr(module, name, asset)
@@ -186,6 +186,23 @@ def test_an_edit_that_does_not_give_what_is_pinned_gives_nothing(
         with pytest.raises(Corrupt, match="the default model cannot be edited"):
             assets.model()
         assert not (tmp_path / "ssd.tflite").exists()
+
+
+def test_what_packages_of_another_release_make_of_a_model_is_not_taken_for_the_pinned_one(
+    small: tuple[Asset, Asset, Asset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, labels, footage = small
+    other = dataclasses.replace(model, remake=lambda data: data + b"a new field")
+    monkeypatch.setattr(module, "MODEL", other)
+    monkeypatch.setattr(module, "ALL", (other, labels, footage))
+    with pytest.raises(Corrupt, match=r"packages of other releases than those of requirements\.lock"):
+        _assets(tmp_path, Registry())[0].model()
+    assert not (tmp_path / "ssd.tflite").exists()
+
+    right = dataclasses.replace(other, sha256=_sha(EDITED + b"a new field"))
+    monkeypatch.setattr(module, "MODEL", right)
+    monkeypatch.setattr(module, "ALL", (right, labels, footage))
+    assert _assets(tmp_path, Registry())[0].model().read_bytes() == EDITED + b"a new field"
 
 
 def test_without_a_network_one_line_says_what_why_and_what_to_do(

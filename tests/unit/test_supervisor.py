@@ -231,6 +231,24 @@ def test_sigterm_stops_cleanly() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_what_waits_for_the_start_is_done_once_and_not_before_the_last_worker_has_tried() -> None:
+    diary: list[str] = []
+    last = Script("last", diary=diary)
+    last.opens.append(Transient("unplugged"))
+    listener = Listener()
+    made = Supervisor(
+        [Script("first", diary=diary), last],
+        clock=SystemClock(),
+        notify=listener,
+        limits=QUICK,
+        on_ready=lambda: diary.append("ready"),
+    )
+    when(lambda: listener.said.count("WATCHDOG=1") > 3, made.ask_to_stop)
+    assert made.run() == EXIT_STOPPED
+    assert diary.count("ready") == 1
+    assert diary.index("open first") < diary.index("open last") < diary.index("ready")
+
+
 def test_a_post_whose_camera_is_unplugged_is_ready_all_the_same() -> None:
     camera = Script("camera")
     camera.opens = [Transient("camera: not found")] * 1000
