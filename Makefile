@@ -14,12 +14,12 @@ CAMERA_REQUIREMENTS ?= $(wildcard tests/requirements-camera.txt)
 # What `make test-system` takes from Debian, and the program that shows that a package is there already.
 SYSTEM_PACKAGES := mosquitto:mosquitto motion:motion debootstrap:debootstrap ffprobe:ffmpeg chromium:chromium nbdfuse:libnbd-bin fusermount3:fuse3 mke2fs:e2fsprogs \
   mmdebstrap:mmdebstrap qemu-system-x86_64:qemu-system-x86 nbdkit:nbdkit gcc:gcc \
-  pg_ctlcluster:postgresql turnserver:coturn nft:nftables ip:iproute2 mcopy:mtools mkfs.vfat:dosfstools sfdisk:fdisk ssh-keygen:openssh-client systemd-nspawn:systemd-container
+  pg_ctlcluster:postgresql prometheus:prometheus turnserver:coturn nft:nftables ip:iproute2 mcopy:mtools mkfs.vfat:dosfstools sfdisk:fdisk ssh-keygen:openssh-client systemd-nspawn:systemd-container
 # Tests that no clock hurries: they follow the simulator, beside the others.
 PATIENT := tests/system/test_soak.py
 # Stories with long waits, and what has servers or processes of its own: beside the others from the beginning.
 WAITING := tests/e2e/test_demo.py tests/e2e/test_chaos.py tests/system/test_release.py tests/system/test_live_page.py tests/fuzz/test_atheris.py \
-  tests/system/test_station_postgres.py tests/system/test_evidence_packages.py
+  tests/system/test_station_postgres.py tests/system/test_evidence_packages.py tests/system/test_home_assistant.py
 PYTEST := $(BIN)/python -m pytest
 # Over three processes: many tests wait. The simulator goes alone: it forks thousands of lives, and a fork of a process
 # that has loaded every other test costs four times as much.

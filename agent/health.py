@@ -48,7 +48,11 @@ class Probes:
 class Heartbeats:
     """Makes heartbeats. Called by the uplink's thread, every `health.heartbeat_s`."""
 
-    def __init__(self, *, node: str, session: int, clock: Clock, machine: Machine, probes: Probes) -> None:
+    def __init__(
+        self, *, node: str, session: int, clock: Clock, machine: Machine, probes: Probes, clips: str = ""
+    ) -> None:
+        """`clips`: as `wire.Heartbeat` has it."""
+        self._clips = clips
         self._node = node
         self._session = session
         self._clock = clock
@@ -85,6 +89,7 @@ class Heartbeats:
             release=self._ask("release", probes.release),
             settings=self._ask("settings", probes.settings),
             bell=self._ask("bell", probes.bell),
+            clips=self._clips,
         )
 
     def _ask(self, name: str, probe: Callable[[], T]) -> T | None:

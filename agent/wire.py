@@ -199,6 +199,14 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     release: ReleaseState | None = None
     settings: SettingsState | None = None
     bell: Annotated[BellState | None, Meta(description="null: no bell is wired, or an older agent")] = None
+    clips: Annotated[
+        str,
+        Meta(
+            max_length=16,
+            description="from which severity on it sends the film of an alert by itself: none, bell, alert;"
+            " empty: an older agent",
+        ),
+    ] = ""
 
 
 class EventData(Message, frozen=True, kw_only=True):

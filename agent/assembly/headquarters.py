@@ -66,7 +66,12 @@ def make_headquarters(
     clock, disk, node = world.clock, world.disk, config.node
     command_key = load_key(config.uplink.command_key)
     heartbeat = Heartbeats(
-        node=node.id, session=books.store.session, clock=clock, machine=world.machine, probes=state.probes()
+        node=node.id,
+        session=books.store.session,
+        clock=clock,
+        machine=world.machine,
+        probes=state.probes(),
+        clips="none" if world.depot is None else config.sending.clips,
     )
     settings = SettingsDesk(
         disk=disk,

@@ -32,8 +32,8 @@ from agent.clock import Clock, rfc3339
 from agent.errors import ConfigError, Corrupt, Transient
 from agent.evidence import dsse, seal, standalone
 from agent.evidence.package import Archive, clip_place
-from agent.evidence.standalone import MANIFEST, OPENING, OPENING_SIGNATURE, OPENING_TYPE
-from agent.evidence.verify import SecondOpinion, ViewFile
+from agent.evidence.standalone import MANIFEST, OPENING, OPENING_SIGNATURE, OPENING_TYPE, ViewFile
+from agent.evidence.verify import SecondOpinion
 from agent.recording import fragments
 from agent.recording.footage import extract
 from agent.recording.fragments import Header

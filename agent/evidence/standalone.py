@@ -22,8 +22,13 @@ holds opening.json besides: for each of these files its own key. The file's head
 has recorded, holds a hash of that key, so one key fits; with it `openssl enc -chacha20` gives the one content that this
 file has, and opened/ must hold exactly that. Whoever made opening.json need not be believed for any of it.
 
-Bounds: FILES_MAX files, META_BYTES_MAX of text, LINES_MAX records; footage is streamed by CHUNK_BYTES; time is four
-passes over the footage at most, and one start of openssl a signature.
+The package of a whole case (agent/evidence/case_package.py writes it) is such a zip around others: packages/ holds the
+package of each post, as it is by itself, and manifest.json, signed by the station, names each with its SHA-256, with
+whose it is, for whom and why. It is examined first, and then each package in it by all of the rules above; each must be
+of this case, as case.json has it, and signed by the same station.
+
+Bounds: FILES_MAX files, META_BYTES_MAX of text, LINES_MAX records, PACKAGES_MAX packages of a case; footage is streamed
+by CHUNK_BYTES; time is five passes over the footage at most, and one start of openssl a signature.
 """
 
 # One file that must run on a bare Python 3.9, and that a stranger reads from top to bottom: a check that raises and is
@@ -37,6 +42,7 @@ import base64
 import concurrent.futures
 import datetime as dt
 import hashlib
+import io
 import json
 import os
 import re
@@ -45,7 +51,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, Optional
 
 FILES_MAX = 20_000
@@ -57,6 +63,7 @@ LINE_BYTES_MAX = 1 << 16
 LINES_MAX = 100_000
 CHUNK_BYTES = 1 << 20
 FINDINGS_MAX = 200
+PACKAGES_MAX = 100
 MOOV_BYTES_MAX = 64 << 20
 SAMPLE_BYTES_MAX = 16 << 20
 NS = 1_000_000_000
@@ -65,6 +72,8 @@ PACKAGE_TYPE = "application/vnd.wardpost.package+json;v=1"
 RECORD_TYPE = "application/vnd.wardpost.record+json;v=1"
 RECEIPT_TYPE = "application/vnd.wardpost.receipt+json;v=1"
 OPENING_TYPE = "application/vnd.wardpost.opening+json;v=1"
+CASE_TYPE = "application/vnd.wardpost.case+json;v=1"
+CASE_WHAT = "Wardpost case package"
 MANIFEST, SIGNATURE, LEDGER, EXTRACTION, RECEIPTS = (
     "manifest.json",
     "manifest.sig",
@@ -73,15 +82,16 @@ MANIFEST, SIGNATURE, LEDGER, EXTRACTION, RECEIPTS = (
     "receipts.jsonl",
 )
 KEYS = "keys.jsonl"
-TRAIL = "trail.jsonl"
+CASE, TRAIL = "case.json", "trail.jsonl"
 OPENING, OPENING_SIGNATURE = "opening.json", "opening.sig"
 FIRST = "README.txt"  # by its name at the front even a cut-off package is known as one
 NAMES = re.compile(
     r"manifest\.json|manifest\.sig|ledger\.jsonl|extraction\.jsonl|receipts\.jsonl|keys\.jsonl|coverage\.json|report\.html"
     r"|report\.txt|verify\.py|README\.txt|clip(-[0-9]{1,4})?\.mp4|segments/[0-9]{6,12}-[0-9]{8,12}\.mp4"
     r"|case\.json|trail\.jsonl|keys/[a-z0-9-]{1,64}\.pem|opening\.json|opening\.sig|opened/clip(-[0-9]{1,4})?\.mp4"
-    r"|opened/[0-9]{6,12}-[0-9]{8,12}\.mp4"
+    r"|opened/[0-9]{6,12}-[0-9]{8,12}\.mp4|packages/[a-z0-9-]{1,32}\.zip"
 )
+PACKAGES = "packages/"
 
 
 class NotAPackage(Exception):
@@ -367,9 +377,46 @@ class View:
         return self._file.read(min(count, self.size - offset))
 
 
+class ViewFile(io.RawIOBase):
+    """A View as a file."""
+
+    def __init__(self, view: View) -> None:
+        super().__init__()
+        self._view, self._at = view, 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As of every file; not before its first byte."""
+        self._at = max(offset + (0, self._at, self._view.size)[whence], 0)
+        return self._at
+
+    def tell(self) -> int:
+        """Where it is read next."""
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """As many bytes as there are and as fit."""
+        data = self._view.at(self._at, len(buffer))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
 def printable(text: str) -> str:
     """Somebody else's text on a terminal: no control characters, bounded."""
     return re.sub(r"[^\x20-\x7e]", "?", text[:120])
+
+
+def readable(text: str) -> str:
+    """The same for what people wrote in a language of theirs: nothing that moves a cursor or turns the line around."""
+    return "".join(char if char.isprintable() else "?" for char in text[:500])
 
 
 # -- JSON, keys, signatures -------------------------------------------------------------------------------------------
@@ -1089,6 +1136,30 @@ def sound_manifest(manifest: Any) -> bool:
     return len({entry["name"] for entry in manifest["files"]}) == len(manifest["files"])
 
 
+_PACKAGE = re.compile(PACKAGES + r"([a-z0-9-]{1,32})\.zip")
+
+
+def sound_case(manifest: Any) -> bool:
+    """Whether the manifest of a case has all that the check reads, of the right types, and names no file twice."""
+    fields = {"v": int, "what": str, "site": str, "case": int, "number": str, "who": str, "reason": str}
+    fields = {**fields, "made": dict, "packages": list, "without": list, "files": list}
+    if not typed(manifest, fields) or manifest["v"] != 1 or manifest["what"] != CASE_WHAT:
+        return False
+    packages, files, without = manifest["packages"], manifest["files"], manifest["without"]
+    stated = {"name": str, "bytes": int, "sha256": str}
+    sound = all(typed(entry, {**stated, "post": str}) for entry in packages)
+    sound = sound and all(typed(entry, stated) for entry in files)
+    sound = sound and all(typed(entry, {"post": str, "why": str}) for entry in without)
+    if not sound or not 0 < len(packages) <= PACKAGES_MAX or not typed(manifest["made"], {"utc": str}):
+        return False
+    names = [entry["name"] for entry in (*packages, *files)]
+    posts = [entry["post"] for entry in (*packages, *without)]
+    ours = all(entry["name"] == f"{PACKAGES}{entry['post']}.zip" for entry in packages)
+    ours = ours and all(_PACKAGE.fullmatch(entry["name"]) for entry in packages)
+    ours = ours and not any(entry["name"].startswith(PACKAGES) for entry in files)
+    return ours and len(set(names)) == len(names) and len(set(posts)) == len(posts)
+
+
 _HEX = re.compile("[0-9a-f]{64}")
 _RETIRED = "it is signed with key %s, which record %d has replaced: somebody uses a key of the past"
 
@@ -1160,6 +1231,8 @@ def open_line(where: str, raw: bytes, kind: str, fields: dict[str, type]) -> Lin
 class Check:
     """One package under examination. After `run`, `findings`, `notes` and `proves` tell the result."""
 
+    manifest_type = PACKAGE_TYPE
+
     def __init__(self, file: BinaryIO, trusted: list[bytes], ed25519: Any = None) -> None:
         self.findings = Findings()
         self.package = Package(file, self.findings)
@@ -1219,11 +1292,19 @@ class Check:
             manifest = parse(self.package.read(self.package.members[MANIFEST], MANIFEST_BYTES_MAX))
         except ValueError:
             manifest = None
+        if isinstance(manifest, dict) and manifest.get("what") == CASE_WHAT:
+            self._add(
+                "manifest", MANIFEST, "it is the package of a case: unpack it, and take those in packages/ by one"
+            )
+            raise Stop
         if not sound_manifest(manifest):
             self._add("manifest", MANIFEST, "it is damaged, or not of a version that this program reads")
             raise Stop
         self.manifest = manifest
         self.stated = {entry["name"]: (entry["bytes"], entry["sha256"]) for entry in manifest["files"]}
+        for name in self.package.members:
+            if name.startswith(PACKAGES):
+                self._add("extra-file", name, "a package in the package of one post: only that of a case holds others")
 
     def _hash_all(self) -> None:
         """Each file once: its hash, and the zip's own checksum."""
@@ -1347,7 +1428,7 @@ class Check:
         if SIGNATURE not in self.package.members:
             self._add("unsigned", MANIFEST, "nobody has signed the manifest: who made this package is not proved")
             return
-        found = self._signature_in(SIGNATURE, PACKAGE_TYPE)
+        found = self._signature_in(SIGNATURE, self.manifest_type)
         if found is None:
             self._add("manifest-signature", SIGNATURE, "the signature of the manifest is damaged")
             return
@@ -1357,7 +1438,7 @@ class Check:
         self._sign(
             key,
             self.station_keys if self.by_station else self.node_keys,
-            pae(PACKAGE_TYPE, content),
+            pae(self.manifest_type, content),
             sig,
             "manifest-signature",
             MANIFEST,
@@ -1864,6 +1945,147 @@ class Check:
         }
 
 
+class CaseCheck(Check):
+    """The package of a case under examination, and then each package in it."""
+
+    manifest_type = CASE_TYPE
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        trusted: list[bytes],
+        one: Callable[[BinaryIO], Check],
+        ed25519: Any = None,
+    ) -> None:
+        """`one`: the check of the package of one post."""
+        super().__init__(file, trusted, ed25519)
+        self._one = one
+        self.inside: dict[str, Check] = {}  # by the name of the package; of those that could be examined
+
+    def run(self) -> None:
+        """Raises NotAPackage only."""
+        try:
+            self.package.open()
+            self._manifest()
+            self._hash_all()
+            self._keys()
+            self._signature_of_manifest()
+            self._trail()
+            self._check_signatures()
+            self._case()
+            self._trust()
+            for entry in self.manifest["packages"]:
+                if entry["name"] in self.package.members:
+                    self._examine(entry["name"], entry["post"])
+        except Stop:
+            return
+        if not self.findings.items:
+            self._say()
+
+    @property
+    def by_station(self) -> bool:
+        """Nobody else makes one."""
+        return True
+
+    def _manifest(self) -> None:
+        try:
+            manifest = parse(self.package.read(self.package.members[MANIFEST], MANIFEST_BYTES_MAX))
+        except ValueError:
+            manifest = None
+        if not sound_case(manifest):
+            self._add("manifest", MANIFEST, "it is damaged, or not of a version that this program reads")
+            raise Stop
+        self.manifest = manifest
+        entries = (*manifest["packages"], *manifest["files"])
+        self.stated = {entry["name"]: (entry["bytes"], entry["sha256"]) for entry in entries}
+
+    def _altered(self, member: Member) -> str:
+        found = self.hashes[member.name]
+        for name, (_, sha) in self.stated.items():
+            if sha == found:
+                return f"its place holds {printable(name)}: files were swapped, or one was put in twice"
+        return "it is not the file that the manifest was signed for"
+
+    def _case(self) -> None:
+        """case.json is the case of which the manifest speaks, and each of its posts is here or said not to be."""
+        member = self.package.members.get(CASE)
+        try:
+            case = None if member is None else parse(self.package.read(member, META_BYTES_MAX))
+        except ValueError:
+            case = None
+        if not isinstance(case, dict) or not typed(case, {"case": int, "number": str, "posts": list}):
+            self._add("case", CASE, "it is missing, damaged, or not of a version that this program reads")
+            raise Stop
+        if (case["case"], case["number"]) != (self.manifest["case"], self.manifest["number"]):
+            self._add("case", CASE, "it is another case than that of the manifest")
+        posts = {entry["post"] for entry in (*self.manifest["packages"], *self.manifest["without"])}
+        for post in sorted({str(post) for post in case["posts"]} ^ posts):
+            self._add("case", CASE, f"{printable(post)}: a post of the case or of the manifest, not of both")
+
+    def _examine(self, name: str, post: str) -> None:
+        check = self._one(io.BufferedReader(ViewFile(self.package.view(self.package.members[name]))))
+        try:
+            check.run()
+        except NotAPackage as error:
+            self._add("not-a-package", name, str(error))
+            return
+        for finding in check.findings.items:
+            self._add(finding.code, f"{name}: {finding.where}", finding.says)
+        self.findings.more += check.findings.more
+        if not check.manifest:
+            return
+        self.inside[name] = check
+        if check.manifest["node"] != f"{self.manifest['site']}/{post}":
+            says = f"it is the package of {printable(check.manifest['node'])}, not of this post"
+            self._add("foreign-package", name, says)
+        if not check.by_station or check.signer != self.signer:
+            self._add("foreign-package", name, "it is not signed by the station that has signed for the case")
+        for told in (CASE, TRAIL):
+            if check.hashes.get(told) != self.hashes.get(told):
+                says = f"its {told} is not that of the case: it is of another case, or of another moment"
+                self._add("foreign-package", name, says)
+
+    def _trust(self) -> None:
+        if not self.trusted:
+            return
+        if self.signer in {key_id(raw) for raw in self.trusted}:
+            self.trust = "put together and signed by a station whose key you trust"
+        else:
+            self._add("foreign-key", "keys", "the case is signed by another station than one whose key you trust")
+
+    def _say(self) -> None:
+        about = f"case {readable(self.manifest['number'])} of {readable(self.manifest['site'])}"
+        self.proves.append(
+            f"the {len(self.inside)} packages are those that the station has signed for as {about}: none was changed,"
+            " exchanged, added or taken away since; what each of them proves stands below"
+        )
+        self.notes.append(
+            "which posts the case has, what was done with it, and why, are the station's word: case.json, trail.jsonl"
+        )
+        for entry in self.manifest["without"]:
+            self.notes.append(f"{readable(entry['post'])}: no package; the station says: {readable(entry['why'])}")
+
+    def result(self) -> dict[str, Any]:
+        """Everything, for JSON. `packages`: that of each package, by its name."""
+        wanted = ("verdict", "findings", "findings_more", "proves", "does_not_prove", "notes", "trust", "station_keys")
+        whole = super().result()
+        told = {name: whole[name] for name in wanted}
+        inside = {name: check.result() for name, check in self.inside.items()}
+        about = {name: readable(str(self.manifest.get(name, ""))) for name in ("site", "number", "who", "reason")}
+        return {**told, "case": self.manifest.get("case"), **about, "packages": inside}
+
+
+def is_case(file: BinaryIO) -> bool:
+    """Whether a file is to be examined as the package of a case. False, too, for one of which nothing can be said."""
+    package = Package(file, Findings())
+    try:
+        package.open()
+        manifest = parse(package.read(package.members[MANIFEST], MANIFEST_BYTES_MAX))
+    except (Stop, NotAPackage, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("what") == CASE_WHAT
+
+
 LIMITS = (
     "that the keys are the node's and the station's: compare the fingerprints with those from elsewhere (--trust)",
     "that the camera looked at the real scene: it signs what it sees, a picture held before it included",
@@ -1880,18 +2102,43 @@ def in_words(path: str, result: dict[str, Any]) -> str:
         lines.append(f"  and {result['findings_more']} more")
     if result["verdict"] == "not a package":
         return "\n".join(lines)
-    lines.append(f"  node {result['node']}, {result['range']['from']} to {result['range']['to']}")
+    if "packages" in result:
+        return "\n".join(lines + _case_in_words(result))
+    lines += _in_words(result)
+    lines += [f"  proved: {text}" for text in result["proves"]]
+    lines += [f"  note: {text}" for text in result["notes"]]
+    if result["verdict"] == "verified":
+        lines += [f"  not proved: {text}" for text in result["does_not_prove"]]
+    return "\n".join(lines)
+
+
+def _case_in_words(result: dict[str, Any]) -> list[str]:
+    lines = [f"  case {result['number']} (number {result['case']} at this desk) of {result['site']}"]
+    lines.append(f"  for {result['who']}: {result['reason']}")
+    lines.append(f"  {len(result['packages'])} packages; trust: {result['trust']}")
+    lines += [f"  key of the station: {key}" for key in result["station_keys"]]
+    lines += [f"  proved: {text}" for text in result["proves"]]
+    lines += [f"  note: {text}" for text in result["notes"]]
+    for name, inside in result["packages"].items():
+        lines.append(f"  {name}: {inside['verdict']}")
+        lines += [f"  {line}" for line in _in_words(inside)]
+        lines += [f"    proved: {text}" for text in inside["proves"]]
+        lines += [f"    note: {text}" for text in inside["notes"]]
+    if result["verdict"] == "verified":
+        lines += [f"  not proved: {text}" for text in result["does_not_prove"]]
+    return lines
+
+
+def _in_words(result: dict[str, Any]) -> list[str]:
+    """Whose footage it is, how much, and by which keys."""
+    lines = [f"  node {result['node']}, {result['range']['from']} to {result['range']['to']}"]
     lines.append(
         f"  {result['segments']} files of footage, {result['records']} records, {result['receipts']} receipts;"
         f" trust: {result['trust']}"
     )
     lines += [f"  key of the node: {key}" for key in result["node_keys"]]
     lines += [f"  key of the station: {key}" for key in result["station_keys"]]
-    lines += [f"  proved: {text}" for text in result["proves"]]
-    lines += [f"  note: {text}" for text in result["notes"]]
-    if result["verdict"] == "verified":
-        lines += [f"  not proved: {text}" for text in result["does_not_prove"]]
-    return "\n".join(lines)
+    return lines
 
 
 EXIT = {"verified": 0, "not verified": 1, "not a package": 2}
@@ -1902,11 +2149,16 @@ def not_a_package(why: str) -> dict[str, Any]:
     return {"verdict": "not a package", "findings": [Finding("not-a-package", "package", why)._asdict()]}
 
 
+def check_of(file: BinaryIO, one: Callable[[BinaryIO], Check], trusted: list[bytes], ed25519: Any = None) -> Check:
+    """The check that fits a file. `one`: that of the package of one post."""
+    return CaseCheck(file, trusted, one, ed25519) if is_case(file) else one(file)
+
+
 def verify(path: str, trusted: list[bytes], ed25519: Any = None) -> dict[str, Any]:
     """Examines one file. Never raises for what the file holds. `ed25519`: checks signatures in place of openssl."""
     try:
         with open(path, "rb") as file:
-            check = Check(file, trusted, ed25519)
+            check = check_of(file, lambda part: Check(part, trusted, ed25519), trusted, ed25519)
             check.run()
             return check.result()
     except NotAPackage as error:
@@ -1934,6 +2186,8 @@ def main() -> int:
             return 2
         trusted.append(raw)
     result = verify(args.package, trusted)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has not all letters
     print(json.dumps(result, indent=2) if args.json else in_words(args.package, result))
     return EXIT[result["verdict"]]
 

@@ -21,7 +21,18 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from agent.errors import ConfigError, Corrupt
 from agent.evidence import chain, dsse, records, seal, standalone
 from agent.evidence.receipts import read as read_receipt
-from agent.evidence.standalone import LEDGER, RECEIPTS, Check, Locked, NotAPackage, Signed, View, not_a_package
+from agent.evidence.standalone import (
+    LEDGER,
+    RECEIPTS,
+    Check,
+    Locked,
+    NotAPackage,
+    Signed,
+    View,
+    ViewFile,
+    check_of,
+    not_a_package,
+)
 from agent.recording import fragments
 
 EXIT = standalone.EXIT
@@ -50,33 +61,6 @@ class Ed25519:
         except (InvalidSignature, ValueError):
             return False
         return True
-
-
-class ViewFile(io.RawIOBase):
-    """A View as a file."""
-
-    def __init__(self, view: View) -> None:
-        super().__init__()
-        self._view, self._at = view, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self._view.size)[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._view.at(self._at, len(buffer))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
 
 
 class SecondOpinion(Check):
@@ -172,13 +156,13 @@ def _other_content(sealed: View, opened: View, key: bytes) -> str:
 
 
 def verify(path: Path, trusted: list[bytes]) -> dict[str, Any]:
-    """Examines a package. Never raises for what the file holds. Blocks for four passes over it at most.
+    """Examines a package, of a post or of a case. Never raises for what the file holds. Five passes over it at most.
 
-    The result has the fields that `standalone.Check.result` lists; `verdict` is a key of EXIT.
+    The result has the fields that `standalone.Check.result` lists, or `CaseCheck.result`; `verdict` is a key of EXIT.
     """
     try:
         with path.open("rb") as file:
-            check = SecondOpinion(file, trusted)
+            check = check_of(file, lambda part: SecondOpinion(part, trusted), trusted, Ed25519())
             check.run()
             return check.result()
     except NotAPackage as error:

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import pairwise
 
+from agent.recording.runs import ROLL_NS_MAX, Run
 from agent.recording.testimony import Testimony
 from agent.recording.timeline import Moment, Timeline
 from agent.store.store import SessionRow, Tombstone
 from agent.types import NS, Cause, EndReason, Gap, Segment, Sign
 
 RECORDED = "recorded"
-ROLL_NS_MAX = NS  # between two files of which the first was rolled, nothing is missing: frame times jitter
 TAIL_S_MAX = 15.0  # footage in memory, and gaps not yet on record, when a process dies
 UNWRITTEN_S_MAX = 4.0
 """Footage in memory in front of a gap that reached the disk before it (privacy is on record at once): a fragment, of
@@ -99,18 +99,22 @@ def coverage(
     timeline: Timeline,
     now: Now | None = None,
     signs: Sequence[Sign] = (),
+    runs: Sequence[Run] = (),
 ) -> list[Stretch]:
-    """The range, in order. `segments` may include the file in progress (its sha256 is empty).
+    """The range, in order. `segments` may include the file in progress (its sha256 is empty). `runs`: further files;
+    the answer is that of their rows among `segments`.
 
     While the node runs (`now`), its last session has not ended. Boots without any time anchor cannot be placed and
     claim nothing. `signs` change no label: they are the evidence.
     """
     testimony = Testimony(signs, timeline)
-    claims = [
-        *_recorded(segments, timeline),
-        *_explained(gaps, tombstones, timeline, testimony),
-        *_lives(_survey(sessions, segments, gaps, tombstones), timeline, now, testimony),
-    ]
+    explained = list(_explained(gaps, tombstones, timeline, testimony))
+    files: list[Segment | Run] = [*runs, *segments]
+    lives = _survey(sessions, files, gaps, tombstones)
+    if runs:
+        files = _cut(_untangled(files), timeline, start_utc_ns, end_utc_ns)
+        files = _apart(files, timeline, explained)
+    claims = [*_recorded(files, timeline), *explained, *_lives(lives, timeline, now, testimony)]
     return _join(_sweep(start_utc_ns, end_utc_ns, claims))
 
 
@@ -138,7 +142,87 @@ def _worse(one: Moment, other: Moment) -> float | None:
     return max(one.unc_s, other.unc_s)
 
 
-def _recorded(segments: Sequence[Segment], timeline: Timeline) -> Iterator[_Claim]:
+_Files = Sequence[Segment | Run]
+
+
+def _untangled(files: _Files) -> list[Segment | Run]:
+    """Takes the runs of a session apart in which something begins before an earlier run has begun its last file: which
+    file follows which is then another matter.
+    """
+    sessions: set[int] = set()
+    reach: tuple[int, int] | None = None
+    for one in sorted(files, key=lambda one: (one.session, one.start_ns)):
+        if reach is not None and (one.session, one.start_ns) <= reach:
+            sessions.add(one.session)
+        last = one.session, one.starts_ns[-1] if isinstance(one, Run) else one.start_ns
+        reach = last if reach is None else max(reach, last)
+    return [part for one in files for part in (_each(one) if one.session in sessions else (one,))]
+
+
+def _cut(files: _Files, timeline: Timeline, start_utc_ns: int, end_utc_ns: int) -> list[Segment | Run]:
+    """Of each run what touches the range: how far its ends may be off must not come from outside. The file before that
+    and the one behind it stay, for the jitter between them.
+    """
+    found: list[Segment | Run] = []
+    for one in files:
+        zero = timeline.utc(one.boot_id, 0) if isinstance(one, Run) else None
+        if isinstance(one, Segment) or zero is None:
+            found.append(one)
+            continue
+        first, last = one.touching(start_utc_ns - zero.utc_ns, end_utc_ns - zero.utc_ns)
+        edges = sorted({max(first - 1, 0), first, last, min(last + 1, len(one))})
+        found += [one.part(low, high) for low, high in pairwise(edges)]
+    return found
+
+
+def _apart(files: _Files, timeline: Timeline, explained: Sequence[_Claim]) -> list[Segment | Run]:
+    """Takes runs apart wherever it matters of which files they are: where something else was recorded at the same time,
+    and where something else that is on record reaches over the end of one of its files.
+    """
+    placed = []
+    for at, one in enumerate(files):
+        zero = timeline.utc(one.boot_id, 0)
+        if zero is not None and one.start_ns < one.end_ns:
+            placed.append((one.start_ns + zero.utc_ns, one.end_ns + zero.utc_ns, at, zero.utc_ns))
+    placed.sort()
+    harmed = set(_overlapping(placed))
+    firm = [one for one in placed if one[2] not in harmed]
+    for claim in explained:
+        at = max(bisect_right(firm, claim.start, key=lambda one: one[0]) - 1, 0)
+        while at < len(firm) and firm[at][0] < claim.end:
+            _, _, which, zero_ns = firm[at]
+            if _reaches_over(claim.start - zero_ns, claim.end - zero_ns, files[which]):
+                harmed.add(which)
+            at += 1
+    return [part for at, one in enumerate(files) for part in (_each(one) if at in harmed else (one,))]
+
+
+def _overlapping(placed: Iterable[tuple[int, int, int, int]]) -> Iterator[int]:
+    """Which of them share a moment with another. They come by where they start."""
+    furthest: tuple[int, int] | None = None
+    for start, end, at, _ in placed:
+        if furthest is not None and start < furthest[0]:
+            yield at
+            yield furthest[1]
+        if furthest is None or end > furthest[0]:
+            furthest = end, at
+
+
+def _reaches_over(start_ns: int, end_ns: int, one: Segment | Run) -> bool:
+    """Whether a stretch has a part between two files of a run."""
+    if isinstance(one, Segment):
+        return False
+    at = bisect_right(one.ends_ns, start_ns)
+    before = 0 < at < len(one) and one.starts_ns[at] > start_ns and one.ends_ns[at - 1] < end_ns
+    return before or (at + 1 < len(one) and one.ends_ns[at] < end_ns)
+
+
+def _each(one: Segment | Run) -> list[Segment | Run]:
+    """Its files one by one."""
+    return [one] if isinstance(one, Segment) else [one.part(at, at + 1) for at in range(len(one))]
+
+
+def _recorded(segments: _Files, timeline: Timeline) -> Iterator[_Claim]:
     ordered = sorted(segments, key=lambda segment: (segment.session, segment.start_ns))
     for segment in ordered:
         yield from _claim(timeline, segment.boot_id, segment.start_ns, segment.end_ns, _Rank.RECORDED, RECORDED, "")
@@ -239,7 +323,7 @@ def _late_s(life: _Life, from_ns: int) -> float:
 
 
 def _survey(
-    sessions: Sequence[SessionRow], segments: Sequence[Segment], gaps: Sequence[Gap], tombstones: Sequence[Tombstone]
+    sessions: Sequence[SessionRow], segments: _Files, gaps: Sequence[Gap], tombstones: Sequence[Tombstone]
 ) -> list[_Life]:
     """Sessions in order, each with what is on record from it. Gaps and tombstones go by where they begin."""
     lives = [_Life(row, last_ns=row.start_ns, end_ns=row.alive_ns) for row in sorted(sessions, key=lambda s: s.session)]

@@ -52,7 +52,7 @@ class LastHeard:
         if seen.state in ("online", "late"):
             summary += "; it is there, and does not answer: is `wardpost station` running here?"
         elif seen.said == "offline":
-            summary += "; its connection ended: it was stopped, or the broker lost it"
+            summary += f"; {_left(seen.reason)}"
         else:
             summary += "; it fell silent without a goodbye: its power, its network, or the broker"
         return cls(node, seen.state, seen.seen_utc_ns, summary, tuple(_facts(heartbeat)), tuple(_events(events)))
@@ -75,6 +75,20 @@ class LastHeard:
             "facts": list(self.facts),
             "events": list(self.events),
         }
+
+
+def _left(reason: str) -> str:
+    """Why it is offline, by `wire.Status.reason`; a newer agent's word is a goodbye, too, as on the page of posts."""
+    match reason:
+        case "":  # an older agent
+            return "its connection ended: it was stopped, or the broker lost it"
+        case wire.LOST:
+            return "it said no goodbye, its connection died: its power, its network, or its program"
+        case wire.UPDATE:
+            return "it said goodbye while a release was on trial: it was restarting for an update"
+        case wire.SETTINGS:
+            return "it said goodbye while settings were on trial: it was restarting for them"
+    return "it said goodbye: it was stopped in order, by a command, a person at the post, or the end of its system"
 
 
 def _facts(body: bytes | None) -> list[str]:

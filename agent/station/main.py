@@ -255,6 +255,7 @@ def _outward(settings: OutwardSettings, whole: StationSettings, clock: Clock, rn
         site=desk.site,
         station=desk.id,
         register=desk.register,
+        origin=whole.web.origin,
         clock=clock,
         rng=rng,
     )

@@ -26,6 +26,7 @@ NODES = select(
     node.c.seen_utc_ns,
     node.c.state,
     node.c.state_since_utc_ns,
+    node.c.reason,
 ).order_by(node.c.node)
 HEARTBEATS = select(node.c.node, node.c.heartbeat).where(node.c.heartbeat.is_not(None))
 

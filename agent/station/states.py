@@ -29,6 +29,7 @@ class NodeSeen:
     seen_utc_ns: int
     state: str
     state_since_utc_ns: int
+    reason: str = ""  # offline: in the post's word, or its last will's; empty: an older agent
 
 
 def age_s(seen: NodeSeen, *, boot_id: str, boot_ns: int, utc_ns: int) -> float:

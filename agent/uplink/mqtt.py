@@ -36,6 +36,7 @@ from agent.wire import PAYLOAD_BYTES_MAX
 
 HAPPENINGS_MAX = 500
 """How much one `poll` takes in before it returns; the rest waits in the socket."""
+READ_BYTES = 64 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +140,39 @@ def read_password(credentials: Credentials) -> str | None:
         raise ConfigError(f"password_file: {credentials.password_file} cannot be read ({error})") from None
 
 
+class ReadingAhead:
+    """A socket that does not block, and asks the system for READ_BYTES at a time: paho asks it for a packet's first
+    byte, for each byte of its length, and for the rest.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._held = b""
+        self._at = 0
+
+    def recv(self, size: int) -> bytes:
+        """As a socket's: some bytes, none at the end. Raises what the socket raises."""
+        if self._at == len(self._held):
+            self._held, self._at = self._sock.recv(READ_BYTES), 0
+        part = self._held[self._at : self._at + size]
+        self._at += len(part)
+        return part
+
+    def pending(self) -> int:
+        """Bytes that can be had although the system has nothing new."""
+        beneath = self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0
+        return len(self._held) - self._at + beneath
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the socket's own."""
+        return getattr(self._sock, name)
+
+
+class _Client(paho.Client):
+    def _create_socket(self) -> Any:
+        return ReadingAhead(super()._create_socket())  # type: ignore[arg-type]
+
+
 class PahoTransport:
     """`agent.uplink.Transport` on paho-mqtt."""
 
@@ -207,7 +241,7 @@ class PahoTransport:
         return tls_context(tls, vouched=self._clock.utc().unc_ns is not None)
 
     def _make_client(self, hello: Hello, context: TlsContext | None) -> paho.Client:
-        client = paho.Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=hello.client_id,
             clean_session=True,
@@ -378,7 +412,7 @@ class PahoTransport:
                 return
             readers = [self._wake_r] if sock is None else [self._wake_r, sock]
             writers = [sock] if client is not None and client.want_write() else []
-            buffered = sock is not None and hasattr(sock, "pending") and sock.pending() > 0
+            buffered = _waits(sock)
             wait_s = min(timeout_s, 1.0 if client is not None else timeout_s) if first and not buffered else 0.0
             readable, writable, _ = select.select(readers, writers, [], max(wait_s, 0.0))
             woken = self._wake_r in readable
@@ -397,6 +431,8 @@ class PahoTransport:
     def _read(self, client: paho.Client) -> None:
         try:
             client.loop_read()
+            while len(self._happenings) < HAPPENINGS_MAX and client is self._client and _waits(client.socket()):
+                client.loop_read()
         except Exception as error:  # noqa: BLE001  (paho's parser meets whatever a stranger sends)
             if client is not self._client:
                 return
@@ -420,6 +456,11 @@ class PahoTransport:
 
     def _now(self) -> float:
         return self._clock.boot_ns() / NS
+
+
+def _waits(sock: Any) -> bool:
+    """Whether there are bytes that `select` does not tell of."""
+    return sock is not None and sock.pending() > 0
 
 
 def _nothing() -> None:

@@ -22,7 +22,7 @@ from standardwebhooks.webhooks import Webhook as Verifier
 
 from agent import wire
 from tests.e2e.brokers import RealBroker, free_port
-from tests.fakes.ha_schema import check_device
+from tests.fakes.ha_schema import check_entity
 from tests.fakes.hook_server import HookServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,8 +132,8 @@ def test_a_bell_reaches_the_others_through_kill_9(scene: Scene) -> None:
     scene.presses_until(lambda: len(scene.hook.got) > 0)
     state: Any = lambda: json.loads(scene.seen.get("wardpost-ha/ward-7/gate-2/state", b"{}"))  # noqa: E731
     wait_for("Home Assistant was not told", lambda: state().get("alert") == "ON")
-    config = scene.seen["homeassistant/device/wardpost_ward-7_gate-2/config"]
-    assert check_device(json.loads(config)) == []
+    told = {topic: json.loads(payload) for topic, payload in scene.seen.items() if topic.endswith("/config")}
+    assert len(told) == 3 and all(check_entity(topic, payload) == [] for topic, payload in told.items())
     scene.kill()
     wait_for("the last will did not come", lambda: scene.seen["wardpost-ha/ward-7/station"] == b"offline")
     tried = len(scene.hook.got)
@@ -141,8 +141,8 @@ def test_a_bell_reaches_the_others_through_kill_9(scene: Scene) -> None:
     scene.start()
     wait_for(f"it was forgotten: {scene.log()}", lambda: len(scene.hook.got) > tried)
     _, fields, body = scene.hook.got[-1]
-    told: Any = Verifier(SECRET).verify(body, fields)
-    assert told["type"] == "wardpost.bell" and told["data"]["summary"] == "Help X-Evil: 1"
+    posted: Any = Verifier(SECRET).verify(body, fields)
+    assert posted["type"] == "wardpost.bell" and posted["data"]["summary"] == "Help X-Evil: 1"
     assert {one["webhook-id"] for _, one, _ in scene.hook.got} == {fields["webhook-id"]}
     settled = len(scene.hook.got)
     time.sleep(2.0)

@@ -60,19 +60,22 @@ class EvidencePost:
         *,
         settings: RecordingSettings | None = None,
         seal: X25519PublicKey | None = None,
+        node: str = NODE,
     ) -> None:
-        """`seal`: the station's key, to which the footage is sealed."""
+        """`seal`: the station's key, to which the footage is sealed; `node`: site and id."""
         folder.mkdir(exist_ok=True)
+        self.node = node
         self.folder = folder
         self.disk = PosixDisk(folder)
         self.post = RecordingPost(
             self.disk,
             folder,
+            source=f"wardpost/{node}",
             **({} if settings is None else {"settings": settings}),  # type: ignore[arg-type]
             **({} if seal is None else {"recorder": partial(RecorderWorker, lock=partial(Lock, seal))}),  # type: ignore[arg-type]
         ).boot()
         self.station = Station()
-        self.ledger, self.book, problem = boot.open_ledger(self.disk, self.post.store, self.post.clock, NODE)
+        self.ledger, self.book, problem = boot.open_ledger(self.disk, self.post.store, self.post.clock, node)
         assert not problem
         self.worker = LedgerWorker(ledger=self.ledger, receipts=self.book, journal=self.post.store)
         self.worker.open()
@@ -93,7 +96,7 @@ class EvidencePost:
         head = self.ledger.head_of(self.ledger.seq)
         assert head is not None
         utc_ns = UTC_0 + self.post.clock.boot_ns() - 1000 * NS
-        self.worker.receipt(self.station.receipt(self.ledger.seq, head, utc_ns))
+        self.worker.receipt(self.station.receipt(self.ledger.seq, head, utc_ns, self.node))
         self.settle()
 
     def feed(self, packets: Iterable[Packet], *, receipt_every: int = 0) -> None:
@@ -133,7 +136,7 @@ class EvidencePost:
         return export(
             disk=self.disk,
             catalog=self.post.store,
-            origin=Origin(NODE, "School gate", "camera of the post"),
+            origin=Origin(self.node, "School gate", "camera of the post"),
             request=Request(UTC_0 + round(start_s * NS), UTC_0 + round(end_s * NS), who, reason),
             output=output,
             clock=self.post.clock,

@@ -44,8 +44,10 @@ class RecordingPost:
         crash_point: Callable[[str], None] = no_crash,
         recorder: type[RecorderWorker] = RecorderWorker,
         retention: type[RetentionWorker] = RetentionWorker,
+        source: str = SOURCE,
     ) -> None:
         _made.append(self)
+        self.source = source
         self.disk = disk
         self.clock = clock or FakeClock()
         self.settings = settings
@@ -60,7 +62,7 @@ class RecordingPost:
             folder / "store.db",
             clock=self.clock,
             new_id=self.new_id,
-            origin=Origin("hoa-cuong", "cam-1"),
+            origin=Origin(*source.split("/")[1:]),
             outbox_rows_max=1000,
             event_rows_max=1000,
             crash_point=crash_point,
@@ -72,7 +74,7 @@ class RecordingPost:
     def boot(self) -> RecordingPost:
         """Recovery, then a new session and the workers: the order of `agent.main`."""
         self.store.open()
-        self.recovery = recover(disk=self.disk, index=self.store, clock=self.clock, source=SOURCE)
+        self.recovery = recover(disk=self.disk, index=self.store, clock=self.clock, source=self.source)
         self.store.start_session()
         recorder, retention = self._kinds
         self.recorder = recorder(
@@ -80,7 +82,7 @@ class RecordingPost:
             disk=self.disk,
             ledger=self.store,
             clock=self.clock,
-            source=SOURCE,
+            source=self.source,
             session=self.store.session,
             report=self.events.extend,
             new_id=self.new_id,

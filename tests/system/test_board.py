@@ -28,10 +28,17 @@ from agent.station.orders import OrderBook
 from tests.e2e.brokers import NatsServer, free_port
 from tests.e2e.test_coverage import keys
 from tests.fakes.database import engine_in
+from tests.fakes.hook_server import HookServer
 from tests.system.axe import violations
 from tests.system.browser import Browser, chromium
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.timeout(1200),
+    pytest.mark.filterwarnings(
+        "ignore:'imghdr' is deprecated:DeprecationWarning"
+    ),  # by apprise, which messages schools
+]
 
 SHOTS = Path(__file__).resolve().parents[2] / "test-out" / "board"
 PASSWORD = "a goose on the roof"
@@ -111,7 +118,10 @@ class Posts:
 class Headquarters:
     """A station that can be stopped and started."""
 
-    def __init__(self, folder: Path, broker: NatsServer, host: str = "127.0.0.1") -> None:
+    hooks: HookServer  # where its schools have a webhook
+
+    def __init__(self, folder: Path, broker: NatsServer, host: str = "127.0.0.1", more: str = "") -> None:
+        """`more`: settings besides."""
         self.port = free_port()
         self.origin = f"https://{host}:{self.port}"
         self.data = folder / "data"
@@ -122,7 +132,7 @@ class Headquarters:
         private, self.public_key = keys(folder)
         self.config = folder / "station.toml"
         self.config.write_text(
-            TOML.format(data=self.data, key=private, broker=broker.url, host=host, port=self.port, site=site),
+            TOML.format(data=self.data, key=private, broker=broker.url, host=host, port=self.port, site=site) + more,
             encoding="utf-8",
         )
         password = folder / "password"
@@ -169,7 +179,9 @@ def headquarters(tmp_path: Path) -> Iterator[tuple[Headquarters, Posts]]:
     (tmp_path / "broker").mkdir()
     broker = NatsServer(tmp_path / "broker")
     broker.start()
-    made = Headquarters(tmp_path, broker)
+    hooks = HookServer()
+    made = Headquarters(tmp_path, broker, more=f'[outward.schools]\nhosts = ["127.0.0.1:{hooks.port}"]\n')
+    made.hooks = hooks
     made.person("minh", "operator", "--name", "Nguyễn Minh")
     made.person("lan", "supervisor", "--name", "Trần Lan")
     made.person("school", "school", "--name", "Trường An", "--post", "gate-1")
@@ -180,6 +192,7 @@ def headquarters(tmp_path: Path) -> Iterator[tuple[Headquarters, Posts]]:
     posts.close()
     made.stop()
     broker.stop()
+    hooks.close()
 
 
 def soon(browser: Browser, expression: str) -> None:
@@ -367,6 +380,33 @@ def test_a_shift_at_the_desk(headquarters: tuple[Headquarters, Posts], tmp_path:
         assert violations(browser, assets) == []
         seen = browser.js("document.querySelector('main').textContent")
         assert "trung tâm tự động" in seen and "gate-2" not in seen
+
+        # Whom the school's alerts reach is set at headquarters, and tried out before it matters.
+        browser.press("form[action='/logout'] button")
+        soon(browser, "document.querySelector('#login')")
+        log_in(browser, hq.origin, "lan")
+        browser.go(f"{hq.origin}/schools")
+        for who, how, address in (("Cô Hoa, hiệu trưởng", "webhook", f"http://127.0.0.1:{hq.hooks.port}/hoa"),
+                                  ("Bảo vệ", "phone", "+84 24 3825 0000")):  # fmt: skip
+            soon(browser, "document.querySelector('form.fields [name=contact]') && document.readyState === 'complete'")
+            browser.js("document.querySelector('form.fields [name=contact]').focus()")
+            browser.type(who)
+            browser.js(f"document.querySelector('form.fields [name=how]').value = {how!r}")
+            browser.js("document.querySelector('form.fields [name=address]').focus()")
+            browser.type(address)
+            browser.press("form.fields button")
+            soon(browser, f"[...document.querySelectorAll('.items li')].some((e) => e.textContent.includes({who!r}))")
+        browser.press("form[action='/schools/contacts/test'] button")
+        soon(browser, "document.querySelector('main [role=status], main [role=alert]')")
+        assert browser.js("document.querySelector('main [role=alert]')") is None
+        assert [path for path, _, _ in hq.hooks.got][-1] == "/hoa"
+        for width in (390, 1440):
+            browser.size(width, 900, phone=width == 390)
+            soon(browser, f"innerWidth === {width} && document.body?.clientWidth > 0")
+            browser.picture(SHOTS / f"schools-{width}-vi.png")
+            assert browser.js("document.documentElement.scrollWidth <= innerWidth")
+            assert browser.js(small) == 0
+            assert violations(browser, assets) == []
 
     # What it all comes to on the audit log, for an auditor who has nothing but the file.
     file = tmp_path / "trail.jsonl"

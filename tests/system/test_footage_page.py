@@ -112,8 +112,8 @@ def shown_utc_s(page: Browser) -> float:
 
 
 def stands(page: Browser) -> None:
-    """It is paused, after two pictures that were shown one after the other: a machine that is busy leaves some out, and
-    the page takes what lies between two that it has shown for its step."""
+    """It is paused, and of the last pictures two were shown one after the other, which a busy machine may need a while
+    for."""
     for _ in range(20):
         page.press("#play")
         page.wait("document.querySelector('#video').paused")
@@ -145,6 +145,15 @@ def test_footage_plays_in_the_page_across_a_gap_steps_and_a_picture_is_kept(
     page.js("document.querySelector('#video').currentTime = 9.2; document.querySelector('#video').play()")
     page.wait("Number(document.querySelector('#player').dataset.utc) > " + str((UTC_0 + 70 * NS) // 10**6))
     assert 70 <= shown_utc_s(page) < 80
+
+    # Pictures that are left out leave long steps: the shortest of the last five is that of the frames.
+    steps = "((...steps) => { let at = mediaTime; for (const one of steps) seen(at += one); return frameS; })"
+    page.js("document.querySelector('#video').currentTime = 12; document.querySelector('#video').play()")
+    page.wait("!document.querySelector('#video').paused && document.querySelector('#video').currentTime > 12.2")
+    assert page.js(f"{steps}(0.2, 0.04, 0.04, 0.16, 0.2)") == pytest.approx(0.04, abs=0.001)
+    assert page.js(f"{steps}(0.2, 0.12, 0.16, 0.2, 0.12)") == pytest.approx(0.12, abs=0.001), (
+        "and a slower one is learned"
+    )
 
     # A place on the bar is a time: 85 s into the range of 100 s is 75 s behind the first picture. Now that it stands, the
     # time that is shown is that of the video, whose ten seconds behind the gap follow those before it.

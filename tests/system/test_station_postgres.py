@@ -58,6 +58,8 @@ SUITES = [
         "schools",
         "station_together",
         "station_told",
+        "station_plans",
+        "posts_fleet",
         "search",
     )
 ]

@@ -123,16 +123,16 @@ def act(who: Visitor, where: str, act: str, **fields: Any) -> httpx.Response:
     return who.post(f"{where}/{act}", **({"reason": "because"} | fields))
 
 
-def film(ward: FootageWard, folder: Path) -> None:
+def film(ward: FootageWard, folder: Path, of: str = POST) -> None:
     """Four seconds of footage of the post are here, with its ledger and the receipts for it."""
-    post = EvidencePost(folder / "post")
+    post = EvidencePost(folder / of, node=f"{ward.site}/{of}")
     post.feed(encoded(seconds=4), receipt_every=20)
     post.seal()
-    ward.footage.hear(post)
-    ward.footage.take_all(post)
+    ward.footage.hear(post, of=of)
+    ward.footage.take_all(post, of=of)
     with post.disk.open("ledger/receipts.jsonl") as file, writing(ward.engine, "sign") as db:
         for seq, raw in enumerate(file.read().splitlines(), 1):
-            db.execute(insert(receipt).values(node=POST, root="a" * 64, seq=seq, utc_ns=UTC_0, body=raw))
+            db.execute(insert(receipt).values(node=of, root="a" * 64, seq=seq, utc_ns=UTC_0, body=raw))
 
 
 def test_a_case_from_report_to_disposal_each_step_by_a_named_person(either: FootageWard, tmp_path: Path) -> None:
@@ -209,6 +209,40 @@ def test_a_package_is_made_downloaded_and_verified(ward: FootageWard, tmp_path: 
         assert operator.get(other).status_code == 404
     assert act(operator, where, "copy", post="gate-9").status_code == 404
     assert act(operator, where, "copy", post=POST, reason="").status_code == 400
+
+
+def test_all_posts_of_a_case_are_one_download_that_goes_on_where_it_was_cut_off(
+    either: FootageWard, tmp_path: Path
+) -> None:
+    ward = either
+    for of in (POST, "gate-9"):
+        film(ward, tmp_path, of)
+    operator = visitor(ward, Role.OPERATOR)
+    assert 'value="*"' not in operator.get(opened(operator)).text  # of one post: nothing to choose
+    where = opened(operator, posts=f"{POST} gate-9")
+    assert 'value="*"' in operator.get(where).text
+    assert act(operator, where, "copy", post="*", reason="").status_code == 400
+    assert act(operator, where, "copy", post="*", reason="for the prosecutor").status_code == 303
+    page = operator.get(where).text
+    found = re.search(rf'href="({where}/copies/[0-9]+)"', page)
+    assert found
+    assert f"{POST} gate-9" in page
+    whole = operator.get(found[1])
+    assert whole.status_code == 200
+    case, copy = re.findall("[0-9]+", found[1])
+    assert whole.headers["content-disposition"] == f'attachment; filename="case-{case}-{copy}.zip"'
+    viewed = ward.trail()[-1]
+    assert (viewed["what"], sorted(viewed["posts"])) == ("case-copy", [POST, "gate-9"])
+    half = len(whole.content) // 2
+    rest = operator.get(found[1], range=f"bytes={half}-")
+    assert rest.status_code == 206
+    assert rest.headers["content-range"] == f"bytes {half}-{len(whole.content) - 1}/{len(whole.content)}"
+    assert rest.headers["etag"] == whole.headers["etag"]
+    assert operator.get(found[1], range="bytes=999999999-").status_code == 416
+    path = tmp_path / "fetched.zip"
+    path.write_bytes(whole.content[:half] + rest.content)
+    result = verify.verify(path, [])
+    assert (result["verdict"], len(result["packages"])) == ("verified", 2)
 
 
 def test_what_cannot_be_packed_is_said_and_is_no_copy(ward: FootageWard) -> None:

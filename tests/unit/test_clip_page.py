@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from agent import wire
 from agent.evidence import records
+from agent.station.db.engine import writing
+from agent.station.db.tables import node
 from agent.station.people.roles import Role
 from agent.types import NS
 from tests.fakes.database import KINDS, fresh
@@ -69,3 +73,18 @@ def test_from_nothing_known_to_the_moment_on_the_screen(ward: FootageWard, tmp_p
     page = visitor.get(link.replace("&amp;", "&")).text
     assert 'value="2023-11-14T22:12:21"' in page and 'value="2023-11-14T22:14:21"' in page, "a minute to either side"
     assert "Here: 0:00:02" in page
+
+
+@pytest.mark.parametrize(("clips", "said"), [("none", True), ("bell", True), ("alert", False), ("", False)])
+def test_a_post_that_sends_no_film_is_not_waited_for(ward: FootageWard, clips: str, said: bool) -> None:
+    """By its heartbeat; of an older agent, whose heartbeat has no such word, nothing is claimed."""
+    ward.hear(1, node=POST)
+    beat = wire.Heartbeat(
+        node=POST, bootid="b" * 32, session=1, monons=1, version="1", model="", camera=None, vision=None,
+        recording=None, queue=None, clock=wire.ClockState(utc="2023-11-14T22:13:21.000Z", errms=None, source=""),
+        machine=wire.MachineState(uptime_s=None, temperature_c=None, throttled=None, diskfreebytes=None, memoryavailablebytes=None, rssbytes=None, load1=None), clips=clips,
+    )  # fmt: skip
+    with writing(ward.engine, "hear a heartbeat") as db:
+        db.execute(update(node).where(node.c.node == POST).values(heartbeat=wire.encode(beat)))
+    page = ward.visitor("operator").get(f"/alerts/{incident(1)}").text
+    assert ("sends no film of such an alert" in page) is said

@@ -57,6 +57,7 @@ MAY: dict[tuple[str, str], set[Role] | None] = {  # None: anybody
     ("GET", "/schools"): {Role.OPERATOR, Role.SUPERVISOR, Role.AUDITOR, Role.ADMIN},
     ("POST", "/schools/contacts"): {Role.SUPERVISOR, Role.ADMIN},
     ("POST", "/schools/contacts/remove"): {Role.SUPERVISOR, Role.ADMIN},
+    ("POST", "/schools/contacts/test"): {Role.SUPERVISOR, Role.ADMIN},
     ("GET", "/inspection"): {Role.SUPERVISOR, Role.AUDITOR, Role.ADMIN},
     ("POST", "/inspection/draw"): {Role.SUPERVISOR, Role.AUDITOR},
     ("POST", "/inspection/check"): {Role.SUPERVISOR, Role.AUDITOR},
@@ -72,6 +73,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "/account/password": {"old": PASSWORD, "new": "short", "again": "short"},
     "/schools/contacts": {"school": "school", "contact": "Head", "how": "phone", "address": "113", "after": "0"},
     "/schools/contacts/remove": {"n": "1"},
+    "/schools/contacts/test": {"n": "1"},
 }
 POSTS = {Role.SCHOOL: ("gate-2",), Role.HOUSEHOLD: ("gate-2",)}
 

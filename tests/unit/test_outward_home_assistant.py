@@ -10,16 +10,24 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import insert
 
+from agent.station.db.engine import writing
+from agent.station.db.outward import outward_discovery
 from agent.station.outward.discovery import Discovery, Post
 from agent.station.outward.home_assistant import HomeAssistantWorker
 from agent.types import NS
 from tests.fakes.broker import FakeBroker, FakeTransport
 from tests.fakes.database import Database
-from tests.fakes.ha_schema import check_device
+from tests.fakes.ha_schema import check_entity
 from tests.fakes.outward_desk import LAN, SITE, Board, board
 
-CONFIG = "homeassistant/device/wardpost_ward-7_gate-2/config"
+OWN = "wardpost_ward-7_gate-2"
+CONFIGS = {
+    "connectivity": f"homeassistant/binary_sensor/{OWN}/connectivity/config",
+    "alert": f"homeassistant/binary_sensor/{OWN}/alert/config",
+    "raised": f"homeassistant/event/{OWN}/raised/config",
+}
 STATE = "wardpost-ha/ward-7/gate-2/state"
 EVENT = "wardpost-ha/ward-7/gate-2/event"
 STATION = "wardpost-ha/ward-7/station"
@@ -61,6 +69,10 @@ class Home:
         payload = self.broker.retained.get(topic)
         return None if payload is None else json.loads(payload)
 
+    def wrong(self) -> list[str]:
+        """With what is told of the post's entities."""
+        return [said for topic in CONFIGS.values() for said in check_entity(topic, self.kept(topic))]
+
     def events(self) -> list[Any]:
         return [json.loads(payload) for topic, payload in self.broker.routed if topic == EVENT]
 
@@ -79,18 +91,44 @@ def heard(desk: Board, node: str = "gate-2") -> None:
 def test_a_post_is_a_device_with_its_state(home: Home) -> None:
     heard(home.desk)
     home.run(5)
-    assert check_device(home.kept(CONFIG)) == []
-    assert home.kept(STATE) == {"connectivity": "ON", "alert": "OFF"}
+    assert home.wrong() == []
+    assert home.kept(STATE) == {"connectivity": "ON", "alert": "OFF", "availability": "online"}
     assert home.broker.retained[STATION] == b"online"
     incident = home.desk.happens("bell", summary="Somebody\r\npressed the bell")
     home.run(3)
-    assert home.kept(STATE) == {"connectivity": "ON", "alert": "ON"}
+    assert home.kept(STATE) == {"connectivity": "ON", "alert": "ON", "availability": "online"}
     assert home.events() == [{"event_type": "bell", "incident": incident, "summary": "Somebody pressed the bell"}]
     assert EVENT not in home.broker.retained, "or Home Assistant would see it again at each of its starts"
     home.desk.alerts.acknowledge(LAN, incident)
-    home.desk.becomes("gate-2", "dark")
     home.run(3)
-    assert home.kept(STATE) == {"connectivity": "OFF", "alert": "OFF"}
+    assert home.kept(STATE) == {"connectivity": "ON", "alert": "OFF", "availability": "online"}
+
+
+@pytest.mark.parametrize("state", ["dark", "offline"])
+def test_of_a_post_that_is_lost_nobody_says_that_all_is_well(home: Home, state: str) -> None:
+    incident = home.desk.happens("bell")
+    home.desk.becomes("gate-2", state)
+    home.run(5)
+    assert home.kept(STATE) == {"connectivity": "OFF", "alert": "ON", "availability": "online"}, "the call is open"
+    home.desk.alerts.acknowledge(LAN, incident)
+    home.run(3)
+    assert home.kept(STATE) == {"connectivity": "OFF", "alert": "OFF", "availability": "offline"}
+    for key in CONFIGS:
+        follows = [one["topic"] for one in home.kept(CONFIGS[key])["availability"]]
+        assert follows == ([STATION] if key == "connectivity" else [STATION, STATE]), "its connection is known"
+
+
+def test_what_was_told_under_another_topic_goes_before_the_new_one_comes(home: Home) -> None:
+    """Home Assistant takes no second entity of one name."""
+    old = f"homeassistant/device/{OWN}/config"
+    home.broker.retained[old] = b"{}"
+    with writing(home.desk.engine, "as an older release did") as db:
+        db.execute(insert(outward_discovery).values(topic=old, node="gate-2"))
+    heard(home.desk)
+    home.run(5)
+    assert old not in home.broker.retained and home.wrong() == []
+    order = [topic for topic, _ in home.broker.routed]
+    assert order.index(old) < min(order.index(topic) for topic in CONFIGS.values())
 
 
 def test_nothing_is_published_twice_without_need(home: Home) -> None:
@@ -119,7 +157,7 @@ def test_a_broker_that_forgot_is_told_anew(home: Home) -> None:
     home.desk.happens("alert")
     home.broker.restart()
     home.run(30)
-    assert check_device(home.kept(CONFIG)) == [] and home.kept(STATE)["alert"] == "ON"
+    assert home.wrong() == [] and home.kept(STATE)["alert"] == "ON"
 
 
 def test_a_post_that_is_revoked_is_taken_away_wherever_the_power_goes(home: Home) -> None:
@@ -138,7 +176,7 @@ def test_a_post_that_is_revoked_is_taken_away_wherever_the_power_goes(home: Home
     assert home.events() == []
     home.revoked.clear()  # provisioned again
     home.run(20)
-    assert check_device(home.kept(CONFIG)) == []
+    assert home.wrong() == []
 
 
 def test_a_removal_that_got_lost_is_said_again(home: Home) -> None:
@@ -148,9 +186,9 @@ def test_a_removal_that_got_lost_is_said_again(home: Home) -> None:
     home.broker.partition(CLIENT)
     home.run(20)
     home.broker.heal(CLIENT)
-    assert CONFIG in home.broker.retained
+    assert CONFIGS["alert"] in home.broker.retained
     home.run(60)
-    assert CONFIG not in home.broker.retained
+    assert not set(CONFIGS.values()) & home.broker.retained.keys()
 
 
 def test_a_broker_that_is_away_is_tried_again(home: Home) -> None:
@@ -159,7 +197,7 @@ def test_a_broker_that_is_away_is_tried_again(home: Home) -> None:
     home.run(120)
     home.broker.refuse = False
     home.run(320)
-    assert check_device(home.kept(CONFIG)) == []
+    assert home.wrong() == []
 
 
 def test_a_fleet_is_told_within_bounds(home: Home) -> None:
@@ -167,13 +205,14 @@ def test_a_fleet_is_told_within_bounds(home: Home) -> None:
         heard(home.desk, f"post-{number}")
     home.run(1)
     home.run(15)
-    assert sum(topic.endswith("/config") for topic in home.broker.retained) == 70
+    assert sum(topic.endswith("/config") for topic in home.broker.retained) == 3 * 70
 
 
 def test_two_sites_on_one_broker_do_not_meet() -> None:
     one = Discovery(site="a", prefix="homeassistant", version="1")
     other = Discovery(site="b", prefix="homeassistant", version="1")
-    assert one.station != other.station and one.config_topic("n") != other.config_topic("n")
+    post = Post("n", "", "online", "", alerting=False)
+    assert one.station != other.station and not one.messages(post).keys() & other.messages(post).keys()
 
 
 @given(place=st.text(max_size=250), version=st.text(max_size=80))
@@ -181,29 +220,30 @@ def test_whatever_a_post_calls_itself_the_device_is_valid(place: str, version: s
     made = Discovery(site=SITE, prefix="homeassistant", version="1").messages(
         Post("gate-2", place, "online", version, alerting=False)
     )
-    assert check_device(json.loads(made[CONFIG])) == []
+    assert [said for topic in CONFIGS.values() for said in check_entity(topic, json.loads(made[topic]))] == []
 
 
 @pytest.mark.parametrize(
-    ("path", "value"),
+    ("key", "path", "value"),
     [
-        (("device", "identifiers"), []),
-        (("components", "alert", "device_class"), "danger"),
-        (("components", "raised", "event_types"), None),
-        (("components", "alert", "colour"), "red"),
-        (("origin",), None),
-        (("state_topic",), "a/+/b"),
-        (("components", "connectivity", "unique_id"), "wardpost_ward-7_gate-2_alert"),
+        ("alert", ("device", "identifiers"), []),
+        ("alert", ("device_class",), "danger"),
+        ("raised", ("event_types",), None),
+        ("alert", ("colour",), "red"),
+        ("connectivity", ("origin",), None),
+        ("raised", ("state_topic",), "a/+/b"),
+        ("connectivity", ("availability", 0, "topic"), ""),
     ],
 )
-def test_the_schema_finds_what_is_wrong(path: tuple[str, ...], value: Any) -> None:
+def test_the_schema_finds_what_is_wrong(key: str, path: tuple[Any, ...], value: Any) -> None:
     good = Discovery(site=SITE, prefix="homeassistant", version="1").messages(Post("gate-2", "", "online", "", False))
-    device = json.loads(good[CONFIG])
-    inner = device
+    entity: Any = json.loads(good[CONFIGS[key]])
+    inner = entity
     for name in path[:-1]:
         inner = inner[name]
     if value is None:
         del inner[path[-1]]
     else:
         inner[path[-1]] = value
-    assert check_device(device)
+    assert check_entity(CONFIGS[key], entity)
+    assert check_entity(f"homeassistant/device/{OWN}/config", json.loads(good[CONFIGS[key]]))

@@ -372,6 +372,34 @@ def test_of_a_dark_post_the_station_tells_when_it_was_heard_and_what_it_said_the
     assert json.loads(said[0])["well"] is None and json.loads(said[0])["state"] == "dark"
 
 
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        ("", "it was stopped, or the broker lost it"),
+        (wire.LOST, "it said no goodbye, its connection died"),
+        (wire.STOPPED, "it said goodbye: it was stopped in order"),
+        (wire.UPDATE, "it was restarting for an update"),
+        (wire.SETTINGS, "settings were on trial: it was restarting for them"),
+        ("of-a-newer-agent", "it said goodbye: it was stopped in order"),
+    ],
+)
+def test_of_a_post_that_has_left_the_station_tells_why_in_its_own_word(
+    at: Desk, settings: StationSettings, reason: str, says: str
+) -> None:
+    at.run(2)
+    at.appear()
+    at.node.publish(TOPICS.heartbeat, wire.encode(beat(Beat(), at.clock)), qos=0)  # type: ignore[arg-type]
+    gone = wire.Status(state="offline", node="gate-2", bootid="f" * 32, session=1, reason=reason)
+    at.node.publish(TOPICS.status, wire.encode(gone), qos=1, retain=True)
+    at.run(5)
+    at.node.disconnect()
+    at.run(1200)
+    said: list[str] = []
+    clock = Waiting(at, lambda _: None)
+    assert remote.doctor(settings, "gate-2", wait_s=20, as_json=False, clock=clock, out=said.append) == 1
+    assert says in said[0], said[0]
+
+
 def cloud_event(at: Desk, kind: str, summary: str) -> wire.CloudEvent:
     name = "01900000-0000-7000-8000-0000000000aa"
     return wire.CloudEvent(

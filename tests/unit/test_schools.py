@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +21,13 @@ from agent.demo.programs import free_port
 from agent.errors import ConfigError
 from agent.station.db.schools import school_contact
 from agent.station.outward.making import contacts_of_schools
-from agent.station.outward.messages import ToSchool, read_mail_url
+from agent.station.outward.messages import ToSchool, Tried, read_mail_url
 from agent.station.outward.queue import OutwardQueue, standings
 from agent.station.outward.retry import Outcome
 from agent.station.outward.school_address import HOWS, shown, url_of, wrong
 from agent.station.outward.schools import CONTACTS_MAX, OF_SCHOOL_MAX, SchoolBook, told
 from agent.station.outward.settings import SchoolSettings
+from agent.station.outward.trial import Trial
 from agent.station.outward.worker import OutwardWorker
 from agent.station.people.registry import Registry
 from agent.station.people.roles import Person, Role, Scope, scope_of
@@ -499,6 +501,112 @@ def test_what_is_not_delivered_is_told_on_the_page_and_in_the_terminal_without_t
     assert [(one.destination, one.waiting) for one in standings(ward.engine)] == [("school.1", 1)]
     assert "1 not delivered yet" in mai.get("/schools").text
     assert "geheim" not in caplog.text
+
+
+# -- a test message ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hooks: HookServer) -> Iterator[Ward]:
+    """A desk whose schools have webhooks at a server that is really there."""
+    (tmp_path / "mail").write_text("mailto://127.0.0.1:9?from=desk@example.org&mode=insecure\n")
+    hosts = (f"127.0.0.1:{hooks.port}", "127.0.0.1:9")
+    settings = SchoolSettings(mail_url_file=str(tmp_path / "mail"), hosts=hosts)
+    monkeypatch.setattr("tests.fakes.desk.make_desk", functools.partial(make_desk, schools=settings))
+    with fresh("sqlite", tmp_path) as database:
+        made = Ward(tmp_path, database)
+        made.person("oak", Role.SCHOOL, "gate-2", name="Oak school")
+        made.person("mai", Role.SUPERVISOR, name="Mai")
+        made.person("lan", Role.SUPERVISOR, "gate-9")
+        yield made
+        made.close()
+
+
+def test_who_sets_a_contact_tries_it_out_and_is_told_what_became_of_it(
+    near: Ward, hooks: HookServer, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    mai = near.visitor("mai")
+    mai.get("/schools")
+    hook = f"http://127.0.0.1:{hooks.port}/geheim"
+    for given in (
+        fill(how="webhook", address=hook, contact="Head"),
+        fill(how="webhook", address="http://127.0.0.1:9/geheim", contact="Nobody"),
+        fill(),
+    ):
+        assert mai.post("/schools/contacts", **given).status_code == 303
+    assert mai.get("/schools").text.count("Send a test message</button>") == 2, "a telephone is not called"
+    answer = mai.post("/schools/contacts/test", n="1")
+    assert answer.status_code == 200
+    assert "Head: the test message was taken in" in answer.text
+    ((path, _, body),) = hooks.got
+    told = json.loads(body)
+    assert (path, told["title"]) == ("/geheim", "Test message from Wardpost")
+    assert "Mai at headquarters" in told["message"] and near.settings.origin + "/" in told["message"]
+
+    again = mai.post("/schools/contacts/test", n="1")
+    assert again.status_code == 429 and "one a minute" in again.text and len(hooks.got) == 1
+    near.clock.advance(61)
+    hooks.status = 403
+    refused = mai.post("/schools/contacts/test", n="1")
+    assert refused.status_code == 200 and "Head: the test message was refused (HTTP 403)" in refused.text
+    too_soon = mai.post("/schools/contacts/test", n="2")
+    assert too_soon.status_code == 429, "nor does one person send many at once"
+    near.clock.advance(6)
+    assert "Nobody: the test message could not be delivered" in mai.post("/schools/contacts/test", n="2").text
+    assert mai.post("/schools/contacts/test", n="3").status_code == 404
+    assert mai.post("/schools/contacts/test", n="99").status_code == 404
+    lan = near.visitor("lan")
+    lan.get("/schools")
+    assert lan.post("/schools/contacts/test", n="1").status_code == 404, "another's school"
+    assert mai.post("/schools/contacts/test", n="1", form="0" * 64).status_code == 403
+    done = [line for line in near.trail() if line["kind"] == "school-contact-tested"]
+    assert [(line["who"], line["name"], line["result"], line["status"]) for line in done] == [
+        ("mai", "Head", "delivered", 0), ("mai", "Head", "refused", 403), ("mai", "Nobody", "undelivered", 0),
+    ]  # fmt: skip
+    assert near.kinds().count("school-contact-test") == 3, "that it was begun is on record before it is sent"
+    shown_ = answer.text + refused.text + mai.get("/schools").text
+    assert "geheim" not in shown_ + json.dumps(near.trail()) + caplog.text + "".join(capfd.readouterr())
+
+
+def test_one_test_message_at_a_time_and_none_by_settings_that_forbid_it(near: Ward, hooks: HookServer) -> None:
+    """While a service does not answer, nobody else waits in a line of threads."""
+    begun, go_on = threading.Event(), threading.Event()
+    settings = SchoolSettings(hosts=(f"127.0.0.1:{hooks.port}",))
+    book = SchoolBook(near.engine, trail=near.desk.trail, clock=near.clock)
+    first = book.add("oak", name="a", how="webhook", address=f"http://127.0.0.1:{hooks.port}/a", after_s=0, by=MAI)
+    other = book.add("oak", name="b", how="webhook", address="http://127.0.0.1:9/geheim", after_s=0, by=MAI)
+    trial = Trial(settings=settings, book=book, trail=near.desk.trail, clock=near.clock, origin="https://desk.example")
+
+    def slow(_: object, origin: str) -> tuple[str, str]:
+        begun.set()
+        assert go_on.wait(60)
+        return "title", origin
+
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(trial.send(first, by=MAI, text=slow)))
+    thread.start()
+    assert begun.wait(60)
+    meanwhile = trial.send(other, by=MAI, text=slow)
+    go_on.set()
+    thread.join(60)
+    assert meanwhile is not None and meanwhile.tried is None
+    assert answers[0].tried == Tried("delivered")
+    near.clock.advance(10)
+    withdrawn = trial.send(other, by=MAI, text=slow)
+    assert withdrawn is not None and withdrawn.tried is not None
+    assert (withdrawn.tried.result, "geheim" in withdrawn.tried.why) == ("impossible", False)
+    assert "does not allow its address" in withdrawn.tried.why
+
+
+def test_a_message_leads_to_its_alert_at_the_desk(hooks: HookServer) -> None:
+    settings = SchoolSettings(hosts=(f"127.0.0.1:{hooks.port}",))
+    for origin in ("https://desk.example:8443", ""):
+        hand = ToSchool(settings, how="webhook", address=f"http://127.0.0.1:{hooks.port}/x", origin=origin)
+        assert hand(LATE, "k").state == "delivered"
+    linked, bare = (json.loads(body)["message"] for _, _, body in hooks.got)
+    assert f"https://desk.example:8443/alerts/{LATE.incident}" in linked.splitlines()
+    assert "://" not in bare and LATE.incident in bare
 
 
 def test_every_way_has_its_words() -> None:

@@ -4,8 +4,11 @@ archive and store and signed by the station, with the case beside it.
     case.json      the case and its timeline up to this copy, and what was disposed of
     trail.jsonl    the lines of the station's audit log that concern it, as they stand there: each is signed
 
-Kept in `exports/` of the station's folder, whole or not at all; it is offered once the timeline has its hash. The
-newest KEPT_MAX stay, so that an interrupted download need not be made again.
+Or for all of its posts in one file (agent/evidence/case_package.py), which holds these packages unchanged.
+
+Room is bounded: a package is not begun where the disk may be too small for it, and old ones go first. It is kept in
+`exports/` of the station's folder, whole or not at all, and offered once the timeline has its hash. The newest KEPT_MAX
+stay, so that an interrupted download need not be made again.
 """
 
 from __future__ import annotations
@@ -13,16 +16,17 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 
 from agent.clock import Clock, rfc3339
 from agent.disk import Disk
 from agent.errors import ConfigError, Corrupt, Transient
 from agent.evidence import dsse, keys, records
+from agent.evidence.case_package import About, Packed, pack_case
 from agent.evidence.package import Exported, Origin, Request, Station, export
 from agent.recording.coverage import Now
 from agent.station.archive import Archive
@@ -35,6 +39,7 @@ from agent.station.db.cases import case_act
 from agent.station.db.engine import reading
 from agent.station.db.people import trail
 from agent.station.db.tables import node as node_table
+from agent.station.db.uploads import footage
 from agent.station.footage import told as ledger
 from agent.station.footage.shelf import Shelf
 from agent.station.people.roles import Person
@@ -44,6 +49,8 @@ KEPT_MAX = 20
 TRAIL_LINES_MAX = 100_000
 """Lines of the audit log that are looked through, from the opening of the case on."""
 READ_ROWS = 1000
+FREE_BYTES_MIN = 256 << 20
+"""What a package leaves free on the station's disk."""
 
 
 class Exporter:
@@ -85,7 +92,7 @@ class Exporter:
     def make(self, who: Person, case: Case, node: str, told: Told, *, seen: int) -> int | Objection | None:
         """Blocks for reading and writing. Returns the number of the act; None: no such case.
 
-        Raises NoFootage when nothing lies here, ConfigError.
+        `node`: empty for all posts of the case in one. Raises NoFootage when nothing lies here, ConfigError.
         """
         decided = decide(case.state, Act.COPIED, who.role, told, seen=seen, newest=case.newest)
         if not isinstance(decided, State):
@@ -94,10 +101,16 @@ class Exporter:
             raise Transient("export: another package is being made; try again in a moment")
         try:
             self._tidy()
+            self._make_room(case, node)
             path = self._folder / _name(case.n, seen + 1)
-            made = self._export(who, case, node, told, path)
+            made: Exported | Packed
+            if node:
+                made, of = self._export(who, case, node, told, path), {}
+            else:
+                made = self._export_all(who, case, told, path)
+                of = {"detail": " ".join(made.posts)}
             done = self._desk.act(
-                who, case.n, Act.COPIED, told, seen=seen, node=node, sha256=made.sha256, bytes=made.bytes
+                who, case.n, Act.COPIED, told, seen=seen, node=node, sha256=made.sha256, bytes=made.bytes, **of
             )
             if not isinstance(done, int):
                 path.unlink(missing_ok=True)  # somebody has acted meanwhile: nobody was told of this one
@@ -118,9 +131,59 @@ class Exporter:
         except OSError as error:
             raise Transient(f"export: {self._folder}: {error.strerror or error}; check the disk") from error
 
-    def _export(self, who: Person, case: Case, node: str, told: Told, path: Path) -> Exported:
-        files = [item.ref for item in case.items if item.kind == "footage" and item.node == node]
-        root = ledger_of(self._engine, node, files)
+    def _make_room(self, case: Case, node: str) -> None:
+        """Old packages go, oldest first, until there is room for this one. Raises ConfigError: there is none."""
+        need = FREE_BYTES_MIN + bytes_max(self._footage(case, [node] if node else case.posts))
+        try:
+            kept = sorted(self._folder.glob("*.zip"), key=lambda path: path.stat().st_mtime_ns)
+            while kept and self._disk.free_bytes() < need:
+                kept.pop(0).unlink(missing_ok=True)
+        except OSError as error:
+            raise Transient(f"export: {self._folder}: {error.strerror or error}; check the disk") from error
+        if (free := self._disk.free_bytes()) < need:
+            raise ConfigError(
+                f"export: {self._folder}: it may take {need >> 20} MiB and {free >> 20} MiB are free; make room there,"
+                " or pack fewer posts at a time"
+            )
+
+    def _footage(self, case: Case, posts: Sequence[str]) -> dict[str, int]:
+        """Bytes that lie here of each, in the time of the case."""
+        f = footage.c
+        query = (
+            select(f.node, func.sum(f.bytes))
+            .where(f.node.in_(posts), f.to_utc_ns > case.from_utc_ns, f.from_utc_ns < case.to_utc_ns)
+            .group_by(f.node)
+        )
+        with reading(self._engine, "look for footage") as db:
+            return {str(post): int(total) for post, total in db.execute(query)}
+
+    def _export_all(self, who: Person, case: Case, told: Told, path: Path) -> Packed:
+        station = keys.load_or_make(self._disk, "station")
+        files = self._files(case)  # once: each package has the case as it is at this moment
+        return pack_case(
+            output=path,
+            about=About(self._site, case.n, case.number, _name_of(who), _reason(case, told), case.posts),
+            make=lambda post, to: self._export(who, case, post, told, to, files=files),
+            files=files,
+            signer=station[-1],
+            keys=keys.public_keys(list(station)),
+            clock=self._clock,
+        )
+
+    def _files(self, case: Case) -> dict[str, bytes]:
+        lines, cut = self._trail(case)
+        return {
+            "case.json": _json(case_dict(case, trail_cut=cut)),
+            "trail.jsonl": b"".join(raw + b"\n" for raw in lines),
+        }
+
+    def _export(
+        self, who: Person, case: Case, node: str, told: Told, path: Path, *, files: Mapping[str, bytes] | None = None
+    ) -> Exported:
+        """`files`: those of the case, where they have been read already."""
+        of_case = self._files(case) if files is None else files
+        here = [item.ref for item in case.items if item.kind == "footage" and item.node == node]
+        root = ledger_of(self._engine, node, here)
         if root is None:
             raise ConfigError(f"export: {node}: the station has no ledger of this post, so nothing can be proved")
         known = ledger.read(self._engine, node, case.from_utc_ns, case.to_utc_ns, root=root)
@@ -128,24 +191,17 @@ class Exporter:
             engine=self._engine, archive=self._archive, shelf=self._shelf, node=node, root=root, told=known
         )
         station = keys.load_or_make(self._disk, "station")
-        lines, cut = self._trail(case)
         return export(
             disk=cast(Disk, disk),
             catalog=StationCatalog(known),
             origin=Origin(f"{self._site}/{node}", self._place(node), "as the station has it"),
-            request=Request(case.from_utc_ns, case.to_utc_ns, f"{who.name} ({who.login})", _reason(case, told)),
+            request=Request(case.from_utc_ns, case.to_utc_ns, _name_of(who), _reason(case, told)),
             output=path,
             clock=self._clock,
             signer=station[-1],
             witness=None,
             now=None if known.last is None else Now(*known.last, utc_ns=self._clock.utc().utc_ns),
-            station=Station(
-                keys=keys.public_keys(list(station)),
-                files={
-                    "case.json": _json(case_dict(case, trail_cut=cut)),
-                    "trail.jsonl": b"".join(raw + b"\n" for raw in lines),
-                },
-            ),
+            station=Station(keys=keys.public_keys(list(station)), files=of_case),
         )
 
     def _place(self, node: str) -> str:
@@ -279,6 +335,20 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _name(n: int, number: int) -> str:
     return f"case-{n}-{number}.zip"
+
+
+def bytes_max(footage: Mapping[str, int]) -> int:
+    """What a package takes on the disk at most, while it is made; `footage`: bytes of each post.
+
+    The pictures lie in it twice, in the originals and in the clip, and the clip for a while beside it; of several posts
+    the package of one, too.
+    """
+    largest = max(footage.values(), default=0)
+    return 2 * sum(footage.values()) + (3 * largest if len(footage) > 1 else largest)
+
+
+def _name_of(who: Person) -> str:
+    return f"{who.name} ({who.login})"
 
 
 def _reason(case: Case, told: Told) -> str:

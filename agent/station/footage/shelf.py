@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Select, bindparam, select
@@ -20,12 +21,14 @@ from agent.recording.fragments import Fragment, Header, scan
 from agent.station.archive import Archive, name_of
 from agent.station.db.cases import case_tombstone
 from agent.station.db.engine import reading
-from agent.station.db.together import Among, Question
+from agent.station.db.together import Among, Question, Rows
 from agent.station.db.uploads import footage
 from agent.station.uploads_judge import State
 from agent.types import EndReason, Segment, TimeAnchor
 
 FILES_MAX = 2000  # of one range: a day of files of 43 s
+HERE_MAX = 5000
+"""Files of a post in the archive: with more, each file of a range is asked for, else those that are here."""
 INDEXED_MAX = 2000
 READ_BYTES = 1 << 20
 COLUMNS = 12  # of a row of `Stored`
@@ -97,6 +100,10 @@ def _shown(which: ColumnElement[bool]) -> Select[Any]:
 
 
 _BY_NUMBER = _shown((footage.c.n == bindparam("n")) & (footage.c.node == bindparam("node")))
+_CONTENTS = Question(
+    lambda of: select(footage.c.sha256).where(footage.c.node == of["node"]).limit(HERE_MAX + 1),
+    {"node": footage.c.node.type},
+)
 _NAMED = Among(_shown(footage.c.node == bindparam("node")), footage.c.sha256)
 _AROUND = Question(
     lambda of: _shown(
@@ -113,6 +120,14 @@ def _stored(rows: Iterable[Any]) -> dict[str, Stored]:
         n, node, name, sha256, size, state, *more = row[-COLUMNS:]  # that of a Question has its number in front
         found.setdefault(sha256, Stored(n, node, name, sha256, size, State(state), *more))
     return found
+
+
+def _wanted(digests: Iterable[str], rows: Rows) -> list[str]:
+    """Those of a post's digests that it is worth to ask for. `rows`: what there is of it."""
+    if not rows:
+        return []
+    here = {row.sha256 for row in rows}
+    return list(islice((one for one in digests if len(rows) > HERE_MAX or one in here), FILES_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +160,18 @@ class Shelf:
             return _stored(_NAMED.ask(db, sha256[:FILES_MAX], node=node))
 
     def find_all(
-        self, named: Mapping[str, Sequence[str]], start_utc_ns: int, end_utc_ns: int
+        self, named: Mapping[str, Iterable[str]], start_utc_ns: int, end_utc_ns: int
     ) -> dict[str, dict[str, Stored]]:
         """Files of several posts, by content: those with a digest that is named, of each post FILES_MAX at most, and
         those that touch the range by the clock that their node had when it recorded them.
         """
         within = {"start": start_utc_ns, "end": end_utc_ns}
         with reading(self._engine, "look for footage") as db:
-            found = {node: _stored(_NAMED.ask(db, wanted[:FILES_MAX], node=node)) for node, wanted in named.items()}
+            contents = _CONTENTS.ask(db, [{"node": node} for node in named])
+            found = {
+                node: _stored(_NAMED.ask(db, _wanted(digests, rows), node=node))
+                for (node, digests), rows in zip(named.items(), contents, strict=True)
+            }
             around = _AROUND.ask(db, [{"node": node, **within} for node in named])
         return {node: _stored(rows) | found[node] for node, rows in zip(named, around, strict=True)}
 

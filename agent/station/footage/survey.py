@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -52,7 +52,7 @@ class Surveyor:
     """Any thread. Blocks for the database, and the first time for reading through the files. Raises Transient."""
 
     def __init__(self, *, engine: Engine, shelf: Shelf, clock: Clock) -> None:
-        self._engine = engine
+        self._reader = told.Reader(engine)
         self._shelf = shelf
         self._clock = clock
 
@@ -62,7 +62,7 @@ class Surveyor:
 
     def survey_all(self, addresses: Mapping[str, str], start_utc_ns: int, end_utc_ns: int) -> dict[str, Surveyed]:
         """The same of several posts, each with its address, in as many trips to the database as for one."""
-        read = told.read_all(self._engine, list(addresses), start_utc_ns, end_utc_ns)
+        read = self._reader.read_all(list(addresses), start_utc_ns, end_utc_ns)
         known = dict(zip(addresses, read, strict=True))
         stored = self._stored(known, start_utc_ns, end_utc_ns)
         return {
@@ -109,23 +109,9 @@ class Surveyor:
 
     def _stored(self, known: Mapping[str, told.Told], start_utc_ns: int, end_utc_ns: int) -> dict[str, list[Stored]]:
         """Files that touch the range, by their lines' time, and by their own where no line tells of them."""
-        named = {node: list(_named(one, start_utc_ns, end_utc_ns)) for node, one in known.items()}
+        named = {node: one.named(start_utc_ns, end_utc_ns) for node, one in known.items()}
         found = self._shelf.find_all(named, start_utc_ns, end_utc_ns)
         return {node: sorted(files.values(), key=lambda one: one.n) for node, files in found.items()}
-
-
-def _named(known: told.Told, start_utc_ns: int, end_utc_ns: int) -> Iterator[str]:
-    """Digests of the files that lines put into the range."""
-    timeline = Timeline(known.anchors)
-    zeros = {boot: timeline.utc(boot, 0) for boot in {segment.boot_id for segment in known.segments}}
-    for segment in known.segments:
-        zero = zeros[segment.boot_id]
-        if (
-            zero is not None
-            and segment.start_ns < end_utc_ns - zero.utc_ns
-            and segment.end_ns > start_utc_ns - zero.utc_ns
-        ):
-            yield segment.sha256
 
 
 def _spans(stored: list[Stored], timeline: Timeline) -> list[tuple[int, int]]:

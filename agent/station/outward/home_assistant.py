@@ -136,8 +136,8 @@ class HomeAssistantWorker:
             for topic, payload in self._discovery.messages(post).items():
                 wanted[topic], owners[topic] = payload, post.node
         self._write_down(owners)
-        for topic in self._stale(wanted):
-            wanted[topic] = b""
+        # First what goes: an entity that comes under another topic has the name of the old one.
+        wanted = dict.fromkeys(self._stale(wanted), b"") | wanted
         busy = {topic for topic, _ in self._under_way.values()}
         for topic, payload in wanted.items():
             if len(self._under_way) >= UNDER_WAY_MAX or not self._up:

@@ -28,8 +28,11 @@ from agent.uplink.mqtt import Credentials, PahoTransport
 from agent.worker import Worker
 
 
-def destinations(settings: OutwardSettings, *, clock: Clock) -> dict[Plan, Sender]:
-    """Whom to tell what, and by which hand. Raises ConfigError for settings that cannot work."""
+def destinations(settings: OutwardSettings, *, clock: Clock, origin: str = "") -> dict[Plan, Sender]:
+    """Whom to tell what, and by which hand. `origin`: the desk's own address.
+
+    Raises ConfigError for settings that cannot work.
+    """
     check(settings)
     found: dict[Plan, Sender] = {}
     for hook in settings.webhook:
@@ -43,13 +46,16 @@ def destinations(settings: OutwardSettings, *, clock: Clock) -> dict[Plan, Sende
             after_s=one.after_s,
             unless_answered=True,
         )
-        found[plan] = Contact(one)
+        found[plan] = Contact(one, origin=origin)
     return found
 
 
-def contacts_of_schools(settings: SchoolSettings | None, *, engine: Engine) -> Callable[[], dict[Plan, Sender]]:
-    """Reads whom schools have told, anew each time: people at the desk change that. Raises ConfigError; what it returns
-    raises Transient.
+def contacts_of_schools(
+    settings: SchoolSettings | None, *, engine: Engine, origin: str = ""
+) -> Callable[[], dict[Plan, Sender]]:
+    """Reads whom schools have told, anew each time: people at the desk change that. `origin`: the desk's own address.
+
+    Raises ConfigError; what it returns raises Transient.
     """
     if settings is None:
         return dict
@@ -57,7 +63,9 @@ def contacts_of_schools(settings: SchoolSettings | None, *, engine: Engine) -> C
 
     def read() -> dict[Plan, Sender]:
         found = schools.told(engine)
-        return {plan: ToSchool(settings, how=one.how, address=one.address) for plan, one in found.items()}
+        return {
+            plan: ToSchool(settings, how=one.how, address=one.address, origin=origin) for plan, one in found.items()
+        }
 
     return read
 
@@ -93,10 +101,12 @@ class Outward:
         site: str,
         station: str,
         register: str,
+        origin: str,
         clock: Clock,
         rng: random.Random,
     ) -> None:
-        """`database`: its URL. `register`: the site's folder; empty: none. Connects to nothing yet.
+        """`database`: its URL. `register`: the site's folder; empty: none. `origin`: the desk's own address, for links
+        in messages to people. Connects to nothing yet.
 
         Raises ConfigError for settings that cannot work.
         """
@@ -105,10 +115,10 @@ class Outward:
         workers: list[Worker] = [
             OutwardWorker(
                 queue=OutwardQueue(self._engine, trail=trail, clock=clock, site=site),
-                destinations=destinations(settings, clock=clock),
+                destinations=destinations(settings, clock=clock, origin=origin),
                 clock=clock,
                 rng=rng,
-                others=contacts_of_schools(settings.schools, engine=self._engine),
+                others=contacts_of_schools(settings.schools, engine=self._engine, origin=origin),
                 others_max=0 if settings.schools is None else schools.CONTACTS_MAX,
             )
         ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable
-from typing import Any
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 from agent.errors import ConfigError
@@ -18,12 +20,22 @@ SERVICE_S_MAX = 30.0
 BODY_BYTES_MAX = 16 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of one attempt. `impossible`: nothing was sent, by the settings or the address. No secrets."""
+
+    result: Literal["delivered", "refused", "undelivered", "impossible"]
+    status: int = 0  # of HTTP, where the service has refused it with one
+    why: str = ""
+
+
 class Contact:
     """A Sender. Its URL is read at each attempt, so that it may be replaced in place."""
 
-    def __init__(self, settings: ContactSettings) -> None:
-        """Raises ConfigError: the file, the URL, apprise not installed."""
+    def __init__(self, settings: ContactSettings, *, origin: str = "") -> None:
+        """`origin`: the desk's own address. Raises ConfigError: the file, the URL, apprise not installed."""
         self._settings = settings
+        self._origin = origin
         self._where = f"outward.contact: {settings.name}: url_file"
         self._service()
 
@@ -33,7 +45,7 @@ class Contact:
             service = self._service()
         except ConfigError as error:
             return Outcome("later", str(error))
-        return _send(service, told, key, "try its URL with `apprise -vv`")
+        return _send(service, told, key, self._origin, "try its URL with `apprise -vv`")
 
     def _service(self) -> Any:
         file = self._settings.url_file
@@ -43,22 +55,36 @@ class Contact:
 class ToSchool:
     """A Sender: to a contact that people at the desk have set."""
 
-    def __init__(self, settings: SchoolSettings, *, how: str, address: str) -> None:
-        """Is not looked at before it is used: what the settings allowed yesterday may be refused today."""
+    def __init__(self, settings: SchoolSettings, *, how: str, address: str, origin: str = "") -> None:
+        """Is not looked at before it is used: what the settings allowed yesterday may be refused today.
+
+        `origin`: the desk's own address.
+        """
         self._settings = settings
+        self._origin = origin
         self._how = how
         self._address = address
 
     def __call__(self, told: Notice, key: str) -> Outcome:
         """Says nothing of the address when it fails."""
         try:
-            mail_url = read_mail_url(self._settings)
-            if wrong(self._how, self._address, hosts=self._settings.hosts, mail=bool(mail_url)):
-                return Outcome("later", "[outward.schools] does not allow its address any more")
-            service = _apprise(url_of(self._how, self._address, mail_url=mail_url), "a school's contact: its address")
+            service = self._service()
         except ConfigError as error:
             return Outcome("later", str(error))
-        return _send(service, told, key, "see whether its address is still right")
+        return _send(service, told, key, self._origin, "see whether its address is still right")
+
+    def try_out(self, title: str, body: str) -> Tried:
+        """Sends a text of somebody's, once. Blocks as long as any attempt. Says nothing of the address."""
+        try:
+            return _notify(self._service(), title, body)
+        except ConfigError as error:
+            return Tried("impossible", why=str(error))
+
+    def _service(self) -> Any:
+        mail_url = read_mail_url(self._settings)
+        if wrong(self._how, self._address, hosts=self._settings.hosts, mail=bool(mail_url)):
+            raise ConfigError("[outward.schools] does not allow its address any more")
+        return _apprise(url_of(self._how, self._address, mail_url=mail_url), "a school's contact: its address")
 
 
 def read_mail_url(settings: SchoolSettings) -> str:
@@ -74,10 +100,31 @@ def read_mail_url(settings: SchoolSettings) -> str:
     return url
 
 
-def _send(service: Any, told: Notice, key: str, hint: str) -> Outcome:
-    body = f"{text(told)}\n({key})"
-    done = service.notify(title=headline(told), body=body, body_format="text", notify_type="warning")
-    return DELIVERED if done else Outcome("later", f"it could not be delivered; {hint}")
+def _send(service: Any, told: Notice, key: str, origin: str, hint: str) -> Outcome:
+    tried = _notify(service, headline(told), f"{text(told, origin=origin)}\n({key})")
+    if tried.result == "delivered":
+        return DELIVERED
+    return Outcome(
+        "later",
+        f"it could not be delivered ({tried.why}); {hint}" if tried.why else f"it could not be delivered; {hint}",
+    )
+
+
+def _notify(service: Any, title: str, body: str) -> Tried:
+    """What apprise says of it holds URLs and addresses: none of that goes on."""
+    done = service.notify(title=title, body=body, body_format="text", notify_type="warning")
+    if done:
+        return Tried("delivered")
+    heard = [str(one.message) for one in itertools.islice(done.logs(), HEARD_MAX)]
+    status = next((int(found[1]) for line in heard if (found := _STATUS.search(line))), 0)
+    if status:
+        return Tried("refused", status, f"HTTP {status}")
+    return Tried("undelivered", why="no connection" if any("onnection" in line for line in heard) else "")
+
+
+_STATUS = re.compile(r"\berror=([345][0-9]{2})\b")
+HEARD_MAX = 20
+"""Lines of one attempt."""
 
 
 def _apprise(url: str, what: str) -> Any:
@@ -86,7 +133,7 @@ def _apprise(url: str, what: str) -> Any:
         from apprise import Apprise, AppriseAsset
     except ImportError:
         raise ConfigError("outward: apprise is missing: pip install 'wardpost[messages]'") from None
-    _shut_log(logging.getLogger)
+    _shut_logs()
     asset = AppriseAsset(
         async_mode=False,
         storage_mode="memory",
@@ -104,9 +151,13 @@ def _apprise(url: str, what: str) -> Any:
     return service
 
 
-def _shut_log(logger: Callable[[str], logging.Logger]) -> None:
+def _shut_logs() -> None:
     """Apprise logs URLs, at debug with everything in them, and addresses of people at any level; what it sends by logs
-    paths, and a path may be a key (Telegram's is).
+    paths. Any number of times.
     """
-    for name in ("apprise", "urllib3"):
-        logger(name).setLevel(logging.CRITICAL + 1)
+    apprise = logging.getLogger("apprise")
+    apprise.handlers = [one for one in apprise.handlers if not isinstance(one, logging.NullHandler)]
+    apprise.addHandler(logging.NullHandler())  # without any, warnings would go to standard error
+    apprise.propagate = False
+    apprise.setLevel(logging.WARNING)  # so that a result tells why
+    logging.getLogger("urllib3").setLevel(logging.CRITICAL + 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from typing import Any, Literal, get_args
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
@@ -136,8 +137,11 @@ def headline(notice: Notice) -> str:
     return f"Heard again: {where}"
 
 
-def text(notice: Notice) -> str:
-    """A message to a person: what, when, how sure of the time, and by when an answer was due."""
+def text(notice: Notice, *, origin: str = "") -> str:
+    """A message to a person: what, when, how sure of the time, and by when an answer was due.
+
+    `origin`: the desk's own address, under which the alert is; whoever follows it there logs in first.
+    """
     lines = [notice.summary or headline(notice)]
     if notice.kind in ("dark", "back"):
         lines.append(f"{'Last heard' if notice.kind == 'dark' else 'Heard again'}: {notice.since}")
@@ -149,6 +153,11 @@ def text(notice: Notice) -> str:
     lines.append(
         f"Site {notice.site}, post {notice.node}" + (f", incident {notice.incident}" if notice.incident else "")
     )
+    if origin:
+        where = (
+            f"/alerts/{quote(notice.incident, safe='')}" if notice.incident else f"/posts/{quote(notice.node, safe='')}"
+        )
+        lines.append(f"{origin}{where}")
     return "\n".join(lines)
 
 

@@ -91,6 +91,18 @@ class SchoolBook:
             entry.note("school-contact-added", by.login, n=n, posts=posts, school=login, name=name, how=how)
         return n
 
+    def reach(self, n: int, *, by: Person) -> tuple[SchoolContact, Destination] | None:
+        """One contact with its address; None: there is none, or it is not for these eyes."""
+        c = school_contact.c
+        with reading(self._engine, "look for a contact of a school") as db:
+            row = db.execute(
+                select(c.login, c.name, c.how, c.address, c.after_s).where(c.n == n, c.removed_utc_ns.is_(None))
+            ).one_or_none()
+            if row is None or not by.scope.covers_all(_posts(db, row.login)):
+                return None
+        told = SchoolContact(n, row.login, row.name, row.how, shown(row.how, row.address), row.after_s)
+        return told, Destination(row.how, row.address)
+
     def remove(self, n: int, *, by: Person) -> bool:
         """Forgets the address. False: there is no such contact, or it is not for these eyes."""
         c = school_contact.c

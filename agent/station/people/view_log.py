@@ -115,6 +115,8 @@ def _of_case(bare: View, body: Mapping[str, Any], post: str, number: str) -> Vie
     what = _ACTS.get(_text(body, "act"))
     if what is None or told.get("node", post) != post:
         return None
+    if what == "copied" and "node" not in told and post not in _text(told, "detail").split():
+        return None  # a package of several posts, in which this one is not
     return replace(bare, what=what, reason=_text(told, "reason"), case=number, to=_text(told, "recipient"))
 
 

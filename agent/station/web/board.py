@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
@@ -15,13 +14,14 @@ from agent import wire
 from agent.clock import Clock
 from agent.errors import Transient, WardpostError
 from agent.station.alerts import ANSWERING, TEXT_CHARS_MAX, Alert, Alerts
-from agent.station.bells.around import Around, Nearby
+from agent.station.bells.around import Around
 from agent.station.footage.clip import Clips
 from agent.station.people.roles import Role
 from agent.station.people.sessions import Sessions
+from agent.station.web.cards import Card, Cards
 from agent.station.web.gate import Asked, Refused
 from agent.station.web.live import Full, Live
-from agent.station.web.pages import Pages, told_ns
+from agent.station.web.pages import Pages, Part, told_ns
 from agent.station.web.viewed import Viewed
 from agent.types import MS, NS
 
@@ -35,20 +35,6 @@ JUDGING = frozenset({Role.OPERATOR, Role.SUPERVISOR})
 HANDING_ON = frozenset({Role.OPERATOR, Role.SUPERVISOR})
 SendVerdict = Callable[[str, str, str, str, str], None]
 """(node, incident, verdict, reason, by): queues the signed command. Raises WardpostError."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
-    """An alert in words."""
-
-    alert: Alert
-    place: str = ""
-    says: str = ""
-    at_utc_ns: int | None = None
-    error: str = ""  # of the time, in words
-    late: bool = False  # delivered late
-    rights: dict[str, bool] = field(default_factory=dict)
-    near: list[Nearby] = field(default_factory=list)  # of a bell: its own post, and those around it
 
 
 class Board:
@@ -73,6 +59,7 @@ class Board:
         self._sessions = sessions
         self._viewed = viewed
         self._pages = pages
+        self._cards = Cards(pages)
         self._clock = clock
         self._span_ns = int(hours * 3600 * NS)
         self._send_verdict = send_verdict
@@ -87,7 +74,7 @@ class Board:
         now = self._clock.utc().utc_ns
         shown = self._alerts.board(asked.who.scope, now - self._span_ns)
         self._see_pictures(asked, shown)
-        cards = [self._card(asked, one, near=number < NEAR_MAX) for number, one in enumerate(shown)]
+        cards = [self._html(asked, self._card(asked, one, near=n < NEAR_MAX)) for n, one in enumerate(shown)]
         page = self._pages.render(
             "board.html", asked=asked, words=asked.words, cards=cards, step=step, now_ms=now // MS, person=asked.who
         )
@@ -224,9 +211,12 @@ class Board:
         )
 
     def _part(self, asked: Asked, one: Alert) -> dict[str, object]:
-        html = self._pages.render("card.html", asked=asked, words=asked.words, card=self._card(asked, one))
+        html = self._html(asked, self._card(asked, one)).html
         ringing = one.severity == "bell" and one.acknowledged_utc_ns is None
         return {"incident": one.incident, "html": html, "ringing": ringing, "open": one.acknowledged_utc_ns is None}
+
+    def _html(self, asked: Asked, card: Card) -> Part:
+        return self._cards.part(card, words=asked.words, form_token=asked.form_token)
 
     def _card(self, asked: Asked, one: Alert, *, whole: bool = False, near: bool = True) -> Card:
         """`whole`: on its own page, where what is near a bell is shown also when somebody has it already."""

@@ -26,6 +26,7 @@ from agent.station.cases.states import (
     Told,
     allowed,
 )
+from agent.station.footage import ranges
 from agent.station.people.roles import POST, Role
 from agent.station.web.gate import Asked, Refused
 from agent.station.web.pages import Pages
@@ -34,6 +35,8 @@ from agent.station.web.viewed import Viewed
 from agent.types import NS
 
 USUAL_S = 1800.0
+ALL_POSTS = "*"
+"""What a form says for the package of the whole case; no post has this name."""
 READ_BYTES = 1 << 20
 _STATUS = {Objection.NOT_YOURS: 403, Objection.CHANGED: 409, Objection.NOT_NOW: 409}
 Plain = Callable[[Asked], Response]
@@ -89,18 +92,35 @@ class CasePages:
         return self._page(asked, self._need(asked))
 
     def download(self, asked: Asked) -> Response:
-        """A package that was made: the very file of which the timeline has the hash, or none."""
+        """A package that was made: the very file of which the timeline has the hash, or none.
+
+        Or a range of its bytes, for a download that was cut off: what the address names never changes.
+        """
         case = self._need(asked)
         step = self._cases.step(asked.who.scope, case.n, int(asked.params["copy"]))
         path = None if step is None else self._exporter.file(case.n, step)
         if step is None or path is None:
             raise Refused(404, "case.nocopy")
-        self._viewed.note(asked, [(step.node, f"case {case.n} copy {step.number}")], what="case-copy")
+        try:
+            part = ranges.parse(asked.headers["range"], step.bytes)
+        except ranges.Unsatisfiable:
+            return Response(status_code=416, headers={"Content-Range": f"bytes */{step.bytes}"})
+        posts = [step.node] if step.node else case.posts
+        self._viewed.note(asked, [(node, f"case {case.n} copy {step.number}") for node in posts], what="case-copy")
+        name = "-".join(filter(None, ("case", str(case.n), step.node, str(step.number))))
+        first, count = part or (0, step.bytes)
         headers = {
-            "Content-Disposition": f'attachment; filename="case-{case.n}-{step.node}-{step.number}.zip"',
-            "Content-Length": str(step.bytes),
+            "Accept-Ranges": "bytes",
+            "ETag": f'"{step.sha256}"',
+            "Content-Disposition": f'attachment; filename="{name}.zip"',
+            "Content-Length": str(count),
         }
-        return StreamingResponse(_pieces(path), media_type="application/zip", headers=headers)
+        if part is not None:
+            headers["Content-Range"] = f"bytes {first}-{first + count - 1}/{step.bytes}"
+        status = 200 if part is None else 206
+        return StreamingResponse(
+            _pieces(path, first, count), status_code=status, media_type="application/zip", headers=headers
+        )
 
     # -- what is done -------------------------------------------------------------------------------------------------
 
@@ -170,12 +190,13 @@ class CasePages:
         return RedirectResponse(f"/cases/{case.n}", status_code=303)
 
     def copy(self, asked: Asked) -> Response:
-        """Makes the evidence package of one post; it can be had once it is whole, and on the timeline."""
+        """Makes the package of one post, or of all in one; it can be had once it is whole, and on the timeline."""
         case, node = self._need(asked), asked.field("post", 40)
-        if node not in case.posts:
+        if node != ALL_POSTS and node not in case.posts:
             raise Refused(404)
+        chosen = "" if node == ALL_POSTS else node
         try:
-            done = self._exporter.make(asked.who, case, node, _told(asked), seen=_seen(asked))
+            done = self._exporter.make(asked.who, case, chosen, _told(asked), seen=_seen(asked))
         except Transient:
             raise
         except WardpostError as error:
@@ -268,7 +289,9 @@ def _seen(asked: Asked) -> int:
     return int(text)
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _pieces(path: Path, first: int, count: int) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while data := file.read(READ_BYTES):
+        file.seek(first)
+        while count > 0 and (data := file.read(min(READ_BYTES, count))):
+            count -= len(data)
             yield data

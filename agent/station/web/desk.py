@@ -26,6 +26,7 @@ from agent.station.live.desk import LiveDesk
 from agent.station.outward.schools import SchoolBook
 from agent.station.outward.settings import FeedSettings, SchoolSettings
 from agent.station.outward.tokens import Rate, Tokens
+from agent.station.outward.trial import Trial
 from agent.station.people.entrance import Entrance
 from agent.station.people.passwords import Passwords
 from agent.station.people.registry import Registry
@@ -234,7 +235,16 @@ def make_desk(
     homes = (
         *BellPages(around=around, viewed=Viewed(trail)).routes(),
         *SchoolPages(engine=engine, alerts=alerts, pages=pages, clock=clock, book=book, contacts=contacts).routes(),
-        *SchoolsPages(engine=engine, book=book, pages=pages, settings=schools, headquarters=bool(contacts)).routes(),
+        *SchoolsPages(
+            engine=engine,
+            book=book,
+            pages=pages,
+            settings=schools,
+            headquarters=bool(contacts),
+            trial=None
+            if schools is None
+            else Trial(settings=schools, book=book, trail=trail, clock=clock, origin=settings.origin),
+        ).routes(),
         *HouseholdPages(engine=engine, viewed=Viewed(trail), pages=pages).routes(),
         *SearchPages(engine=engine, finder=Finder(engine), viewed=Viewed(trail), pages=pages).routes(),
     )

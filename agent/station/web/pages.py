@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -15,6 +16,16 @@ from agent.types import NS
 
 _FIELD = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?")
 _UTC_S_MAX = 253_402_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a page that a template has made: another one takes it in as it is."""
+
+    html: str
+
+    def __html__(self) -> str:
+        return self.html
 
 
 class Pages:
@@ -34,6 +45,7 @@ class Pages:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            auto_reload=False,  # installed: else each part of a page looks at its file again, a system call each
         )
         self._environment.filters["moment"] = self.moment
         self._environment.filters["utc"] = _iso
@@ -49,6 +61,10 @@ class Pages:
     def render(self, template: str, **values: Any) -> str:
         """A page, or a part of one."""
         return self._environment.get_template(template).render(**values)
+
+    def part(self, template: str, **values: Any) -> Part:
+        """A part of a page, for another template."""
+        return Part(self.render(template, **values))
 
     def moment(self, utc_ns: int) -> str:
         """Local time for people."""

@@ -15,8 +15,9 @@ from agent.errors import ConfigError
 from agent.station.db.engine import reading
 from agent.station.outward.queue import standings
 from agent.station.outward.school_address import ADDRESS_CHARS_MAX, HOWS, MESSENGERS, wrong
-from agent.station.outward.schools import AFTER_S_MAX, SchoolBook, destination_name
+from agent.station.outward.schools import AFTER_S_MAX, SchoolBook, SchoolContact, destination_name
 from agent.station.outward.settings import SchoolSettings
+from agent.station.outward.trial import Trial
 from agent.station.people.registry import find
 from agent.station.people.roles import NAME_CHARS_MAX, Person, Role
 from agent.station.web.gate import Asked, Refused
@@ -41,10 +42,12 @@ class SchoolsPages:
         pages: Pages,
         settings: SchoolSettings | None,
         headquarters: bool,
+        trial: Trial | None,
     ) -> None:
-        """`settings` None: the station sends to no school, so pages take phone numbers only. `headquarters`: whether
-        anybody there is told of what nobody has acknowledged.
+        """`settings`, `trial` None: the station sends to no school, so pages take phone numbers only. `headquarters`:
+        whether anybody there is told of what nobody has acknowledged.
         """
+        self._trial = trial
         self._engine = engine
         self._book = book
         self._pages = pages
@@ -57,6 +60,7 @@ class SchoolsPages:
             Route(method="GET", path="/schools", handler=self.page, may=READING),
             Route(method="POST", path="/schools/contacts", handler=self.add, may=SETTING),
             Route(method="POST", path="/schools/contacts/remove", handler=self.remove, may=SETTING),
+            Route(method="POST", path="/schools/contacts/test", handler=self.test, may=SETTING),
         )
 
     def page(self, asked: Asked) -> Response:
@@ -89,6 +93,31 @@ class SchoolsPages:
             raise Refused(404)
         return RedirectResponse("/schools", status_code=303)
 
+    def test(self, asked: Asked) -> Response:
+        """A message to one, now; the page says what became of it."""
+        n, words = asked.field("n", 9), asked.words
+
+        def text(contact: SchoolContact, origin: str) -> tuple[str, str]:
+            body = words("schools.test.body", name=contact.name, who=asked.who.name)
+            return words("schools.test.subject"), f"{body}\n{origin}/"
+
+        if not _NUMBER.fullmatch(n):
+            raise Refused(404)
+        if self._trial is None:
+            return self._page(asked, "unset", status=400)
+        answer = self._trial.send(int(n), by=asked.who, text=text)
+        if answer is None:
+            raise Refused(404)
+        name, tried = answer.contact.name, answer.tried
+        if tried is None:
+            wait_s = int(answer.wait_s) + 1
+            return self._page(asked, status=429, said=words("schools.test.wait", seconds=wait_s), failed=True)
+        if tried.result == "delivered":
+            return self._page(asked, said=words("schools.test.delivered", name=name))
+        why = tried.why if tried.result == "impossible" else ""
+        said = words(f"schools.test.{tried.result}", name=name, status=tried.status, why=why)
+        return self._page(asked, said=said, failed=True)
+
     def _allowed(self) -> tuple[tuple[str, ...], bool]:
         return ((), False) if self._settings is None else (self._settings.hosts, bool(self._settings.mail_url_file))
 
@@ -98,7 +127,10 @@ class SchoolsPages:
         schools = [one for one in people if one.role is Role.SCHOOL and not one.disabled]
         return [one for one in schools if who.scope.covers_all(one.scope.posts)][:SCHOOLS_MAX]
 
-    def _page(self, asked: Asked, problem: str = "", *, status: int = 200) -> Response:
+    def _page(
+        self, asked: Asked, problem: str = "", *, status: int = 200, said: str = "", failed: bool = False
+    ) -> Response:
+        """`said`: what became of a test message; `failed`: it is not good."""
         schools = self._schools(asked.who)
         contacts = self._book.contacts([one.login for one in schools])
         stuck = {one.destination: one.waiting for one in standings(self._engine) if one.why}
@@ -116,7 +148,8 @@ class SchoolsPages:
             mail=mail,
             sends=self._settings is not None,
             headquarters=self._headquarters,
-            wrong=asked.words(f"schools.wrong.{problem}") if problem else "",
+            wrong=asked.words(f"schools.wrong.{problem}") if problem else said if failed else "",
+            said="" if failed else said,
             name_max=NAME_CHARS_MAX,
             address_max=ADDRESS_CHARS_MAX,
             after_max=AFTER_S_MAX,

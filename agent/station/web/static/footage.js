@@ -3,6 +3,7 @@
 
 const FRAME_S = 0.04;       // until two pictures have told how far apart they are
 const FRAME_S_MAX = 1.5;
+const STEPS_MAX = 5;        // a picture that was not drawn in time leaves a long step between its neighbours
 
 const player = document.getElementById("player");
 const video = document.getElementById("video");
@@ -17,6 +18,7 @@ let loaded = "";            // its parts as the page had them
 let parts = [];             // [UTC ms, seconds, media time]
 let mediaTime = 0;          // of the picture that is shown
 let frameS = FRAME_S;
+let steps = [];             // between pictures that were shown one after the other
 
 const digits = new Intl.DateTimeFormat("en-GB", {
   timeZone: player.dataset.zone, hourCycle: "h23", fractionalSecondDigits: 3,
@@ -47,7 +49,10 @@ function mediaAt(there, utc) {
 
 function seen(media) {
   const step = Math.abs(media - mediaTime);
-  if (!video.paused && step > 0.001 && step < FRAME_S_MAX) frameS = step;
+  if (!video.paused && step > 0.001 && step < FRAME_S_MAX) {
+    steps = [...steps, step].slice(-STEPS_MAX);
+    frameS = Math.min(...steps);
+  }
   mediaTime = media;
   const utc = utcAt(media);
   shown.dateTime = new Date(utc).toISOString();
@@ -78,6 +83,7 @@ function begin(element, at) {
   loaded = element.dataset.parts;
   parts = JSON.parse(loaded);
   frameS = FRAME_S;
+  steps = [];
   wrong("");
   document.getElementById("player-title").textContent = element.querySelector("h2").textContent;
   hls = new Hls({ enableWorker: false, maxBufferLength: 20, maxMaxBufferLength: 60, startPosition: at });
