@@ -74,6 +74,15 @@ class Disk(Protocol):
         """The real path, for SQLite and for messages."""
 
 
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def _transient(error: OSError, what: str, path: Path) -> Transient:
     hint = {
         errno.ENOSPC: "the disk is full: lower recording.budget_gb or free some space",
@@ -250,10 +259,6 @@ class PosixDisk:
 
     def _sync_folder(self, folder: Path) -> None:
         try:
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync_folder(folder)
         except OSError as error:
             raise _transient(error, "sync folder", folder) from error

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from base64 import b64encode
@@ -29,6 +28,7 @@ from typing import Any
 
 from agent import __version__
 from agent.clock import Clock, rfc3339
+from agent.disk import sync_folder
 from agent.errors import ConfigError, Corrupt, Transient, WardpostError
 from agent.evidence import dsse, standalone
 from agent.evidence.keys import public_pem
@@ -99,7 +99,7 @@ def pack_case(
             file.seek(0)
             result.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         temporary.replace(output)
-        _sync(output.parent)
+        sync_folder(output.parent)
     except OSError as error:
         raise Transient(f"export: cannot write {output}: {error}; check the disk and try again") from error
     finally:
@@ -180,14 +180,6 @@ def _report(about: About, stated: Sequence[Mapping[str, Any]], without: Mapping[
     if without:
         lines += ["", "Posts of the case without a package:", *(f"  {post}: {why}" for post, why in without.items())]
     return "\n".join([*lines, "", "What was done with the case, by whom and when: case.json and trail.jsonl", ""])
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 _README = """\

@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 import tempfile
 from base64 import b64encode
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from agent.clock import Clock, rfc3339
+from agent.disk import sync_folder
 from agent.errors import ConfigError, Corrupt, Transient
 from agent.evidence import dsse, seal, standalone
 from agent.evidence.package import Archive, clip_place
@@ -111,7 +111,7 @@ def open_package(
                 file.seek(0)
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             temporary.replace(output)
-            _sync(output.parent)
+            sync_folder(output.parent)
     except (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
         raise ConfigError(f"open: {error.filename or output}: {error.strerror}; correct the path") from error
     except OSError as error:
@@ -127,14 +127,6 @@ def _work_folder(output: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _verified(source: BinaryIO, path: Path) -> SecondOpinion:

@@ -41,7 +41,7 @@ from typing import Any, BinaryIO, Protocol
 
 from agent import __version__
 from agent.clock import Clock, rfc3339
-from agent.disk import Disk
+from agent.disk import Disk, sync_folder
 from agent.errors import ConfigError, Corrupt, Transient
 from agent.evidence import dsse, receipts, records, report, standalone
 from agent.evidence.chain import accept_key
@@ -262,7 +262,7 @@ def export(
             file.seek(0)
             result.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         temporary.replace(output)
-        _sync_folder(output.parent)
+        sync_folder(output.parent)
     except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
         raise ConfigError(f"export: cannot write {output}: {error.strerror}; choose another file with -o") from error
     except OSError as error:
@@ -271,14 +271,6 @@ def export(
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
     return result
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @dataclass(slots=True)

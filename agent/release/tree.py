@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from agent.disk import sync_folder
 from agent.errors import Transient
 
 
@@ -113,11 +114,7 @@ class PosixTree:
 
     def sync(self, folder: str) -> None:
         try:
-            fd = os.open(self.root / folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync_folder(self.root / folder)
         except OSError as error:
             raise self._refused("sync", folder, error) from error
 

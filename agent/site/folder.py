@@ -14,7 +14,6 @@ A site is made beside its place and moved there when it is whole. What a cut lef
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.config import Id, Settings, load
-from agent.disk import PosixDisk
+from agent.disk import PosixDisk, sync_folder
 from agent.errors import ConfigError, Transient
 from agent.wire import CLAIM_PREFIX
 
@@ -146,15 +145,6 @@ def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
 def is_private(name: str) -> bool:
     """Whether a file of a site holds a secret: keys, the receipts' key, the Wi-Fi password."""
     return name.endswith((".key", "network.toml")) or "/keys/" in f"/{name}"
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable. Raises OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def toml_text(text: str) -> str:

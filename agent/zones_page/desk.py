@@ -15,6 +15,7 @@ import msgspec
 
 from agent.clock import Clock
 from agent.config import Config, load
+from agent.disk import sync_folder
 from agent.errors import ConfigError, Transient
 from agent.zones_page.edit import edited, valued
 from agent.zones_page.shapes import Complaint, Shape, complaints, kinds, read, tidy, wanted
@@ -173,11 +174,7 @@ def replace(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         Path(temporary).replace(path)
         temporary = ""
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
         raise Transient(
             f"{path}: cannot be written: {error.strerror or error}; run this command as the file's owner"
