@@ -14,11 +14,13 @@ from pathlib import Path
 _MADV_DONTNEED = 4  # madvise(2), Linux
 _AREA = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ [1-9]\d*\s+(/.*)")  # proc_pid_smaps(5); with an inode
 
+_READ_ONLY = ("r--p", "r-xp")  # and private: what is shared may be a device's
+
 
 def give_back() -> float:
     """Drops every page that is a mere copy of its file. Returns how many 10^6 bytes that were; 0 where it cannot be.
 
-    Only of areas that cannot be written and of which no page is the process's own (relocated addresses are). Takes some
+    Only of private areas that cannot be written and of which no page is the process's own (relocated addresses are). Takes some
     10 ms. Never raises; any thread.
     """
     given = 0
@@ -43,7 +45,7 @@ def _clean(smaps: str) -> list[tuple[int, int, int]]:
         if key == "Rss":
             resident = int(value.split()[0]) * 1024
         elif key == "Anonymous" and area is not None:
-            if value.split()[0] == "0" and "w" not in area[3] and resident:
+            if value.split()[0] == "0" and area[3] in _READ_ONLY and resident:
                 found.append((int(area[1], 16), int(area[2], 16), resident))
             area = None
         elif "-" in key.split(" ", 1)[0]:

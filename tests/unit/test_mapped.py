@@ -32,7 +32,10 @@ Anonymous:             0 kB
 70000-80000 rw-p 00000000 00:00 0
 Rss:                  64 kB
 Anonymous:            64 kB
-80000-90000 r--p 00000000 fe:00 32                         /usr/lib/libunread.so
+80000-90000 r--s 00000000 00:05 77                         /dev/dma_heap/linux,cma
+Rss:                  64 kB
+Anonymous:             0 kB
+90000-a0000 r--p 00000000 fe:00 32                         /usr/lib/libunread.so
 Rss:                   0 kB
 Anonymous:             0 kB
 """
