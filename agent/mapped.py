@@ -20,8 +20,8 @@ _READ_ONLY = ("r--p", "r-xp")  # and private: what is shared may be a device's
 def give_back() -> float:
     """Drops every page that is a mere copy of its file. Returns how many 10^6 bytes that were; 0 where it cannot be.
 
-    Only of private areas that cannot be written and of which no page is the process's own (relocated addresses are). Takes some
-    10 ms. Never raises; any thread.
+    Only of private areas that cannot be written and of which no page is the process's own (relocated addresses are).
+    Takes some 10 ms. Never raises; any thread.
     """
     given = 0
     try:
