@@ -24,6 +24,7 @@ A ConfigError from the first `open` of a worker, while the agent is starting, en
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import signal
@@ -65,10 +66,27 @@ class Limits:
     settled_s: float = 60.0  # a life as long as this forgives the back-off of the ones before
     stuck_grace_s: float = 10.0
     stop_s_max: float = 15.0  # the whole clean stop; a third of it at most for one worker
-    poll_s: float = 0.25  # how often the main thread looks, and so how late it sees a signal
+    poll_s: float = 0.4  # how often the main thread looks, and so how late it sees a signal
     rss_mb_max: int = (
         400  # above this the process stops cleanly with 70: a leak must not end in the kernel's OOM killer
     )
+
+
+COMPANY_S = 0.2  # the camera's packets are fetched at multiples of it while nothing happens
+_AFTER_S = 0.02  # so much later they have been handed on
+_PATIENT_S = 0.8  # who can wait for so long can wait a little longer
+
+
+def in_company_s(pause_s: float, now_s: float) -> float:
+    """A pause that ends when others wake as well, COMPANY_S longer at most; a short one is left alone.
+
+    A processor that wakes for a moment spends most of it on caches that have gone cold: a wake alone costs several
+    times what it costs beside another. So kernels round timers (`round_jiffies`), and so do we.
+    """
+    if pause_s < _PATIENT_S:
+        return pause_s
+    due_s = now_s + pause_s - _AFTER_S
+    return math.ceil(due_s / COMPANY_S) * COMPANY_S + _AFTER_S - now_s
 
 
 def backoff_s(attempt: int, limits: Limits, jitter: float) -> float:
@@ -219,9 +237,10 @@ class _Thread:
             life.wake.clear()  # before the turn: what arrives during it is seen by the next one
             next_s = life.turn()
             if not self._stop:
-                pause_s = min(next_s - self._clock.boot_ns() / NS, FOREVER_S)
+                now_s = self._clock.boot_ns() / NS
+                pause_s = min(next_s - now_s, FOREVER_S)
                 if pause_s > 0:
-                    self._clock.wait(life.wake, pause_s)
+                    self._clock.wait(life.wake, in_company_s(pause_s, now_s))
         life.end()
 
 
@@ -304,8 +323,8 @@ class Supervisor:
         try:
             while (code := self.look(self._now())) is None:
                 # While starting, the next worker waits for this look: eight of them at poll_s would cost two seconds.
-                pause_s = self._limits.poll_s if self._ready else self._limits.poll_s / 25
-                self._clock.wait(self._asked, pause_s)
+                poll_s, now = self._limits.poll_s, self._now()
+                self._clock.wait(self._asked, poll_s - (now - _AFTER_S) % poll_s if self._ready else poll_s / 25)
             self.stop()
             return code
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from agent.clock import SystemClock
 from agent.errors import ConfigError, NeedsRestart, Transient
 from agent.notify import Notifier
 from agent.supervisor import (
+    COMPANY_S,
     EXIT_AGAIN,
     EXIT_BUG,
     EXIT_CONFIG,
@@ -28,6 +30,7 @@ from agent.supervisor import (
     Limits,
     Supervisor,
     backoff_s,
+    in_company_s,
 )
 from agent.types import NS
 from agent.worker import Inbox, WhenFull
@@ -229,6 +232,20 @@ def test_sigterm_stops_cleanly() -> None:
     assert made.run() == EXIT_STOPPED
     assert worker.diary[-1] == "close recorder"
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_who_has_time_wakes_in_company_and_who_has_not_wakes_alone() -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    for _ in range(1000):
+        now_s, pause_s = draw.uniform(0, 1e7), draw.choice([1.0, draw.uniform(0.8, 100)])
+        whole_s = in_company_s(pause_s, now_s)
+        assert pause_s - 1e-6 <= whole_s <= pause_s + COMPANY_S + 1e-6, "a little later, never earlier"
+        beat = (now_s + whole_s - 0.02) / COMPANY_S
+        assert abs(beat - round(beat)) < 1e-3, "all at the same moments"
+    assert in_company_s(0.5, 1234.567) == 0.5, "a light that blinks"
+    assert in_company_s(0.0, 1234.567) == 0.0
 
 
 def test_what_waits_for_the_start_is_done_once_and_not_before_the_last_worker_has_tried() -> None:
