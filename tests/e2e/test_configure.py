@@ -134,4 +134,4 @@ def test_a_post_that_was_dark_takes_its_settings_and_answers_its_doctor_from_afa
     assert post.end(signal.SIGTERM) == 0
     told = [payload.body for payload in said(on_card(post)) if payload.kind == "update"]
     assert [body["outcome"] for body in told][:1] == ["taken on"] and told[0]["config"] == 1 and told[0]["by"]
-    until(lambda: "its connection ended: it was stopped" in hq.ask("doctor", "--node", "cam-7")[1], "a goodbye")
+    until(lambda: "it said goodbye" in hq.ask("doctor", "--node", "cam-7")[1], "a goodbye")

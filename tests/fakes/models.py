@@ -57,6 +57,14 @@ class Model:
         self.graph.tensors.append(one)
         return len(self.graph.tensors) - 1
 
+    def constant(self, index: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """What stands in a constant tensor of 32-bit integers."""
+        return np.asarray(self._model.buffers[self.graph.tensors[index].buffer].data, np.uint8).view(np.int32)
+
+    def change(self, index: int, values: np.ndarray[Any, Any]) -> None:
+        """Writes a constant of the same size."""
+        self._model.buffers[self.graph.tensors[index].buffer].data = values.astype(np.int32).view(np.uint8)
+
     def operator(self, code: int, inputs: list[int], outputs: list[int], *, first: bool = False, **custom: Any) -> None:
         kind = schema.OperatorCodeT()
         kind.builtinCode, kind.version = code, 1
@@ -143,6 +151,20 @@ def eight_bit(source: Path, target: Path, *, kind: int) -> Path:
         model.operator(schema.BuiltinOperator.QUANTIZE, [index], [out])
         outputs.append(out)
     model.graph.outputs = outputs
+    return model.write(target)
+
+
+def counted_boxes(source: Path, target: Path, *, boxes: int) -> Path:
+    """With the number of its boxes written into its last reshape, as it was published, where a -1 leaves it open."""
+    model = Model(source)
+    written = 0
+    for op in model.graph.operators:
+        if op.outputs[0] in model.graph.outputs and len(op.inputs) == 2:
+            shape = model.constant(op.inputs[1])
+            if -1 in shape:
+                model.change(op.inputs[1], np.where(shape == -1, boxes, shape))
+                written += 1
+    assert written == 1, "one output is reshaped"
     return model.write(target)
 
 
