@@ -15,11 +15,17 @@ AXE = Asset(
     member="package/axe.min.js",
     megabytes=3,
 )
+# What fades in has too little contrast until it is there. What blinks for ever is looked at as it is.
+_STANDS_STILL = (
+    "document.getAnimations().every((one) => one.playState !== 'running'"
+    " || one.effect.getComputedTiming().endTime === Infinity)"
+)
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa")
 
 
 def violations(page: Browser, assets: Assets) -> list[str]:
     """What the page does wrong by WCAG 2.1, levels A and AA: a line each, with the first element that does."""
+    page.wait(_STANDS_STILL)
     page.js(assets.get(AXE).read_text(encoding="utf-8") + "; true")
     found = page.js(
         f"axe.run(document, {{runOnly: {list(RULES)}}}).then((all) => all.violations.map((one) =>"
