@@ -97,7 +97,7 @@ function draw() {
   const { scene } = shown;
   const rect = (box, css) => element("rect",
     { class: css, x: box[0] * width, y: box[1] * height, width: box[2] * width, height: box[3] * height }, svg);
-  const pixels = $("picture").naturalHeight; // 0 while the next picture is being loaded
+  const pixels = $("picture").naturalHeight; // 0 until the first has come
   const least = pixels ? (scene.least_px / pixels) * height : 0;
   if (grid && least) element("line", { class: "ruler", x1: 6, x2: 6, y1: height - 6 - least, y2: height - 6 }, svg);
   for (const box of scene.motion) rect(box, "motion");
@@ -155,14 +155,19 @@ async function watch() {
   }
 }
 
+// Exchanged when it is decoded: a picture whose source is set has no size until it has come.
 async function show(blob) {
-  const image = $("picture");
-  const old = image.src;
-  await new Promise((done) => {
-    image.onload = image.onerror = done;
-    image.src = URL.createObjectURL(blob);
-  });
-  if (old) URL.revokeObjectURL(old);
+  const old = $("picture");
+  const next = old.cloneNode();
+  next.src = URL.createObjectURL(blob);
+  try {
+    await next.decode();
+  } catch (error) {
+    URL.revokeObjectURL(next.src);
+    throw error;
+  }
+  old.replaceWith(next);
+  if (old.src) URL.revokeObjectURL(old.src);
 }
 
 function look() {

@@ -194,6 +194,10 @@ def test_a_technician_installs_a_post_with_a_phone(post: Installed, tmp_path: Pa
 
         # The picture lives, what is masked is black, people are measured.
         page.wait("document.querySelector('#picture').naturalWidth > 300")
+        page.js(
+            "globalThis.never = 0; setInterval(() => {"
+            " if (!document.querySelector('#picture').naturalWidth) globalThis.never += 1; }, 1); 0"
+        )
         number = page.js("number")
         page.wait(f"number > {number} + 4")
         data = page.js(
@@ -202,6 +206,7 @@ def test_a_technician_installs_a_post_with_a_phone(post: Installed, tmp_path: Pa
             " return [...x.getImageData(2, 2, c.width * 0.18 | 0, c.height * 0.27 | 0).data]; })()"
         )
         masked = np.array(data).reshape(-1, 4)[:, :3]
+        assert page.js("globalThis.never") == 0, "the next picture takes the place of the last one when it has come"
         assert masked.mean() < 12 and np.percentile(masked, 95) < 30, "what a mask hides is not shown here either"
         page.wait("document.querySelector('#verdict').textContent.includes('px')")
         shot(page, "390-room")
