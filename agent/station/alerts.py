@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,6 +34,8 @@ STEPS_MAX = 200
 JPEG_BYTES_MAX = 64 * 1024
 ANSWERING = frozenset({Role.OPERATOR, Role.SUPERVISOR, Role.SCHOOL})
 """Who may acknowledge, and be handed an alert."""
+PICTURES_TRIED_MAX = 4
+"""Of an incident that becomes an alert: so many of the pictures before may turn out to be none."""
 UNMARKED_MAX = 5000
 """Events that are of no alert may be looked at again after a restart, so many at most."""
 _EVENTS = "event"
@@ -184,7 +186,7 @@ class Alerts:
         """What becomes of alerts by these events, in their order."""
         alerts = self._known(db, told)
         steps: list[tuple[str, str]] = []
-        new: list[_Kept] = []
+        new: dict[str, int] = {}  # and the event that raised it
         for one in told:
             known = alerts.get(one.incident)
             if known is None:
@@ -193,7 +195,7 @@ class Alerts:
                     known = alerts[one.incident] = _Kept(
                         one.incident, one.node, one.severity, one.n, one.received_utc_ns, due, int(one.ended), None, 0
                     )
-                    new.append(known)
+                    new[one.incident] = one.n
                     steps.append((one.incident, "raised"))
             elif known.node != one.node:
                 continue  # two nodes with one incident: the second one is not believed
@@ -208,9 +210,8 @@ class Alerts:
                 steps.append((one.incident, "ended" if one.ended else "updated"))
         if not steps:
             return
-        earlier = self._earlier_pictures(db, new)
-        for known in new:
-            known.picture = known.picture or earlier.get(known.incident)
+        for incident, picture in self._earlier_pictures(db, new, alerts).items():
+            alerts[incident].picture = alerts[incident].picture or picture
         changed = [alerts[incident] for incident in dict.fromkeys(incident for incident, _ in steps)]
         _KEEP.many(db, [known.row() for known in changed])
         now = self._clock.utc().utc_ns
@@ -220,18 +221,32 @@ class Alerts:
         db.execute(update(alert).where(touched).values(changed=newest))
 
     @staticmethod
-    def _earlier_pictures(db: Connection, new: Sequence[_Kept]) -> dict[str, int]:
-        """An incident may have had a picture before it became an alert."""
+    def _earlier_pictures(db: Connection, new: Mapping[str, int], alerts: Mapping[str, _Kept]) -> dict[str, int]:
+        """An incident may have had a picture before it became an alert: the newest that is one."""
         if not new:
             return {}
-        nodes = {known.incident: known.node for known in new}
         rows = db.execute(
-            select(event.c.incident, stream.c.node, func.max(event.c.n).label("n"))
+            select(event.c.incident, stream.c.node, event.c.n)
             .join(stream, event.c.stream == stream.c.stream)
-            .where(event.c.incident.in_(sorted(nodes)), event.c.kind == "thumbnail")
-            .group_by(event.c.incident, stream.c.node)
+            .where(event.c.incident.in_(sorted(new)), event.c.kind == "thumbnail")
+            .order_by(event.c.n.desc())
         )
-        return {row.incident: row.n for row in rows if nodes[row.incident] == row.node}
+        before: dict[str, list[int]] = {}
+        for row in rows:
+            if row.node == alerts[row.incident].node and row.n < new[row.incident]:
+                before.setdefault(row.incident, []).append(row.n)
+        found: dict[str, int] = {}
+        for nth in range(PICTURES_TRIED_MAX):
+            tried = {
+                many[nth]: incident for incident, many in before.items() if incident not in found and nth < len(many)
+            }
+            if not tried:
+                break
+            for number, body in db.execute(select(event.c.n, event.c.body).where(event.c.n.in_(sorted(tried)))):
+                told = event_of(bytes(body))
+                if told is not None and jpeg_of(told) is not None:
+                    found[tried[number]] = number
+        return found
 
     def note_overdue(self) -> int:
         """Puts on record what nobody has acknowledged in time. Returns how many."""

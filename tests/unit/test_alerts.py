@@ -58,6 +58,15 @@ def test_a_notice_that_becomes_an_alert_brings_its_picture_along(ward: Ward) -> 
     assert ward.desk.alerts.picture(WHOLE, incident(1)) == JPEG
 
 
+def test_what_is_no_picture_hides_none_that_came_before_the_alert(ward: Ward) -> None:
+    ward.hear(1, severity="thumbnail", jpeg=b64(JPEG))
+    ward.hear(1, severity="thumbnail", jpeg="not base64!")
+    ward.hear(1, severity="thumbnail", jpeg=b64(PNG_LIE))
+    ward.hear(1, node="gate-9", severity="thumbnail", jpeg=b64(JPEG))
+    ward.hear(1)
+    assert ward.desk.alerts.picture(WHOLE, incident(1)) == JPEG
+
+
 def test_pictures_and_ends_of_an_alert_change_it_and_a_lie_is_no_picture(ward: Ward) -> None:
     one = ward.hear(1)
     ward.hear(1, severity="thumbnail", jpeg=b64(PNG_LIE))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, bindparam, insert, select
+from sqlalchemy import Engine, bindparam, insert, literal_column, select
 
 from agent.station.db import migrate
 from agent.station.db.engine import open_engine, reading, writing
-from agent.station.db.tables import meta
-from agent.station.db.together import Among, Ask, Question, Reading, abreast, answered
+from agent.station.db.tables import line, meta
+from agent.station.db.together import Among, Ask, Packed, Question, Reading, abreast, answered
 from agent.station.db.types import Whole
 from tests.fakes.database import Database
 
@@ -36,6 +37,13 @@ ABOVE = Question(
 )
 IS = Question(lambda of: select(meta.c.key).where(meta.c.value == of["value"]), {"value": meta.c.value.type})
 AMONG = Among(select(meta.c.key).where(meta.c.key != bindparam("but")).order_by(meta.c.key), meta.c.value)
+BODIES = [b'{"payload":"e30="}', b"", b"\0", b"\xff\xfe", b"two\nlines", "Phường".encode(), b"\\x00", b"x" * 5000]
+"""Nothing but lines gets into that table, and a question must not depend on it."""
+PACKED = Packed(
+    lambda of: select(line.c.seq, line.c.kind, line.c.body).where(line.c.node == of["node"], line.c.seq <= of["high"]),
+    {"node": line.c.node.type, "high": line.c.seq.type},
+    pack=line.c.seq // literal_column("4", line.c.seq.type),
+)
 
 
 @pytest.fixture
@@ -44,6 +52,11 @@ def engine(database: Database) -> Iterator[Engine]:
     migrate.upgrade(made)
     with writing(made, "prepare a test") as db:
         db.execute(insert(meta), [{"key": f"k{n:02d}", "value": value} for n, value in enumerate(HARD)])
+        db.execute(insert(line), [
+            {"node": node, "root": "r", "seq": n + 1, "sha256": "", "prev": "", "kind": f"{node} {n}",
+             "received_utc_ns": 0, "body": body}
+            for node in ("cam-1", 'cam "2"') for n, body in enumerate(BODIES)
+        ])  # fmt: skip
     yield made
     made.dispose()
 
@@ -68,6 +81,21 @@ def test_each_question_has_its_own_order_and_bound(engine: Engine) -> None:
         )
     assert none == [] and [row.value for row in rows] == ['a "word"', "a\ufffdb"]
     assert {row.value for row in more} >= {"back\\slash", "plain", "{a,b}"} and rows[0].key == "k03"
+
+
+def test_many_lines_that_come_as_one_row_are_each_what_they_were(engine: Engine) -> None:
+    asked: list[dict[str, Any]] = [
+        {"node": "cam-1", "high": 99},
+        {"node": "nobody", "high": 99},
+        {"node": 'cam "2"', "high": 6},
+    ]
+    with reading(engine) as db:
+        found = PACKED.ask(db, asked)
+    assert [[(row.seq, row.kind, bytes(row.body)) for row in sorted(rows, key=lambda row: row.seq)] for rows in found] == [
+        [(n + 1, f"{one['node']} {n}", body) for n, body in enumerate(BODIES[: one["high"]])]
+        if one["node"] != "nobody" else []
+        for one in asked
+    ]  # fmt: skip
 
 
 def test_readings_of_any_length_go_abreast_and_keep_their_answers_apart(engine: Engine) -> None:

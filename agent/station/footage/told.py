@@ -25,7 +25,7 @@ from agent.recording.runs import Run
 from agent.recording.timeline import Timeline
 from agent.station.db.engine import reading
 from agent.station.db.tables import line
-from agent.station.db.together import Ask, Make, Question, Reading, Rows, Types, abreast, answered
+from agent.station.db.together import Ask, Make, Packed, Question, Reading, Rows, Types, abreast, answered
 from agent.station.footage import blocks
 from agent.station.footage.blocks import BLOCK, NOTHING, Block, Files, Remembered, block_of
 from agent.station.footage.lines import converted, payload_of
@@ -254,6 +254,12 @@ _KIND = _question(
     ),
     "node", "root", "kind", "low", "high", "limit",
 )  # fmt: skip
+_PACKED = Packed(
+    lambda of: select(line.c.seq, line.c.kind, line.c.body).where(_kind(of), line.c.seq.between(of["low"], of["high"])),
+    {name: _TYPES[name] for name in ("node", "root", "kind", "low", "high")},
+    pack=_NUMBER,
+)
+"""Of blocks whose lines were counted: no more than LINES_MAX, but for those that came meanwhile."""
 _COUNT = _question(
     lambda of: select(func.count().label("lines")).where(_mine(of), line.c.seq.between(of["low"], of["high"])),
     "node", "root", "low", "high",
@@ -377,7 +383,7 @@ class _Ledger:
         missing = [number for number in numbers if number not in known]
         if missing:
             low, high = missing[0] * BLOCK, missing[-1] * BLOCK + BLOCK - 1
-            found = yield [self._lines(kind, low, high, LINES_MAX + 1) for kind in _RANGE]
+            found = yield [self._ask(_PACKED, kind=kind, low=low, high=high) for kind in _RANGE]
             known |= self._made(memory, missing, _all(found), counts)
         return known
 

@@ -171,7 +171,10 @@ def _span(query: Query) -> list[ColumnElement[bool]]:
 
 
 def _says(word: str) -> ColumnElement[bool]:
-    """What the post said, in whatever letters; or what somebody wrote about the alert, in those that he used."""
+    """What the post said, in whatever letters; or what somebody wrote about the alert, in those that he used.
+
+    A value and not `exists`, which PostgreSQL may answer by reading everything that anybody ever wrote.
+    """
     wrote = (
         select(alert_step.c.n)
         .where(
@@ -179,9 +182,10 @@ def _says(word: str) -> ColumnElement[bool]:
             alert_step.c.what.in_(("comment", "verdict")),
             alert_step.c.text.icontains(word, autoescape=True),
         )
-        .exists()
+        .limit(1)
+        .scalar_subquery()
     )
-    return or_(_C.words.contains(fold(word), autoescape=True), wrote)
+    return or_(_C.words.contains(fold(word), autoescape=True), wrote.is_not(None))
 
 
 def _incident(row: Row[tuple[object, ...]], told: wire.CloudEvent | None) -> Incident:

@@ -1,7 +1,7 @@
 """From somebody's request for footage to the first second of it that can be played, with a real node, broker and station.
 
-The node watches the sample footage and has sealed some files; the range that is asked for is the last ten seconds that
-are sealed. The clock runs from the form that is sent until the playlist names a segment and its bytes are here:
+The node watches the sample footage and has sealed some files, of which it sends none by itself; the range that is asked
+for is ten seconds that are sealed. The clock runs from the form that is sent until the playlist names a segment and its bytes are here:
 command, hold, token, upload by tus, the ledger's check, archive, page. Beside it: the same bytes fetched once more.
 """
 
@@ -74,7 +74,7 @@ def _join(desk: Headquarters, post: Post, keys: Path) -> int:
     people(desk.data, [("operator", Role.OPERATOR, ())], site="ward", station="hq")
     text = post.config.read_text()
     text = text.replace("[uplink]\n", f'[uplink]\ncommand_key = "{desk.root}/station/command.pub"\n').replace(
-        "[health]", f'[sending]\nurl = "https://127.0.0.1:{desk.port}"\nkbps_max = 100000\n\n[health]'
+        "[health]", f'[sending]\nurl = "https://127.0.0.1:{desk.port}"\nkbps_max = 100000\nclips = "none"\n\n[health]'
     )
     tls = f'\n[uplink.tls]\nca = "{keys}/ca.pem"\ncert = "{keys}/node.pem"\nkey = "{keys}/node.key"\n'
     post.config.write_text(text + tls)
@@ -107,14 +107,21 @@ def _request(visitor: Visitor, start_utc_ns: int, desk: Headquarters) -> tuple[f
 
 
 def _second(visitor: Visitor, address: str) -> bool:
-    """Whether the playlist names at least a second, and its bytes are here."""
+    """Whether the playlist names a second or more, and the bytes of its first second are here."""
     status, listed = visitor.send("GET", address)
-    found = re.search(rb"#EXTINF:([\d.]+),.*?#EXT-X-BYTERANGE:(\d+)@(\d+)\n(\S+)", listed, re.DOTALL)
-    if status != 200 or found is None or float(found[1]) < 1.0:
+    if status != 200:
         return False
-    first, count = int(found[3]), int(found[2])
-    status, data = visitor.send("GET", found[4].decode(), part=(first, count))
-    return status == 206 and len(data) == count
+    seconds = 0.0  # the first segment may be no more than the end of a file
+    for lasts, count, first, uri in re.findall(
+        rb"#EXTINF:([\d.]+),.*?#EXT-X-BYTERANGE:(\d+)@(\d+)\n(\S+)", listed, re.DOTALL
+    ):
+        status, data = visitor.send("GET", uri.decode(), part=(int(first), int(count)))
+        if status != 206 or len(data) != int(count):
+            return False
+        seconds += float(lasts)
+        if seconds >= 1.0:
+            return True
+    return False
 
 
 def _until(true: Callable[[], bool], what: str, desk: Headquarters) -> None:
