@@ -1,212 +1,158 @@
-"""Debian's Chromium, driven by its own debugging protocol through a pair of pipes: no port, no library."""
+"""Debian's Chromium, driven by Playwright: what a person does at a page, and what the browser complains of meanwhile."""
 
 from __future__ import annotations
 
-import base64
-import fcntl
-import json
-import os
-import select
 import shutil
-import subprocess
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-# A busy machine: on a quiet one each is over within a second, the first answer within three.
-ANSWER_S_MAX = 120.0
+if TYPE_CHECKING:
+    from playwright.sync_api import ConsoleMessage, Page, Playwright
+
+# A busy machine: on a quiet one each is over within a second, the start within three.
+START_S_MAX = 120.0
 STILL_S_MAX = 60.0
 TRUE_S_MAX = 180.0
-# What Chromium says to an expression whose page has just gone; the next one may be asked.
-LEFT = (
-    "Inspected target navigated or closed",
-    "Cannot find context with specified id",
-    "Execution context was destroyed",
-)
-
-
-class NoValueError(AssertionError):
-    """The page was left before it had answered, or an element that it was asked for is not there."""
+# Playwright runs once in a thread: browsers that are open at the same time share it.
+_RUNNING = threading.local()
 
 
 class Browser:
-    """One page. Every call waits for its answer."""
+    """One page. Every call waits until it is done, and belongs to the thread that opened the browser."""
 
-    def __init__(self, process: subprocess.Popen[bytes], read: int, write: int) -> None:
-        self._process, self._read, self._write = process, read, write
-        self._rest, self._id, self._session = b"", 0, ""
-        self.errors: list[str] = []  # of scripts and of the security policy
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.errors: list[str] = []  # of scripts, of the security policy, and of what could not be loaded
+        self._protocol = page.context.new_cdp_session(page)
+        page.on("pageerror", lambda error: self.errors.append(error.stack or error.message))
+        page.on("console", self._complains)
 
-    def attach(self) -> None:
-        target = self._call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self._call(f"{domain}.enable")
+    def _complains(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
 
     def size(self, width: int, height: int, *, phone: bool = False) -> None:
+        """By the protocol: for Playwright a browser is a phone from its start or never; here a desk becomes one."""
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
         self._call("Emulation.setTouchEmulationEnabled", enabled=phone)
 
     def go(self, address: str) -> None:
         """Returns when the page is whole: what is typed into one that is still coming may be lost."""
-        self._call("Page.navigate", url=address)
-        self.wait("document.readyState === 'complete'")
+        self.page.goto(address)
 
     def js(self, expression: str) -> Any:
         """Its value, promises awaited."""
-        done = self._call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
-        if "exceptionDetails" in done:
-            raise NoValueError(done["exceptionDetails"])
-        return done["result"].get("value")
+        return self.page.evaluate(expression)
 
-    def wait(self, expression: str, within_s: float = TRUE_S_MAX, every_s: float = 0.05) -> Any:
-        """Asks until it has a value that is true; a page that is still coming has none."""
-        until, why = time.monotonic() + within_s, ""
-        while True:
-            try:
-                if found := self.js(expression):
-                    return found
-            except NoValueError as error:
-                why = str(error)
-            assert time.monotonic() < until, f"never true: {expression}; {why}; {self.errors}; {self._shown()}"
-            time.sleep(every_s)
+    def wait(self, expression: str, within_s: float = TRUE_S_MAX, every_s: float = 0.05) -> None:
+        """Until it is true, of this page or the next; a page that is still coming, on which it fails, is asked again."""
+        from playwright.sync_api import TimeoutError as TooLateError
 
-    def _shown(self) -> str:
-        """Where the page is and what it says, for the report of a failure."""
+        asked = f"() => {{ try {{ return ({expression}); }} catch {{ return false; }} }}"
         try:
-            return str(self.js("location.href + ': ' + document.body.innerText.slice(0, 1000)"))
-        except AssertionError as error:
-            return str(error)
+            self.page.wait_for_function(asked, polling=every_s * 1000, timeout=within_s * 1000)
+        except TooLateError:
+            raise AssertionError(f"never true: {expression}; {self.errors}; {self._shown(expression)}") from None
 
-    def mouse(self, kind: str, x: float, y: float, *, pressed: bool = True) -> None:
-        self._call(
-            "Input.dispatchMouseEvent",
-            type=kind,
-            x=x,
-            y=y,
-            button="left" if pressed else "none",
-            buttons=1 if pressed and kind != "mouseReleased" else 0,
-            clickCount=1,
+    def _shown(self, expression: str) -> str:
+        """What the page makes of the expression, where it is and what it says, for the report of a failure."""
+        return str(
+            self.js(
+                f"(() => {{ let is; try {{ is = String({expression}); }} catch (error) {{ is = String(error); }}"
+                " return `${is}; ${location.href}: ${document.body?.innerText.slice(0, 1000)}`; })()"
+            )
         )
 
     def click(self, x: float, y: float) -> None:
-        self.mouse("mouseMoved", x, y, pressed=False)
-        self.mouse("mousePressed", x, y)
-        self.mouse("mouseReleased", x, y)
+        self.page.mouse.click(x, y)
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        self.mouse("mouseMoved", *start, pressed=False)
-        self.mouse("mousePressed", *start)
-        for step in (0.3, 0.7, 1.0):
-            self.mouse("mouseMoved", start[0] + (end[0] - start[0]) * step, start[1] + (end[1] - start[1]) * step)
-        self.mouse("mouseReleased", *end)
+        mouse = self.page.mouse
+        mouse.move(*start)
+        mouse.down()
+        mouse.move(*end, steps=3)
+        mouse.up()
 
     def tap(self, x: float, y: float) -> None:
+        """By the protocol, as `size` is."""
         self._call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
         self._call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def press(self, selector: str) -> None:
-        """A real click in the middle of an element, once it has stopped moving and nothing lies on it."""
-        measure = (
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-            " const b = e.getBoundingClientRect(), x = b.left + b.width / 2, y = b.top + b.height / 2;"
-            " return [x, y, e.contains(document.elementFromPoint(x, y))]; })()"
-        )
-        until, before = time.monotonic() + STILL_S_MAX, None
-        while True:  # a page that is still being filled pushes its buttons down
-            now = self.wait(measure)
-            if now == before and now[2]:
-                break
-            assert time.monotonic() < until, f"{selector} keeps moving, or something lies on it: {now}"
-            before = now
-            time.sleep(0.1)
-        self.click(now[0], now[1])
+        """A real click in the middle of the first such element, once it has stopped moving and nothing lies on it."""
+        self.page.locator(selector).first.click(timeout=STILL_S_MAX * 1000)
+
+    def fill(self, selector: str, text: str) -> None:
+        """The first such field has this text and nothing else."""
+        self.page.locator(selector).first.fill(text, timeout=STILL_S_MAX * 1000)
 
     def type(self, text: str) -> None:
-        self._call("Input.insertText", text=text)
+        """Into what has the focus."""
+        self.page.keyboard.insert_text(text)
+
+    def key(self, name: str) -> None:
+        """One key, on what has the focus."""
+        self.page.keyboard.press(name)
+
+    def download(self, selector: str, folder: Path) -> Path:
+        """Presses what hands over a file; it is whole in `folder`, under the name that the page gave it."""
+        with self.page.expect_download(timeout=TRUE_S_MAX * 1000) as coming:
+            self.press(selector)
+        path: Path = folder / coming.value.suggested_filename
+        coming.value.save_as(path)
+        return path
 
     def picture(self, target: Path) -> None:
-        shot = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        target.write_bytes(base64.b64decode(shot["data"]))
+        """Of the whole page, what lies below the window too."""
+        self.page.screenshot(path=target, full_page=True)
 
     def _call(self, method: str, **params: Any) -> Any:
-        self._id += 1
-        message: dict[str, Any] = {"id": self._id, "method": method, "params": params}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._write, json.dumps(message).encode() + b"\0")
-        until = time.monotonic() + ANSWER_S_MAX
-        while True:
-            answer = self._next(until)
-            if answer.get("id") == self._id:
-                error = answer.get("error")
-                if error is not None and any(words in error["message"] for words in LEFT):
-                    raise NoValueError(f"{method}: {error}")
-                assert error is None, f"{method}: {error}"
-                return answer["result"]
-            said = answer.get("params", {})
-            if answer.get("method") == "Runtime.exceptionThrown":
-                self.errors.append(str(said["exceptionDetails"].get("exception", {}).get("description")))
-            elif answer.get("method") == "Log.entryAdded" and said["entry"]["level"] == "error":
-                self.errors.append(said["entry"]["text"])
-
-    def _next(self, until: float) -> dict[str, Any]:
-        while b"\0" not in self._rest:
-            ready, _, _ = select.select([self._read], [], [], max(until - time.monotonic(), 0))
-            assert ready, f"chromium does not answer (exit code {self._process.poll()})"
-            data = os.read(self._read, 1 << 20)
-            assert data, f"chromium has ended (exit code {self._process.poll()})"
-            self._rest += data
-        line, _, self._rest = self._rest.partition(b"\0")
-        found: dict[str, Any] = json.loads(line)
-        return found
+        """Chromium's own debugging protocol, for what Playwright has no words for."""
+        return self._protocol.send(method, params)
 
 
-def _pipe() -> tuple[int, int]:
-    """A pipe far from 3 and 4, the numbers by which chromium expects its own."""
-    low = os.pipe()
-    high = tuple(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 50) for fd in low)
-    for fd in low:
-        os.close(fd)
-    return high[0], high[1]
+@contextmanager
+def _playwright() -> Iterator[Playwright]:
+    """This thread's, started by the first browser; it and its Chromiums are in the network in which that was opened."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        pytest.skip("no playwright here: pip install -r tests/requirements-system.txt")
+    running: Playwright | None = getattr(_RUNNING, "playwright", None)
+    if running is not None:
+        yield running
+        return
+    with sync_playwright() as started:
+        _RUNNING.playwright = started
+        try:
+            yield started
+        finally:
+            del _RUNNING.playwright
 
 
 @contextmanager
 def chromium(folder: Path) -> Iterator[Browser]:
-    """A browser with a profile of its own in `folder`. Skips the test where there is none."""
+    """A browser with a profile of its own in `folder`, which takes every certificate. One that is opened while another is
+    open ends before it. Skips the test where there is none.
+    """
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("no chromium on this machine: apt install chromium")
-    theirs_in, ours_out = _pipe()
-    ours_in, theirs_out = _pipe()
-    command = [
-        program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-        "--disable-background-networking", "--hide-scrollbars", f"--user-data-dir={folder}", "--remote-debugging-pipe",
-    ]  # fmt: skip
-    script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out} {theirs_in}<&- {theirs_out}>&-'
-    process = subprocess.Popen(
-        ["bash", "-c", script, "bash", *command],
-        pass_fds=(theirs_in, theirs_out),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(theirs_in)
-    os.close(theirs_out)
-    try:
-        browser = Browser(process, ours_in, ours_out)
-        browser.attach()
-        yield browser
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(30)
-        os.close(ours_in)
-        os.close(ours_out)
+    with (
+        _playwright() as playwright,
+        playwright.chromium.launch_persistent_context(
+            folder,
+            executable_path=program,
+            args=["--disable-gpu"],  # Playwright gives the rest: headless, no sandbox (we are root), /tmp for /dev/shm
+            no_viewport=True,  # `size` says it
+            ignore_https_errors=True,
+            timeout=START_S_MAX * 1000,
+        ) as context,
+    ):
+        context.set_default_timeout(TRUE_S_MAX * 1000)
+        yield Browser(context.pages[0])

@@ -203,10 +203,8 @@ def soon(browser: Browser, expression: str) -> None:
 def log_in(browser: Browser, origin: str, login: str, home: str = "/") -> None:
     browser.go(f"{origin}/login")
     soon(browser, "document.querySelector('#login')")
-    browser.js("document.querySelector('#login').focus()")
-    browser.type(login)
-    browser.js("document.querySelector('#password').focus()")
-    browser.type(PASSWORD)
+    browser.fill("#login", login)
+    browser.fill("#password", PASSWORD)
     browser.press("form.sheet button")
     soon(
         browser, f"location.pathname === '{home}' && document.querySelector('h1') && document.readyState === 'complete'"
@@ -220,14 +218,6 @@ def on_the_board(browser: Browser) -> None:
     soon(browser, "document.querySelector('#line').textContent === document.querySelector('#line').dataset.live")
 
 
-def enter(browser: Browser) -> None:
-    """The key, on what has the focus."""
-    for kind in ("keyDown", "keyUp"):
-        browser._call(
-            "Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r"
-        )
-
-
 def titles(browser: Browser) -> list[str]:
     found = browser.js("JSON.stringify([...document.querySelectorAll('article h2')].map((e) => e.textContent))")
     return list(json.loads(found))
@@ -237,8 +227,6 @@ def test_a_shift_at_the_desk(headquarters: tuple[Headquarters, Posts], tmp_path:
     hq, posts = headquarters
     SHOTS.mkdir(parents=True, exist_ok=True)
     with chromium(tmp_path / "profile") as browser:
-        browser._call("Security.enable")
-        browser._call("Security.setIgnoreCertificateErrors", ignore=True)
         browser.size(1440, 900)
         log_in(browser, hq.origin, "minh")
         assert browser.js("!document.querySelector('#empty').hidden")
@@ -280,7 +268,7 @@ def test_a_shift_at_the_desk(headquarters: tuple[Headquarters, Posts], tmp_path:
 
         # With the keyboard: `I have it`, and the focus stays on the card.
         browser.js(f"{card}.querySelector('.acts button').focus()")
-        enter(browser)
+        browser.key("Enter")
         soon(browser, f"{card}.dataset.open === 'no' && {card}.textContent.includes('Nguyễn Minh has it')")
         assert browser.js(f"{card}.contains(document.activeElement)")
 
@@ -288,8 +276,7 @@ def test_a_shift_at_the_desk(headquarters: tuple[Headquarters, Posts], tmp_path:
         browser.press(f"#alert-{alert} .acts a[href='/alerts/{alert}']")
         soon(browser, "document.querySelector('input[name=verdict]') && document.readyState === 'complete'")
         browser.press("input[value=false]")
-        browser.js("document.querySelector('#reason').focus()")
-        browser.type("áp phích <i>trên tường</i>")
+        browser.fill("#reason", "áp phích <i>trên tường</i>")
         browser.press("form[action$=verdict] button")
         soon(browser, "document.querySelector('.steps')?.textContent.includes('false: áp phích <i>trên tường</i>')")
         browser.picture(SHOTS / "alert-1440.png")
@@ -328,8 +315,7 @@ def test_a_shift_at_the_desk(headquarters: tuple[Headquarters, Posts], tmp_path:
             browser.size(width, 900, phone=width == 390)
             browser.go(f"{hq.origin}/search")
             soon(browser, "document.querySelector('form.ask [name=word]')")
-            browser.js("document.querySelector('[name=word]').focus()")
-            browser.type("truong an")
+            browser.fill("[name=word]", "truong an")
             browser.press("form.ask button.primary")
             soon(browser, "location.search.includes('word=truong') && document.querySelectorAll('.hit').length > 0")
             assert browser.js(
@@ -389,11 +375,9 @@ def test_a_shift_at_the_desk(headquarters: tuple[Headquarters, Posts], tmp_path:
         for who, how, address in (("Cô Hoa, hiệu trưởng", "webhook", f"http://127.0.0.1:{hq.hooks.port}/hoa"),
                                   ("Bảo vệ", "phone", "+84 24 3825 0000")):  # fmt: skip
             soon(browser, "document.querySelector('form.fields [name=contact]') && document.readyState === 'complete'")
-            browser.js("document.querySelector('form.fields [name=contact]').focus()")
-            browser.type(who)
+            browser.fill("form.fields [name=contact]", who)
             browser.js(f"document.querySelector('form.fields [name=how]').value = {how!r}")
-            browser.js("document.querySelector('form.fields [name=address]').focus()")
-            browser.type(address)
+            browser.fill("form.fields [name=address]", address)
             browser.press("form.fields button")
             soon(browser, f"[...document.querySelectorAll('.items li')].some((e) => e.textContent.includes({who!r}))")
         browser.press("form[action='/schools/contacts/test'] button")

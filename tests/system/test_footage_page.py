@@ -87,16 +87,11 @@ def _answers(port: int) -> None:
 @pytest.fixture
 def page(ward: FootageWard, tmp_path: Path) -> Iterator[Browser]:
     with chromium(tmp_path / "profile") as browser:
-        browser._call("Security.enable")
-        browser._call("Security.setIgnoreCertificateErrors", ignore=True)
-        browser._call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "kept"))
         browser.size(1440, 900)
         browser.go(f"{ward.settings.origin}/login")
         browser.wait("!!document.querySelector('[name=password]')")
-        browser.js("document.querySelector('[name=login]').focus()")
-        browser.type("lan")
-        browser.js("document.querySelector('[name=password]').focus()")
-        browser.type(PASSWORD)
+        browser.fill("[name=login]", "lan")
+        browser.fill("[name=password]", PASSWORD)
         browser.press("main form button")
         browser.wait("location.pathname === '/' && document.readyState === 'complete'")
         yield browser
@@ -176,11 +171,9 @@ def test_footage_plays_in_the_page_across_a_gap_steps_and_a_picture_is_kept(
     page.wait(f"document.querySelector('#player').dataset.utc < {(UTC_0 // 10**6) + at * 1000 + 20}")
     assert shown_utc_s(page) == pytest.approx(at, abs=0.002)
 
-    page.press("#snapshot")
-    name = page.wait("document.querySelector('#player').dataset.kept")
-    assert name.startswith(f"{POST}_2023-11-14T22-14-3")
-    kept = tmp_path / "kept" / name
-    _until(page, kept)
+    kept = page.download("#snapshot", tmp_path / "kept")
+    assert kept.name.startswith(f"{POST}_2023-11-14T22-14-3")
+    page.wait(f"document.querySelector('#player').dataset.kept === {json.dumps(kept.name)}")
     picture = cv2.imread(str(kept))
     assert picture is not None
     assert picture.shape[:2] == (272, 640)
@@ -190,14 +183,6 @@ def test_footage_plays_in_the_page_across_a_gap_steps_and_a_picture_is_kept(
     page.size(390, 844, phone=True)
     page.picture(SHOTS / "plays-390.png")
     assert page.js("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out on a phone"
-
-
-def _until(page: Browser, path: Path) -> None:
-    for _ in range(100):
-        if path.is_file() and path.stat().st_size:
-            return
-        page.js("new Promise((done) => setTimeout(done, 50))")
-    raise AssertionError(f"{path} never came; there is {list(path.parent.glob('*'))}")
 
 
 def test_it_is_asked_for_and_the_page_follows(page: Browser, ward: FootageWard, tmp_path: Path) -> None:
@@ -210,8 +195,7 @@ def test_it_is_asked_for_and_the_page_follows(page: Browser, ward: FootageWard, 
     page.wait("document.documentElement?.lang === 'vi'")
     page.go(f"{ward.settings.origin}/footage?post.gate-9=on&{RANGE}")
     page.wait("!!document.querySelector('.ask [name=reason]')")
-    page.js("document.querySelector('.ask [name=reason]').focus()")
-    page.type("Mất xe đạp")
+    page.fill(".ask [name=reason]", "Mất xe đạp")
     page.press(".ask button")
     page.wait("!!document.querySelector('.requests')")
     assert "Mất xe đạp" in page.js("document.querySelector('.requests').textContent")

@@ -179,8 +179,6 @@ def test_a_post_behind_a_nat_is_watched_from_behind_another(
     with ExitStack() as window:
         with nets.inside("office"):
             browser = window.enter_context(chromium(tmp_path / "profile"))
-        browser._call("Security.enable")
-        browser._call("Security.setIgnoreCertificateErrors", ignore=True)
         browser.size(1440, 900)
         scene.post.wait_for(recording)
         log_in(browser, scene.hq.origin, "minh")

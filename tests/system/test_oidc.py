@@ -156,7 +156,6 @@ def test_in_a_browser_the_way_there_and_back_ends_on_the_board(
 ) -> None:
     desk, issuer, _ = sso
     with chromium(tmp_path / "profile") as browser:
-        browser._call("Security.setIgnoreCertificateErrors", ignore=True)
         browser.size(390, 844, phone=True)
         browser.go(desk.origin + "/login")
         browser.wait("!!document.querySelector('a[href=\"/login/oidc\"]')")

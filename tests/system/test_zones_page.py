@@ -92,9 +92,7 @@ def test_a_zone_drawn_with_the_mouse_is_in_the_file(page: Browser, file: Path) -
     for corner in corners:
         page.click(*at(page, *corner))
     page.press("#finish")
-    page.js("document.querySelectorAll('#shapes input')[1].select()")
-    page.js("document.querySelectorAll('#shapes input')[1].focus()")
-    page.type("School Yard")
+    page.fill("#shapes li:nth-of-type(2) input", "School Yard")
     zones = saved(page, file)
     assert set(zones) == {"gate", "school-yard"}
     np.testing.assert_allclose(zones["school-yard"], corners, atol=0.002)
