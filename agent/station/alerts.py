@@ -18,6 +18,7 @@ from agent.station.db.board import alert, alert_step, board_mark
 from agent.station.db.engine import reading
 from agent.station.db.people import person
 from agent.station.db.tables import event, stream
+from agent.station.db.together import Among
 from agent.station.db.upsert import Upsert
 from agent.station.people.registry import find
 from agent.station.people.roles import Person, Role, Scope
@@ -47,6 +48,13 @@ _KEEP = Upsert(
     ),
 )
 _STEP = Upsert(alert_step, lambda made: made)
+_C = alert.c
+_ALERTS = Among(
+    select(
+        _C.incident, _C.node, _C.severity, _C.event, _C.raised_utc_ns, _C.due_utc_ns, _C.ended, _C.picture, _C.changed
+    ),
+    _C.incident,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +181,7 @@ class Alerts:
     @staticmethod
     def _known(db: Connection, told: Sequence[_Told]) -> dict[str, _Kept]:
         """The alerts that these events are of, as they stand."""
-        c = alert.c
-        wanted = sorted({one.incident for one in told})
-        rows = db.execute(
-            select(
-                c.incident, c.node, c.severity, c.event, c.raised_utc_ns, c.due_utc_ns, c.ended, c.picture, c.changed
-            ).where(c.incident.in_(wanted))
-        )
-        return {row.incident: _Kept(*row) for row in rows}
+        return {row.incident: _Kept(*row) for row in _ALERTS.ask(db, sorted({one.incident for one in told}))}
 
     def _take(self, db: Connection, told: Sequence[_Told]) -> None:
         """What becomes of alerts by these events, in their order."""

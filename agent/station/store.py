@@ -26,6 +26,7 @@ from agent.station.db import migrate
 from agent.station.db.engine import FILE, database_url, open_engine, transaction
 from agent.station.db.errors import name_of, plain
 from agent.station.db.tables import carried, change, event, meta, node, reject
+from agent.station.db.together import Among
 from agent.station.db.upsert import Upsert
 from agent.station.intake import EventIn, HeartbeatIn, Intake, RecordIn, ReportedIn, StatusIn
 from agent.station.ledgers import Alarm, Ledgers, Refused, Signed
@@ -54,7 +55,7 @@ _BEAT = Upsert(
     ),
 )
 _ADD = Upsert(event, lambda made: made.on_conflict_do_nothing(), returning=event.c.id)
-_BY_ID = select(event.c.id, event.c.stream, event.c.sequence).where(event.c.id.in_(bindparam("ids", expanding=True)))
+_BY_ID = Among(select(event.c.id, event.c.stream, event.c.sequence), event.c.id)
 _CARRY = Upsert(carried, lambda made: made.on_conflict_do_nothing())
 _CARRIED = select(carried.c.n).where(carried.c.stream == bindparam("of"), carried.c.sequence == bindparam("number"))
 _TAKEN = select(event.c.n).where(event.c.stream == bindparam("of"), event.c.sequence == bindparam("number"))
@@ -316,7 +317,7 @@ class StationStore:
         now_utc_ns: int,
     ) -> None:
         """Inserts events, or finds them there already. What contradicts what is stored goes on the list of rejects."""
-        rows = db.execute(_BY_ID, {"ids": [one.id for _, one in events]})
+        rows = _BY_ID.ask(db, [one.id for _, one in events])
         places = {id_: (row, sequence) for id_, row, sequence in rows}
         new: dict[tuple[int, int], str] = {}
         inserts = []

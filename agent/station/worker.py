@@ -26,6 +26,8 @@ from agent.types import NS
 from agent.uplink import Broker, Connected, Disconnected, Hello, Received, Refused, Transport
 
 STATES_EVERY_S = 2.0
+WATCH_PAUSES = 20.0
+"""Between two looks at all nodes so many times what one takes: 70,000 rows take more than a second."""
 COMMIT_BYTES_MAX = 4 << 20
 """Of messages in one transaction: some thousand events, half a second."""
 STABLE_S = 30.0
@@ -89,7 +91,8 @@ class StationWorker:
         self._connecting = False
         self._connect_at = 0.0
         self._connected_at = 0.0
-        self._states_at = 0.0
+        self._states_at = self._watch_at = 0.0
+        self._heard: frozenset[str] = frozenset()  # nodes that were there when all were looked at
         self._complained_at = -COMPLAIN_S
         self.broker: Broker | None = None
 
@@ -288,9 +291,9 @@ class StationWorker:
             return
         now = self._now()
         try:
-            heard = {seen.node for seen in self._store.nodes() if seen.state in _HEARD}
             due = self._orders.due(self._clock.utc().utc_ns)
             self._sent_s = {one.id: self._sent_s[one.id] for one in due if one.id in self._sent_s}
+            heard = {seen.node for seen in self._store.nodes() if seen.state in _HEARD} if due else set()
             for one in due:
                 if one.node not in heard or now - self._sent_s.get(one.id, -RESEND_S) < RESEND_S:
                     continue
@@ -339,8 +342,7 @@ class StationWorker:
         if self._settings is None:
             return
         try:
-            heard = {seen.node for seen in self._store.nodes() if seen.state in _HEARD}
-            self._settings.step(self._now(), heard=heard, publish=self._publish_retained)
+            self._settings.step(self._now(), heard=self._heard, publish=self._publish_retained)
         except Transient as error:
             self._complain(str(error))
 
@@ -408,19 +410,25 @@ class StationWorker:
             self._on_lost(broker, "left on purpose until the disk takes data again")
 
     def _watch_nodes(self) -> None:
-        """Notes nodes that fell silent, and those that came back."""
+        """Notes nodes that fell silent, and those that came back; of very many less often, for all are looked at."""
+        if (began := self._now()) < self._watch_at:
+            return
         boot_id, boot_ns, utc_ns = self._clock.boot_id, self._clock.boot_ns(), self._clock.utc().utc_ns
-        changes = []
+        changes, heard = [], set()
         try:
             for seen in self._store.nodes():
                 age = age_s(seen, boot_id=boot_id, boot_ns=boot_ns, utc_ns=utc_ns)
                 state = judge(seen, age, late_s=self._late_s, dark_s=self._dark_s)
                 if state != seen.state:
                     changes.append((seen.node, state.value, seen.seen_utc_ns))
+                if state in _HEARD:
+                    heard.add(seen.node)
+            self._heard = frozenset(heard)
             if changes:
                 self._store.change(changes)
         except Transient as error:
             self._complain(str(error))
+        self._watch_at = began + WATCH_PAUSES * (self._now() - began)
 
     def _complain(self, text: str) -> None:
         now = self._now()

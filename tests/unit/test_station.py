@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -313,6 +314,27 @@ def test_a_node_that_falls_silent_and_comes_back_is_on_record(scene: Scene) -> N
     reader.open()
     assert [state for _, _, state, _, _ in reader.changes_after(0, 9)] == ["late", "dark", "online"]
     reader.close()
+
+
+def test_a_city_of_nodes_is_looked_through_in_a_small_part_of_the_time(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[float] = []
+
+    def slow() -> list[NodeSeen]:
+        began.append(scene.clock.boot_ns() / NS)
+        scene.clock.advance(1.5)  # 70,000 rows
+        return []
+
+    scene.run(5)
+    monkeypatch.setattr(scene.store, "nodes", slow)
+    scene.run(120)
+    pauses = [after - before for before, after in pairwise(began)]
+    assert len(began) >= 3 and all(30 <= pause < 34 for pause in pauses), (
+        "20 times what one takes, and at most two more"
+    )
+    scene.send(event(1))
+    assert [receipt.head for receipt in scene.run(1)] == [1], "what comes in does not wait for it"
 
 
 def test_the_will_of_an_earlier_session_is_stale(scene: Scene) -> None:

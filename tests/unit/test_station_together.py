@@ -13,6 +13,7 @@ from agent.station.db.engine import open_engine, reading, writing
 from agent.station.db.tables import line, meta
 from agent.station.db.together import Among, Ask, Packed, Question, Reading, abreast, answered
 from agent.station.db.types import Whole
+from agent.station.db.upsert import Upsert
 from tests.fakes.database import Database
 
 HARD = [
@@ -72,6 +73,26 @@ def test_whatever_stands_in_a_value_it_is_found_again(engine: Engine) -> None:
         ]
         assert IS.ask(db, []) == []
         assert AMONG.ask(db, [], but="") == []
+
+
+def test_rows_that_are_written_together_are_what_each_would_be_alone(engine: Engine) -> None:
+    add = Upsert(line, lambda made: made.on_conflict_do_nothing())
+    words, numbers = [*HARD, "\\u0000\0", "\u2028"], [1, 2**53 + 1, 2**63 - 1]
+    rows: list[dict[str, Any]] = [
+        {"node": f"cam-9 {word}", "root": word, "seq": numbers[n % 3], "sha256": word, "prev": word, "kind": word,
+         "received_utc_ns": -numbers[n % 3], "body": BODIES[n % len(BODIES)]}
+        for n, word in enumerate(words)
+    ]  # fmt: skip
+    with writing(engine, "write together") as db:
+        assert len(add.many(db, rows)) == len(rows)
+        assert add.many(db, rows) == [], "each is there already"
+    with reading(engine) as db:
+        found = db.execute(select(line).where(line.c.node.startswith("cam-9")).order_by(line.c.n)).mappings()
+        told = [{name: bytes(row[name]) if name == "body" else row[name] for name in rows[0]} for row in found]
+    assert told == [
+        {name: one.replace("\0", "\ufffd") if isinstance(one, str) else one for name, one in row.items()}
+        for row in rows
+    ]
 
 
 def test_each_question_has_its_own_order_and_bound(engine: Engine) -> None:

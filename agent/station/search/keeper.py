@@ -12,6 +12,7 @@ from agent.station.db.board import board_mark
 from agent.station.db.engine import reading, writing
 from agent.station.db.search import incident
 from agent.station.db.tables import event, stream
+from agent.station.db.together import Among
 from agent.station.db.upsert import Upsert
 from agent.station.search.meaning import Entry, entry_of
 from agent.station.store import event_of
@@ -29,6 +30,7 @@ _KEEP = Upsert(
         set_={one.name: made.excluded[one.name] for one in incident.c if one.name not in ("incident", "node")},
     ),
 )
+_INCIDENTS = Among(select(incident), incident.c.incident)
 _FIRST = Upsert(board_mark, lambda made: made.on_conflict_do_nothing())
 
 
@@ -80,9 +82,8 @@ def _entry(n: int, node: str, received_utc_ns: int, body: bytes) -> Entry | None
 
 def _take(db: Connection, entries: Iterable[Entry]) -> None:
     told = list(entries)
-    wanted = sorted({one.incident for one in told})
-    c = incident.c
-    known = {row.incident: Entry(**row._mapping) for row in db.execute(select(incident).where(c.incident.in_(wanted)))}  # noqa: SLF001
+    rows = _INCIDENTS.ask(db, sorted({one.incident for one in told}))
+    known = {row.incident: Entry(**row._mapping) for row in rows}  # noqa: SLF001
     for one in told:
         before = known.setdefault(one.incident, one)
         if before.node == one.node and before is not one:  # two nodes with one incident: the second is not believed

@@ -145,19 +145,18 @@ class Live:
             if sick != self.sick:
                 self.sick = sick
                 self._tell_all()
-            more = not sick and self._keep()
-            if not more:
-                self._clock.wait(self._stop, TROUBLE_POLL_S if sick else POLL_S)
+            if not sick:
+                self._keep()
+            self._clock.wait(self._stop, TROUBLE_POLL_S if sick else POLL_S)
 
-    def _keep(self) -> bool:
-        """A part of what can be searched for, behind what the board shows. Returns whether there is more."""
+    def _keep(self) -> None:
+        """A part of what can be searched for, behind what the board shows: in a flood what comes in goes first."""
         try:
-            return self._keeper.take_in()
+            self._keeper.take_in()
         except WardpostError as error:
             self._complain(f"nothing new can be searched for: {error}")
         except Exception:  # as above: what cannot be searched for must not keep alerts from the board
             log.exception("the search")
-        return False
 
     def _complain(self, text: str) -> None:
         now = self._clock.boot_ns()
