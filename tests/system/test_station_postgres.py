@@ -48,6 +48,7 @@ SUITES = [
         "watch",
         "cases",
         "case_pages",
+        "case_packer",
         "uploads_clerk",
         "clip_admission",
         "clip_page",

@@ -64,7 +64,7 @@ def packed(world: World, folder: Path, *more: str) -> tuple[int, Path]:  # noqa:
 def again(world: World, *posts: str) -> tuple[int, Path]:  # noqa: F811
     """One more case of these posts."""
     n = world.open(posts=posts)
-    done = world.exporter.make(SUPERVISOR, world.case(n), "", FULL, seen=world.case(n).newest)
+    done = world.exporter.make(SUPERVISOR, world.case(n), "", FULL)
     assert isinstance(done, int), done
     step = world.cases.step(EVERYWHERE, n, done)
     assert step is not None
@@ -141,7 +141,7 @@ def test_a_post_of_which_there_is_nothing_is_named_with_the_reason(world: World,
     assert world.case(n).steps[-1].detail == f"{POST} {OTHER}"
     empty = world.open(posts=(EMPTY,))
     with pytest.raises(ConfigError, match="no package of any post"):
-        world.exporter.make(SUPERVISOR, world.case(empty), "", FULL, seen=1)
+        world.exporter.make(SUPERVISOR, world.case(empty), "", FULL)
     assert [step.act for step in world.case(empty).steps] == [Act.OPENED]
 
 
@@ -374,7 +374,7 @@ def test_no_package_is_begun_where_there_is_no_room_and_old_ones_go_first(
     n = world.open(posts=(POST, OTHER))
     monkeypatch.setattr(export, "FREE_BYTES_MIN", free + (1 << 40))
     with pytest.raises(ConfigError, match="MiB are free"):
-        world.exporter.make(SUPERVISOR, world.case(n), "", FULL, seen=2)
+        world.exporter.make(SUPERVISOR, world.case(n), "", FULL)
     assert not path.exists()  # it can be made again; the disk that is full is worse
     assert [step.act for step in world.case(n).steps] == [Act.OPENED, Act.ATTACHED]
 

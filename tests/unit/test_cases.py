@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from agent.disk import PosixDisk
@@ -27,12 +27,13 @@ from agent.evidence import keys, receipts, standalone, verify
 from agent.recording.footage import NoFootage
 from agent.station.archive import name_of
 from agent.station.cases.desk import CaseDesk, Opening
-from agent.station.cases.export import Exporter
+from agent.station.cases.export import Exporter, Unwatched, _Making
 from agent.station.cases.keeping import HoldAct, in_force, may_go, to_hold, to_release
 from agent.station.cases.reading import Case, Cases
 from agent.station.cases.states import MAY, TABLE, UNEXPLAINED, Act, Objection, State, Told, allowed, decide, state_of
 from agent.station.db.board import alert
 from agent.station.db.engine import writing
+from agent.station.db.people import person
 from agent.station.db.tables import receipt
 from agent.station.people.roles import Person, Role, Scope
 from agent.station.people.trail import Trail
@@ -185,13 +186,21 @@ def world_on(desk: FootageDesk) -> World:
             raise broken[0]
         orders.append((node, verb, args))
 
+    with writing(desk.engine, "know people") as db:
+        known = set(db.execute(select(person.c.login)).scalars())
+        rows = [
+            {"login": one.login, "name": one.name, "role": one.role, "password": "!", "whole_site": 1,
+             "changed_utc_ns": UTC_0}
+            for one in (OPERATOR, SUPERVISOR, ADMIN) if one.login not in known
+        ]  # fmt: skip
+        if rows:
+            db.execute(insert(person), rows)
     cases = Cases(desk.engine)
     writer = CaseDesk(trail=trail, cases=cases, clock=desk.clock, queue=queue, archive=desk.archive, site=SITE)
     exporter = Exporter(
         engine=desk.engine,
         desk=writer,
         archive=desk.archive,
-        shelf=desk.shelf,
         clock=desk.clock,
         site=SITE,
         folder=desk.folder,
@@ -337,7 +346,7 @@ def test_disposal_leaves_a_tombstone_of_each_file_and_takes_what_no_other_case_n
     assert filmed.writer.dispose(ADMIN, first, FULL, seen=filmed.case(first).newest) == len(files)
     case = filmed.case(first)
     assert {stone.sha256 for stone in case.stones} == {item.ref for item in files}
-    assert {(stone.who, stone.authority, stone.reason) for stone in case.stones} == {("root", "D-77", "a theft")}
+    assert {(stone.who, stone.authority, stone.reason) for stone in case.stones} == {("Root", "D-77", "a theft")}
     assert all(item.gone for item in case.items if item.kind == "footage")
     for item in files:
         assert filmed.desk.archive.size(name_of(POST, item.ref)) is None
@@ -402,7 +411,7 @@ def packed(world: World, folder: Path) -> tuple[int, Path]:
     post = film(world, folder)
     receipts_of(world, post)
     n = world.open()
-    done = world.exporter.make(SUPERVISOR, world.case(n), POST, FULL, seen=world.case(n).newest)
+    done = world.exporter.make(SUPERVISOR, world.case(n), POST, FULL)
     assert isinstance(done, int), done
     step = world.cases.step(EVERYWHERE, n, done)
     assert step is not None
@@ -472,7 +481,9 @@ def test_the_same_moment_gives_the_same_package(world: World, tmp_path: Path) ->
     before = replace(world.case(n), steps=world.case(n).steps[:-1])
     trail = world.exporter._trail(before)[0]
     world.exporter._trail = lambda case: (trail[:-1], False)  # type: ignore[method-assign] # noqa: ARG005
-    world.exporter._export(SUPERVISOR, before, POST, FULL, again)
+    archive, shelf = world.desk.archive, world.desk.shelf
+    making = _Making(SUPERVISOR, before, FULL, Unwatched(), archive, shelf)
+    world.exporter._export(making, POST, again)
     assert again.read_bytes() == path.read_bytes()
     assert step.sha256
 
@@ -486,7 +497,7 @@ def test_what_the_station_does_not_have_is_listed_as_missing_and_verified_all_th
     post.seal()
     world.desk.hear(post)  # its lines are here, its footage is not
     n = world.open()
-    assert isinstance(world.exporter.make(SUPERVISOR, world.case(n), POST, FULL, seen=2), int)
+    assert isinstance(world.exporter.make(SUPERVISOR, world.case(n), POST, FULL), int)
     path = world.desk.folder / "exports" / f"case-{n}-3.zip"
     result = verify.verify(path, [])
     assert result["findings"] == []
@@ -503,10 +514,9 @@ def test_an_export_that_cannot_be_made_is_no_copy(world: World) -> None:
         if error is NoFootage:
             world.desk.hear(EvidencePost(world.desk.folder / "empty"))
         with pytest.raises(error):
-            world.exporter.make(SUPERVISOR, world.case(n), POST, FULL, seen=1)
+            world.exporter.make(SUPERVISOR, world.case(n), POST, FULL)
     assert [step.act for step in world.case(n).steps] == [Act.OPENED]
-    assert world.exporter.make(ADMIN, world.case(n), POST, FULL, seen=1) is Objection.NOT_YOURS
-    assert world.exporter.make(OPERATOR, world.case(n), POST, FULL, seen=7) is Objection.CHANGED
+    assert world.exporter.make(ADMIN, world.case(n), POST, FULL) is Objection.NOT_YOURS
     assert list((world.desk.folder / "exports").iterdir()) == []
 
 
@@ -529,7 +539,7 @@ def slow(**given):
     return whole(**given)
 export.export = slow
 world = world_on(FootageDesk(Path(sys.argv[1]), database=sys.argv[2]))
-world.exporter.make(SUPERVISOR, world.case(1), POST, FULL, seen=2)
+world.exporter.make(SUPERVISOR, world.case(1), POST, FULL)
 """
 
 
@@ -550,7 +560,7 @@ def test_kill_9_during_an_export_leaves_nothing_that_is_offered(tmp_path: Path) 
     exports = world.desk.folder / "exports"
     assert [path.is_dir() for path in exports.iterdir()] == [True]  # what it was at; no package
     assert [step.act for step in world.case(n).steps] == [Act.OPENED, Act.ATTACHED]
-    assert isinstance(world.exporter.make(SUPERVISOR, world.case(n), POST, FULL, seen=2), int)
+    assert isinstance(world.exporter.make(SUPERVISOR, world.case(n), POST, FULL), int)
     assert [path.name for path in exports.iterdir()] == [f"case-{n}-3.zip"]
     assert verify.verify(exports / f"case-{n}-3.zip", [])["verdict"] == "verified"
 
@@ -560,7 +570,7 @@ def test_old_packages_make_room_and_are_then_not_offered(world: World, tmp_path:
     for number in range(20):
         (path.parent / f"case-9-{number}.zip").write_bytes(b"x")
         os.utime(path.parent / f"case-9-{number}.zip", (time.time() + 60, time.time() + 60))
-    world.exporter._tidy()
+    world.exporter.tidy()
     step = world.case(n).steps[-1]
     assert world.exporter.file(n, step) is None
     assert len(list(path.parent.iterdir())) == 19

@@ -6,4 +6,6 @@ desk.py        the only writer: an act is a row of the timeline and a line of th
 keeping.py     which posts are to keep which footage (pure), and the orders that make them
 origin.py      what the station has of a post, in the shape in which the node's own export reads it
 export.py      the evidence package of a case
+packing.py     which packages wait, which one is made and how far it is, which failed and why (pure)
+packer.py      makes them, one after the other, on a thread of its own
 """

@@ -6,7 +6,7 @@ Writers wait for each other (agent/station/people/trail.py), so what is decided 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from agent.station.cases.states import Act, Objection, State, Told, decide, stat
 from agent.station.db.board import alert
 from agent.station.db.cases import case_act, case_head, case_item, case_post, case_tombstone
 from agent.station.db.uploads import footage
+from agent.station.people import registry
 from agent.station.people.roles import Person
 from agent.station.people.trail import Entry, Trail
 from agent.types import NS
@@ -104,6 +105,20 @@ class CaseDesk:
                 return decided
             self._put(entry, who, n, seen + 1, act, told, state=decided, **of)
         return seen + 1
+
+    def copied(self, login: str, n: int, told: Told, *, place: Callable[[int], None], **of: Any) -> int | Objection:
+        """A package that was asked for some time ago is whole. Returns the number of the act.
+
+        It is decided by who he is and what the case is now, behind whatever others did meanwhile: `copying` says why.
+        `place` puts the package where the act's number says; what it raises leaves no act.
+        """
+        with self._trail.writing("put a copy on the timeline") as entry:
+            decided = copying(entry.db, login, n, told)
+            if isinstance(decided, Objection):
+                return decided
+            place(decided.newest + 1)
+            self._put(entry, decided.who, n, decided.newest + 1, Act.COPIED, told, state=decided.after, **of)
+        return decided.newest + 1
 
     def attach(
         self, who: Person, n: int, *, seen: int, node: str, from_utc_ns: int, to_utc_ns: int
@@ -234,6 +249,32 @@ class CaseDesk:
         for first in range(0, len(found), _NAMED_MAX):
             part = found[first : first + _NAMED_MAX]
             entry.note("case-items", who.login, case=n, items=[f"{r['kind']}:{r['node']}/{r['ref']}" for r in part])
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """A copy that may be made now. `after`: what the case then is; `newest`: its last act so far."""
+
+    who: Person
+    after: State
+    newest: int
+
+
+def copying(db: Connection, login: str, n: int, told: Told) -> Copying | Objection:
+    """Whether somebody may have the copy that he asked for, as he, the case and its timeline are now.
+
+    Who asked had seen the newest act; that was decided then. What came since - a note, somebody else's copy, even that
+    the case was closed or handed over - does not make his package another one: it holds the case as it was when it
+    was begun, and the timeline tells both in their order. Only what forbids any copy counts: the case was disposed of,
+    or he may not any more. That his session ended meanwhile is nothing: he asked by right, and who comes to fetch it
+    is asked anew.
+    """
+    who = next(iter(registry.find(db, login)), None)
+    if who is None or who.disabled or reading.head_of(db, who.scope, n) is None:
+        return Objection.NOT_YOURS
+    newest = reading.newest_of(db, n)
+    after = decide(state_of(reading.acts_of(db, n)), Act.COPIED, who.role, told, seen=newest, newest=newest)
+    return after if isinstance(after, Objection) else Copying(who, after, newest)
 
 
 _NAMED_MAX = 200

@@ -1,40 +1,47 @@
 """The evidence package of a case, for one of its posts: the package that a node makes itself, put together here from
 archive and store and signed by the station, with the case beside it.
 
-    case.json      the case and its timeline up to this copy, and what was disposed of
+    case.json      the case and its timeline as they were when this copy was begun, and what was disposed of
     trail.jsonl    the lines of the station's audit log that concern it, as they stand there: each is signed
 
 Or for all of its posts in one file (agent/evidence/case_package.py), which holds these packages unchanged.
 
-Room is bounded: a package is not begun where the disk may be too small for it, and old ones go first. It is kept in
-`exports/` of the station's folder, whole or not at all, and offered once the timeline has its hash. The newest KEPT_MAX
-stay, so that an interrupted download need not be made again.
+Room is bounded: a package is not begun where the disk may be too small for it, and old ones go first. It is made in a
+folder of its own in `exports/` of the station's folder, which goes whatever happens, and gets its name, by the number
+of its act, in the act's own transaction: whole or not at all, and offered once the timeline has its hash. The newest
+KEPT_MAX stay, so that an interrupted download need not be made again.
+
+Making takes minutes. It is watched, and given up where case or person have changed so that there may be no copy: that
+is asked before each post, and once more by the act itself.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from sqlalchemy import Engine, func, select
 
 from agent.clock import Clock, rfc3339
-from agent.disk import Disk
-from agent.errors import ConfigError, Corrupt, Transient
+from agent.disk import Disk, sync_folder
+from agent.errors import ConfigError, Corrupt, Transient, WardpostError
 from agent.evidence import dsse, keys, records
 from agent.evidence.case_package import About, Packed, pack_case
 from agent.evidence.package import Exported, Origin, Request, Station, export
 from agent.recording.coverage import Now
 from agent.station.archive import Archive
 from agent.station.archive_retention_rows import Removed
-from agent.station.cases.desk import CaseDesk
+from agent.station.cases.desk import CaseDesk, copying
 from agent.station.cases.origin import StationCatalog, StationDisk, ledger_of
 from agent.station.cases.reading import Case, Step
-from agent.station.cases.states import Act, Objection, State, Told, decide
+from agent.station.cases.states import Act, Objection, Told
 from agent.station.db.cases import case_act
 from agent.station.db.engine import reading
 from agent.station.db.people import trail
@@ -49,30 +56,69 @@ KEPT_MAX = 20
 TRAIL_LINES_MAX = 100_000
 """Lines of the audit log that are looked through, from the opening of the case on."""
 READ_ROWS = 1000
+ACT_TRIES_MAX = 4
+"""A database that is busy is waited for so often, each time as long as it waits by itself."""
 FREE_BYTES_MIN = 256 << 20
 """What a package leaves free on the station's disk."""
+
+log = logging.getLogger(__name__)
+
+
+class Abandoned(Transient):
+    """Nobody is to have this package any more; not an error."""
+
+
+class Watch(Protocol):
+    """Looks on while a package is made, from the thread that makes it. Each raises Abandoned when it is to end."""
+
+    def begins(self, footage_bytes: int) -> None:
+        """There is room. `footage_bytes`: what lies here of all its posts, about what will be read."""
+
+    def post_done(self) -> None:
+        """One more post has been looked at, whether there was anything of it or not."""
+
+    def read(self, footage_bytes: int) -> None:
+        """So many more bytes of footage have been read. Called with 0 before each file, too."""
+
+
+class Unwatched:
+    """A Watch that looks away."""
+
+    def begins(self, footage_bytes: int) -> None: ...
+    def post_done(self) -> None: ...
+    def read(self, footage_bytes: int) -> None: ...
+
+
+class _Refused(Abandoned):
+    """There may be no copy, as the case and the person are by now."""
+
+    def __init__(self, objection: Objection) -> None:
+        super().__init__(f"export: {objection.value}")
+        self.objection = objection
+
+
+@dataclass(slots=True)
+class _Making:
+    """One package under way."""
+
+    who: Person
+    case: Case
+    told: Told
+    watch: Watch
+    archive: Archive
+    shelf: Shelf
 
 
 class Exporter:
     """Any thread; one package at a time. Raises Transient."""
 
     def __init__(
-        self,
-        *,
-        engine: Engine,
-        desk: CaseDesk,
-        archive: Archive,
-        shelf: Shelf,
-        clock: Clock,
-        site: str,
-        folder: Path,
-        disk: Disk,
+        self, *, engine: Engine, desk: CaseDesk, archive: Archive, clock: Clock, site: str, folder: Path, disk: Disk
     ) -> None:
         """`folder`: the station's; `disk`: the same, with its keys."""
         self._engine = engine
         self._desk = desk
         self._archive = archive
-        self._shelf = shelf
         self._clock = clock
         self._site = site
         self._folder = folder / FOLDER
@@ -89,37 +135,50 @@ class Exporter:
         except OSError:
             return None
 
-    def make(self, who: Person, case: Case, node: str, told: Told, *, seen: int) -> int | Objection | None:
-        """Blocks for reading and writing. Returns the number of the act; None: no such case.
+    def make(self, who: Person, case: Case, node: str, told: Told, *, watch: Watch | None = None) -> int | Objection:
+        """Blocks for reading and writing, minutes for a large case. Returns the number of the act, or why there is no
+        copy, as `copying` decides it: at the beginning, before each post, and with the act.
 
-        `node`: empty for all posts of the case in one. Raises NoFootage when nothing lies here, ConfigError.
+        `node`: empty for all posts of the case in one. Raises NoFootage when nothing lies here, ConfigError, and
+        Abandoned as soon as `watch` does.
         """
-        decided = decide(case.state, Act.COPIED, who.role, told, seen=seen, newest=case.newest)
-        if not isinstance(decided, State):
-            return decided
         if not self._lock.acquire(blocking=False):
             raise Transient("export: another package is being made; try again in a moment")
+        folder: Path | None = None
         try:
-            self._tidy()
-            self._make_room(case, node)
-            path = self._folder / _name(case.n, seen + 1)
+            looks = watch or Unwatched()
+            archive = _Watched(self._archive, looks)
+            making = _Making(who, case, told, looks, archive, Shelf(engine=self._engine, archive=archive))
+            self._look(making)
+            self.tidy()
+            looks.begins(self._make_room(case, node))
+            folder = self._new_folder(case.n)
+            path = folder / "package.zip"
             made: Exported | Packed
+            of: dict[str, str | int] = {}
             if node:
-                made, of = self._export(who, case, node, told, path), {}
+                made = self._export(making, node, path)
+                looks.post_done()
             else:
-                made = self._export_all(who, case, told, path)
+                made = self._export_all(making, path)
                 of = {"detail": " ".join(made.posts)}
-            done = self._desk.act(
-                who, case.n, Act.COPIED, told, seen=seen, node=node, sha256=made.sha256, bytes=made.bytes, **of
-            )
-            if not isinstance(done, int):
-                path.unlink(missing_ok=True)  # somebody has acted meanwhile: nobody was told of this one
-            return done
+            return self._record(making, path, of | {"node": node, "sha256": made.sha256, "bytes": made.bytes})
+        except _Refused as refused:
+            return refused.objection
+        except Abandoned:
+            raise
+        except WardpostError:
+            objection = self._objection(who, case, told)  # its footage may be gone because it was disposed of
+            if objection is None:
+                raise
+            return objection
         finally:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
             self._lock.release()
 
-    def _tidy(self) -> None:
-        """Takes away what a power cut left, and packages that are old."""
+    def tidy(self) -> None:
+        """Takes away what a power cut left, and packages that are old. Not while one is made."""
         try:
             self._folder.mkdir(exist_ok=True)
             left = [path for path in self._folder.iterdir() if path.is_dir()]
@@ -129,22 +188,79 @@ class Exporter:
             for path in whole[: max(len(whole) - KEPT_MAX + 1, 0)]:
                 path.unlink(missing_ok=True)
         except OSError as error:
-            raise Transient(f"export: {self._folder}: {error.strerror or error}; check the disk") from error
+            raise self._in_the_way(error) from error
 
-    def _make_room(self, case: Case, node: str) -> None:
-        """Old packages go, oldest first, until there is room for this one. Raises ConfigError: there is none."""
-        need = FREE_BYTES_MIN + bytes_max(self._footage(case, [node] if node else case.posts))
+    def _look(self, making: _Making) -> None:
+        """Raises _Refused where there may be no copy any more, Abandoned."""
+        making.watch.read(0)
+        objection = self._objection(making.who, making.case, making.told)
+        if objection is not None:
+            raise _Refused(objection)
+
+    def _objection(self, who: Person, case: Case, told: Told) -> Objection | None:
+        with reading(self._engine, "look at a case") as db:
+            found = copying(db, who.login, case.n, told)
+        return found if isinstance(found, Objection) else None
+
+    def _record(self, making: _Making, path: Path, of: dict[str, str | int]) -> int | Objection:
+        """Gives the package its act. Minutes of work are not thrown away because the database is busy for a moment:
+        as long as the package has no name, nothing of the act has been written, and it may be tried again.
+        """
+        n = making.case.n
+        for left in reversed(range(ACT_TRIES_MAX)):
+            making.watch.read(0)  # the last moment at which it can be given up
+            try:
+                return self._desk.copied(
+                    making.who.login,
+                    n,
+                    making.told,
+                    place=lambda number: self._place_package(path, n, number),
+                    **of,
+                )
+            except Transient as error:
+                if not left or not path.exists():
+                    raise
+                log.warning("case %d: %s; its package is put on the timeline again", n, error)
+        raise AssertionError("unreachable")
+
+    def _new_folder(self, n: int) -> Path:
+        try:
+            return Path(tempfile.mkdtemp(prefix=f".case-{n}.", dir=self._folder))
+        except OSError as error:
+            raise self._in_the_way(error) from error
+
+    def _place_package(self, path: Path, n: int, number: int) -> None:
+        """Gives it its name. If the act then does not come about, the name is of no act, or of another one with
+        another package, which takes its place: it is offered to nobody, and goes when it is old.
+        """
+        try:
+            path.replace(self._folder / _name(n, number))
+            sync_folder(self._folder)
+        except OSError as error:
+            raise self._in_the_way(error) from error
+
+    def _in_the_way(self, error: OSError) -> Transient:
+        return Transient(f"export: {self._folder}: {error.strerror or error}; check the disk")
+
+    def _make_room(self, case: Case, node: str) -> int:
+        """Old packages go, oldest first, until there is room for this one. Returns the bytes of its footage.
+
+        Raises ConfigError: there is no room.
+        """
+        here = self._footage(case, [node] if node else case.posts)
+        need = FREE_BYTES_MIN + bytes_max(here)
         try:
             kept = sorted(self._folder.glob("*.zip"), key=lambda path: path.stat().st_mtime_ns)
             while kept and self._disk.free_bytes() < need:
                 kept.pop(0).unlink(missing_ok=True)
         except OSError as error:
-            raise Transient(f"export: {self._folder}: {error.strerror or error}; check the disk") from error
+            raise self._in_the_way(error) from error
         if (free := self._disk.free_bytes()) < need:
             raise ConfigError(
                 f"export: {self._folder}: it may take {need >> 20} MiB and {free >> 20} MiB are free; make room there,"
                 " or pack fewer posts at a time"
             )
+        return sum(here.values())
 
     def _footage(self, case: Case, posts: Sequence[str]) -> dict[str, int]:
         """Bytes that lie here of each, in the time of the case."""
@@ -157,13 +273,22 @@ class Exporter:
         with reading(self._engine, "look for footage") as db:
             return {str(post): int(total) for post, total in db.execute(query)}
 
-    def _export_all(self, who: Person, case: Case, told: Told, path: Path) -> Packed:
+    def _export_all(self, making: _Making, path: Path) -> Packed:
+        case = making.case
         station = keys.load_or_make(self._disk, "station")
         files = self._files(case)  # once: each package has the case as it is at this moment
+
+        def make(post: str, to: Path) -> Exported:
+            self._look(making)
+            try:
+                return self._export(making, post, to, files=files)
+            finally:
+                making.watch.post_done()
+
         return pack_case(
             output=path,
-            about=About(self._site, case.n, case.number, _name_of(who), _reason(case, told), case.posts),
-            make=lambda post, to: self._export(who, case, post, told, to, files=files),
+            about=About(self._site, case.n, case.number, _name_of(making.who), _reason(case, making.told), case.posts),
+            make=make,
             files=files,
             signer=station[-1],
             keys=keys.public_keys(list(station)),
@@ -177,10 +302,9 @@ class Exporter:
             "trail.jsonl": b"".join(raw + b"\n" for raw in lines),
         }
 
-    def _export(
-        self, who: Person, case: Case, node: str, told: Told, path: Path, *, files: Mapping[str, bytes] | None = None
-    ) -> Exported:
+    def _export(self, making: _Making, node: str, path: Path, *, files: Mapping[str, bytes] | None = None) -> Exported:
         """`files`: those of the case, where they have been read already."""
+        case = making.case
         of_case = self._files(case) if files is None else files
         here = [item.ref for item in case.items if item.kind == "footage" and item.node == node]
         root = ledger_of(self._engine, node, here)
@@ -188,14 +312,14 @@ class Exporter:
             raise ConfigError(f"export: {node}: the station has no ledger of this post, so nothing can be proved")
         known = ledger.read(self._engine, node, case.from_utc_ns, case.to_utc_ns, root=root)
         disk = StationDisk(
-            engine=self._engine, archive=self._archive, shelf=self._shelf, node=node, root=root, told=known
+            engine=self._engine, archive=making.archive, shelf=making.shelf, node=node, root=root, told=known
         )
         station = keys.load_or_make(self._disk, "station")
         return export(
             disk=cast(Disk, disk),
             catalog=StationCatalog(known),
             origin=Origin(f"{self._site}/{node}", self._place(node), "as the station has it"),
-            request=Request(case.from_utc_ns, case.to_utc_ns, _name_of(who), _reason(case, told)),
+            request=Request(case.from_utc_ns, case.to_utc_ns, _name_of(making.who), _reason(case, making.told)),
             output=path,
             clock=self._clock,
             signer=station[-1],
@@ -228,6 +352,32 @@ class Exporter:
                     .order_by(trail.c.seq)
                 ).scalars()
                 yield from [bytes(row) for row in rows]
+
+
+class _Watched:
+    """An archive that is only read, and says how much. What is read twice of a file counts once."""
+
+    def __init__(self, archive: Archive, watch: Watch) -> None:
+        self._archive = archive
+        self._watch = watch
+        self._reached: dict[str, int] = {}  # how far, by file; of one package's files
+
+    def put(self, name: str, source: BinaryIO, *, size: int, sha256: str) -> None:
+        raise NotImplementedError(name)
+
+    def remove(self, name: str) -> None:
+        raise NotImplementedError(name)
+
+    def size(self, name: str) -> int | None:
+        self._watch.read(0)
+        return self._archive.size(name)
+
+    def read(self, name: str, offset: int, count: int) -> bytes:
+        data = self._archive.read(name, offset, count)
+        before, end = self._reached.get(name, 0), offset + len(data)
+        self._reached[name] = max(before, end)
+        self._watch.read(max(end - before, 0))
+        return data
 
 
 def concerns(raw: bytes, n: int, refs: set[str]) -> bool:

@@ -17,6 +17,7 @@ KINDS = {
     "board.js": "text/javascript; charset=utf-8",
     "posts.css": "text/css; charset=utf-8",
     "cases.css": "text/css; charset=utf-8",
+    "cases.js": "text/javascript; charset=utf-8",
     "print.css": "text/css; charset=utf-8",
     "search.css": "text/css; charset=utf-8",
     "footage.css": "text/css; charset=utf-8",

@@ -4,16 +4,17 @@ showed: who comes second is shown what became of the case meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from agent.clock import Clock
-from agent.errors import Transient, WardpostError
 from agent.station.cases.desk import POSTS_MAX, RANGE_S_MAX, CaseDesk, Opening
 from agent.station.cases.export import Exporter
+from agent.station.cases.packer import Packer
+from agent.station.cases.packing import WAITING_MAX, Answer, Job, Stage
 from agent.station.cases.reading import Case, Cases
 from agent.station.cases.states import (
     MAY,
@@ -29,7 +30,7 @@ from agent.station.cases.states import (
 from agent.station.footage import ranges
 from agent.station.people.roles import POST, Role
 from agent.station.web.gate import Asked, Refused
-from agent.station.web.pages import Pages
+from agent.station.web.pages import Pages, Part
 from agent.station.web.routes import Route
 from agent.station.web.viewed import Viewed
 from agent.types import NS
@@ -38,6 +39,8 @@ USUAL_S = 1800.0
 ALL_POSTS = "*"
 """What a form says for the package of the whole case; no post has this name."""
 READ_BYTES = 1 << 20
+REFRESH_S = 2
+"""A page asks so often how far a package has come."""
 _STATUS = {Objection.NOT_YOURS: 403, Objection.CHANGED: 409, Objection.NOT_NOW: 409}
 Plain = Callable[[Asked], Response]
 
@@ -46,11 +49,20 @@ class CasePages:
     """Handlers. Any thread."""
 
     def __init__(
-        self, *, cases: Cases, desk: CaseDesk, exporter: Exporter, viewed: Viewed, pages: Pages, clock: Clock
+        self,
+        *,
+        cases: Cases,
+        desk: CaseDesk,
+        exporter: Exporter,
+        packer: Packer,
+        viewed: Viewed,
+        pages: Pages,
+        clock: Clock,
     ) -> None:
         self._cases = cases
         self._desk = desk
         self._exporter = exporter
+        self._packer = packer
         self._viewed = viewed
         self._pages = pages
         self._clock = clock
@@ -74,6 +86,7 @@ class CasePages:
             Route(method="GET", path="/cases", handler=self.list, may=SEEING),
             Route(method="POST", path="/cases", handler=self.open, may=MAY[Act.OPENED]),
             Route(method="GET", path=case, handler=self.page, may=SEEING),
+            Route(method="GET", path=f"{case}/packages", handler=self.packages, may=MAY[Act.COPIED]),
             Route(method="GET", path=f"{case}/copies/{{copy}}", handler=self.download, may=MAY[Act.COPIED]),
             *(
                 Route(method="POST", path=f"{case}/{name}", handler=handler, may=MAY[act])
@@ -89,7 +102,16 @@ class CasePages:
 
     def page(self, asked: Asked) -> Response:
         """One case. It is on record who reads it."""
-        return self._page(asked, self._need(asked))
+        return self._page(asked)
+
+    def packages(self, asked: Asked) -> Response:
+        """The part of the page that tells of packages, for its script: how far they have come, and which are there."""
+        after = asked.query.get("after", "")
+        if not _is_number(after):
+            raise Refused(400)
+        jobs, case = self._jobs(asked), self._need(asked)
+        self._note_read(asked, case)
+        return HTMLResponse(self._packages(asked, case, jobs, after=int(after), life=asked.query.get("life", "")).html)
 
     def download(self, asked: Asked) -> Response:
         """A package that was made: the very file of which the timeline has the hash, or none.
@@ -175,10 +197,10 @@ class CasePages:
         case, node = self._need(asked), asked.field("post", 40)
         start, end = self._range(asked) if "from" in asked.form else (case.from_utc_ns, case.to_utc_ns)
         if start is None or end is None:
-            return self._page(asked, case, asked.words("case.no.range"), status=400)
+            return self._page(asked, asked.words("case.no.range"), status=400)
         done = self._desk.attach(asked.who, case.n, seen=_seen(asked), node=node, from_utc_ns=start, to_utc_ns=end)
         if done == 0:
-            return self._page(asked, case, asked.words("case.nothing"), status=200)
+            return self._page(asked, asked.words("case.nothing"), status=200)
         return self._done(asked, done)
 
     def keep(self, asked: Asked) -> Response:
@@ -186,22 +208,21 @@ class CasePages:
         case = self._need(asked)
         why = self._desk.keep(asked.who, case.n)
         if why:
-            return self._page(asked, self._need(asked), asked.words("case.notkept", why=why), status=409)
+            return self._page(asked, asked.words("case.notkept", why=why), status=409)
         return RedirectResponse(f"/cases/{case.n}", status_code=303)
 
     def copy(self, asked: Asked) -> Response:
-        """Makes the package of one post, or of all in one; it can be had once it is whole, and on the timeline."""
+        """Asks for the package of one post, or of all in one. It is made in the background, and can be had once it is
+        whole, and on the timeline. Who asks for what is being made already is shown that it is.
+        """
         case, node = self._need(asked), asked.field("post", 40)
         if node != ALL_POSTS and node not in case.posts:
             raise Refused(404)
         chosen = "" if node == ALL_POSTS else node
-        try:
-            done = self._exporter.make(asked.who, case, chosen, _told(asked), seen=_seen(asked))
-        except Transient:
-            raise
-        except WardpostError as error:
-            return self._page(asked, case, asked.words("case.notcopied", why=str(error)[:300]), status=409)
-        return self._done(asked, done)
+        answer = self._packer.ask(asked.who, case, chosen, _told(asked), seen=_seen(asked))
+        if answer is Answer.FULL:
+            return self._page(asked, asked.words("case.package.full", max=WAITING_MAX), status=409)
+        return self._done(asked, answer if isinstance(answer, Objection) else case.newest)
 
     def dispose(self, asked: Asked) -> Response:
         """Its footage goes. A second time - the archive was away - only what was left over is taken away."""
@@ -224,7 +245,7 @@ class CasePages:
             raise Refused(404)
         if isinstance(done, Objection):
             said = asked.words(f"case.no.{done.value}")
-            return self._page(asked, self._need(asked), said, status=_STATUS.get(done, 400))
+            return self._page(asked, said, status=_STATUS.get(done, 400))
         return RedirectResponse(f"/cases/{asked.params['case']}", status_code=303)
 
     def _range(self, asked: Asked) -> tuple[int | None, int | None]:
@@ -253,8 +274,37 @@ class CasePages:
         )
         return HTMLResponse(page, status_code=status)
 
-    def _page(self, asked: Asked, case: Case, said: str = "", *, status: int = 200) -> Response:
+    def _note_read(self, asked: Asked, case: Case) -> None:
         self._viewed.note(asked, [(node, f"case {case.n}") for node in case.posts], what="case")
+
+    def _jobs(self, asked: Asked) -> Sequence[Job]:
+        """To be asked before the case is read: then what is no job any more is on its timeline already."""
+        return self._packer.of(int(asked.params["case"])) if asked.who.role in MAY[Act.COPIED] else []
+
+    def _packages(self, asked: Asked, case: Case, jobs: Sequence[Job], *, after: int, life: str) -> Part:
+        """What was asked for and is not there yet, and what has come to be there since act `after`.
+
+        `life`: of the packer that had something to make when the page looked last. If it is another one, and there is
+        nothing, it was forgotten: the station has been started again.
+        """
+        since = [step for step in case.steps if step.number > after]
+        made = [step for step in since if self._exporter.file(case.n, step) is not None]
+        return self._pages.part(
+            "packages.html",
+            words=asked.words,
+            case=case,
+            jobs=jobs,
+            making=Stage.MAKING,
+            made=made,
+            open=any(job.open for job in jobs),
+            lost=life != self._packer.life and not jobs and not any(step.act is Act.COPIED for step in since),
+            seen=case.newest if since and len(made) == len(since) else None,
+        )
+
+    def _page(self, asked: Asked, said: str = "", *, status: int = 200) -> Response:
+        jobs, case = self._jobs(asked), self._need(asked)
+        self._note_read(asked, case)
+        copying = asked.who.role in MAY[Act.COPIED]
         may = allowed(case.state, asked.who.role)
         page = self._pages.render(
             "case.html",
@@ -264,7 +314,10 @@ class CasePages:
             may={act.value for act in may},
             unheld=[node for node in case.posts if node not in case.held] if case.state is State.OPEN else [],
             copies={step.number for step in case.steps if self._exporter.file(case.n, step) is not None},
-            copying=asked.who.role in MAY[Act.COPIED],
+            copying=copying,
+            packages=self._packages(asked, case, jobs, after=case.newest, life=self._packer.life),
+            life=self._packer.life,
+            refresh_s=REFRESH_S,
             pictures=asked.who.role is not Role.ADMIN,
             said=said,
             text_max=TEXT_CHARS_MAX,
@@ -284,9 +337,13 @@ def _told(asked: Asked) -> Told:
 def _seen(asked: Asked) -> int:
     """The last act that the page showed. Raises Refused."""
     text = asked.form.get("seen", "")
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+    if not _is_number(text):
         raise Refused(400)
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 9
 
 
 def _pieces(path: Path, first: int, count: int) -> Iterator[bytes]:

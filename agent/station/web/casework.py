@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from agent.station.archive import Archive
 from agent.station.cases.desk import CaseDesk
 from agent.station.cases.export import Exporter
 from agent.station.cases.keeping import Queue
+from agent.station.cases.packer import Packer
 from agent.station.cases.reading import Cases
-from agent.station.footage.shelf import Shelf
 from agent.station.inspection.desk import InspectionDesk
 from agent.station.inspection.reading import InspectionReader
 from agent.station.orders import OrderBook
+from agent.station.people.registry import Registry
 from agent.station.people.trail import Trail
 from agent.station.signing import Signer
 from agent.station.web.cases import CasePages
@@ -28,7 +30,15 @@ from agent.station.web.routes import Route
 from agent.station.web.viewed import Viewed
 
 
-def case_routes(
+@dataclass(frozen=True, slots=True)
+class CaseWork:
+    """Pages of cases, and what makes packages for them; it is not started."""
+
+    routes: tuple[Route, ...]
+    packer: Packer
+
+
+def case_work(
     *,
     engine: Engine,
     folder: Path,
@@ -38,7 +48,8 @@ def case_routes(
     pages: Pages,
     archive: Archive,
     signer: Signer,
-) -> tuple[Route, ...]:
+    registry: Registry,
+) -> CaseWork:
     """`folder`: the station's."""
     cases = Cases(engine)
     queue = command_sender(signer, engine, new_id=uuid7_maker(clock), clock=clock)
@@ -47,13 +58,16 @@ def case_routes(
         engine=engine,
         desk=desk,
         archive=archive,
-        shelf=Shelf(engine=engine, archive=archive),
         clock=clock,
         site=site,
         folder=folder,
         disk=PosixDisk(folder),
     )
-    return CasePages(cases=cases, desk=desk, exporter=exporter, viewed=Viewed(trail), pages=pages, clock=clock).routes()
+    packer = Packer(maker=exporter, cases=cases, registry=registry, clock=clock)
+    made = CasePages(
+        cases=cases, desk=desk, exporter=exporter, packer=packer, viewed=Viewed(trail), pages=pages, clock=clock
+    )
+    return CaseWork(made.routes(), packer)
 
 
 def inspection_routes(*, engine: Engine, site: str, clock: Clock, trail: Trail, pages: Pages) -> tuple[Route, ...]:

@@ -17,6 +17,7 @@ from agent.station.archive_retention import Policy
 from agent.station.bells.around import Around
 from agent.station.bells.settings import BellSettings
 from agent.station.cases.keeping import Queue
+from agent.station.cases.packer import Packer
 from agent.station.db.engine import open_engine
 from agent.station.footage.clip import Clips
 from agent.station.footage.requests import Requests
@@ -43,7 +44,7 @@ from agent.station.web.assets import has_map, has_player
 from agent.station.web.bearers import Bearers
 from agent.station.web.bells import BellPages
 from agent.station.web.board import Board, SendVerdict
-from agent.station.web.casework import case_routes, command_sender, inspection_routes
+from agent.station.web.casework import case_work, command_sender, inspection_routes
 from agent.station.web.door import Door
 from agent.station.web.feeds import Feeds
 from agent.station.web.footage import Footage
@@ -76,6 +77,7 @@ class Desk:
     sessions: Sessions
     alerts: Alerts
     keeper: Keeper
+    packer: Packer | None  # makes packages of cases; None: there is no archive, or nobody to sign
 
 
 def make_desk(
@@ -217,8 +219,9 @@ def make_desk(
         live_pages = LivePages(desk=watch, engine=engine, trail=trail, pages=pages, clock=clock, hold=ask_hold)
         watched = live_pages.routes()
     casework = inspection_routes(engine=engine, site=site, clock=clock, trail=trail, pages=pages)
+    packer = None
     if archive is not None and signer is not None:
-        casework += case_routes(
+        work = case_work(
             engine=engine,
             folder=folder,
             site=site,
@@ -227,7 +230,10 @@ def make_desk(
             pages=pages,
             archive=archive,
             signer=signer,
+            registry=registry,
         )
+        packer = work.packer
+        casework += work.routes
         casework += ArchivePages(
             engine=engine, trail=trail, archive=archive, pages=pages, clock=clock, policy=policy
         ).routes()
@@ -269,6 +275,7 @@ def make_desk(
         sessions=sessions,
         alerts=alerts,
         keeper=keeper,
+        packer=packer,
     )
 
 
@@ -282,6 +289,7 @@ def serve(settings: WebSettings, desk: Desk, *, close: Callable[[], None]) -> We
         key=settings.key,
         connections_max=settings.connections_max,
         close=close,
+        beside=() if desk.packer is None else (desk.packer,),
     )
 
 

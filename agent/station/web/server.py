@@ -6,7 +6,8 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from starlette.applications import Starlette
 
@@ -18,6 +19,16 @@ from agent.station.web.settings import Listening
 JOIN_S_MAX = 8.0
 
 log = logging.getLogger(__name__)
+
+
+class Beside(Protocol):
+    """A thread that works for the pages."""
+
+    def start(self) -> None:
+        """Returns at once. Never raises."""
+
+    def stop(self) -> None:
+        """Bounded. Never raises."""
 
 
 class WebServer:
@@ -33,10 +44,12 @@ class WebServer:
         key: str,
         connections_max: int,
         close: Callable[[], None],
+        beside: Sequence[Beside] = (),
     ) -> None:
-        """`close`: what is to be let go when the last answer has been given."""
+        """`beside`: runs as long as the server. `close`: what is to be let go when the last answer has been given."""
         self._live = live
         self._close = close
+        self._beside = tuple(beside)
         self._at = at
         self._certificate, self._key = certificate, key
         self._server = serving.Server(
@@ -55,6 +68,8 @@ class WebServer:
             _check_pair(self._certificate, self._key)
         listener = self._bind()
         self._live.start()
+        for one in self._beside:
+            one.start()
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, name="web")
         self._thread.start()
         log.info("pages at %s port %d", self._at.host, self._at.port)
@@ -63,6 +78,8 @@ class WebServer:
         """Lets running answers end, within serving.GRACEFUL_S. Never raises."""
         self._live.stop()
         self._server.should_exit = True
+        for one in self._beside:
+            one.stop()
         if self._thread is not None:
             self._thread.join(JOIN_S_MAX)
             if self._thread.is_alive():

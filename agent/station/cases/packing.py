@@ -1,0 +1,158 @@
+"""Packages of cases that somebody asked for: which wait, which one is made and how far it is, which failed and why.
+
+Pure: whoever holds it has the lock and the clock (agent/station/cases/packer.py). It is in memory: after a restart of
+the station nothing waits and nothing is made, and nobody is told that anything were. What would have to be kept is one
+press of a button and a sentence, and it would have to be asked anew whether he may: so he presses it again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from agent.station.cases.states import Told
+
+WAITING_MAX = 8
+"""Packages that wait, of the whole station, beside the one that is made."""
+FAILED_MAX = 50
+FAILED_S_MAX = 86_400.0
+"""So long it is told that there is no package, and why; or until somebody asks again."""
+SAID_CHARS_MAX = 300
+
+
+class Answer(StrEnum):
+    """What becomes of a wish."""
+
+    TAKEN = "taken"
+    KNOWN = "known"  # the same waits, or is made: there will be one
+    FULL = "full"
+
+
+class Stage(StrEnum):
+    """What a wish is at; keys of words.*.json behind `case.package.`."""
+
+    WAITING = "waiting"
+    MAKING = "making"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """A package that somebody asked for."""
+
+    case: int
+    node: str  # empty: all its posts in one
+    posts: tuple[str, ...]
+    login: str
+    name: str  # his
+    told: Told
+    asked_utc_ns: int
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What two wishes have that are for the same package, whoever asks."""
+        return self.case, self.node
+
+
+class Why(StrEnum):
+    """Why there is no package; keys of words.*.json behind `case.package.no.`."""
+
+    CANNOT = "cannot"  # what is in the way is said besides
+    DISPOSED = "disposed"
+    NOT_YOURS = "not-yours"  # who asked may not any more
+    FORGOTTEN = "forgotten"  # the station has ended
+    BROKEN = "broken"  # a bug
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """... and what is in the way, for the person who must act."""
+
+    why: Why
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Far:
+    """How far a package is. `bytes_max`: what lies here of its posts, about what will be read; 0: not yet known."""
+
+    posts: int = 0
+    bytes: int = 0
+    bytes_max: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A wish as a page shows it."""
+
+    wish: Wish
+    stage: Stage
+    before: int = 0  # packages that come first, of a waiting one
+    since_utc_ns: int  # when it came to this stage
+    far: Far = Far()
+    failure: Failure | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether there is still something to come of it."""
+        return self.stage is not Stage.FAILED
+
+
+class Packing:
+    """Any one thread at a time. Times: `now_s` never steps, `utc_ns` is the station's clock, for people."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Wish] = deque()
+        self._made: Job | None = None
+        self._failed: OrderedDict[tuple[int, str], tuple[float, Job]] = OrderedDict()
+
+    def ask(self, wish: Wish) -> Answer:
+        """One more, or the same as before. The first one's reason counts: it is his package."""
+        open_keys = {one.key for one in self._waiting}
+        if self._made is not None:
+            open_keys.add(self._made.wish.key)
+        if wish.key in open_keys:
+            return Answer.KNOWN
+        if len(self._waiting) >= WAITING_MAX:
+            return Answer.FULL
+        self._failed.pop(wish.key, None)
+        self._waiting.append(wish)
+        return Answer.TAKEN
+
+    def begin(self, *, utc_ns: int) -> Wish | None:
+        """The next one, in the order of asking; it is made from now on. None: there is none."""
+        if not self._waiting:
+            return None
+        wish = self._waiting.popleft()
+        self._made = Job(wish=wish, stage=Stage.MAKING, since_utc_ns=utc_ns)
+        return wish
+
+    def go_on(self, *, posts: int = 0, read: int = 0, bytes_max: int = 0) -> None:
+        """What is made is so much further. `bytes_max`: it is known now."""
+        if self._made is not None:
+            far = self._made.far
+            far = Far(far.posts + posts, far.bytes + read, bytes_max or far.bytes_max)
+            self._made = replace(self._made, far=far)
+
+    def end(self, failure: Failure | None, *, now_s: float, utc_ns: int) -> None:
+        """What was made is there, or there is none. What is there, the timeline of the case tells."""
+        job, self._made = self._made, None
+        if job is None or failure is None:
+            return
+        told = replace(job, stage=Stage.FAILED, since_utc_ns=utc_ns, failure=failure)
+        self._failed[job.wish.key] = (now_s, told)
+        self._failed.move_to_end(job.wish.key)
+        while len(self._failed) > FAILED_MAX:
+            self._failed.popitem(last=False)
+
+    def of(self, case: int, *, now_s: float) -> list[Job]:
+        """Of one case: what is made, what waits, what failed."""
+        found = [] if self._made is None else [self._made]
+        ahead = len(found)
+        found += [
+            Job(wish=wish, stage=Stage.WAITING, before=ahead + place, since_utc_ns=wish.asked_utc_ns)
+            for place, wish in enumerate(self._waiting)
+        ]
+        found += [job for at_s, job in self._failed.values() if now_s - at_s < FAILED_S_MAX]
+        return [job for job in found if job.wish.case == case]
