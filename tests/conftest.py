@@ -56,7 +56,8 @@ def assets() -> Assets:
 @pytest.fixture(params=databases.KINDS)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[databases.Database]:
     """The station's: once in a file of `tmp_path`, once on PostgreSQL where there is one for tests."""
-    with databases.fresh(request.param, tmp_path) as made:
+    newest = request.node.get_closest_marker("empty_database") is None
+    with databases.fresh(request.param, tmp_path, newest=newest) as made:
         yield made
 
 

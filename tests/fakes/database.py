@@ -98,17 +98,32 @@ def engine_in(folder: Path) -> Engine:
     return engine
 
 
+@functools.cache
+def _newest(server: str) -> str:
+    """The name of a database at the newest revision, of this process; it stays as long as the server."""
+    name = f"wardpost_newest_{secrets.token_hex(8)}"
+    admin = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with admin.connect() as db:
+        db.execute(text(f"create database {name} template template0"))
+    migrate.upgrade(
+        open_engine(make_url(server).set(database=name).render_as_string(hide_password=False), pooled=False)
+    )
+    return name
+
+
 @contextmanager
-def fresh(kind: str, folder: Path) -> Iterator[Database]:
-    """An empty one."""
+def fresh(kind: str, folder: Path, *, newest: bool = False) -> Iterator[Database]:
+    """An empty one. `newest`: on PostgreSQL a copy of one that Alembic has brought to the newest revision, which takes a
+    quarter of the time."""
     if kind == "sqlite":
         yield Database(kind, folder, "")
         return
     server = os.environ[SERVER]
     name = f"wardpost_{secrets.token_hex(8)}"
     admin = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    template = _newest(server) if newest else "template0"
     with admin.connect() as db:
-        db.execute(text(f"create database {name} template template0"))
+        db.execute(text(f"create database {name} template {template}"))
     try:
         yield Database(kind, folder, make_url(server).set(database=name).render_as_string(hide_password=False))
     finally:

@@ -19,6 +19,8 @@ from agent.station.orders import OrderBook
 from agent.station.settings_book import SettingsBook
 from tests.fakes.database import Database
 
+pytestmark = pytest.mark.empty_database
+
 ORDERS = """
 create table command (
   n integer primary key, id text not null unique, node text not null, verb text not null, payload blob not null,

@@ -41,6 +41,8 @@ from tests.fakes.database import Database
 from tests.unit.test_station import EPOCH, Beat, uid
 from tests.unit.test_uplink import beat
 
+pytestmark = pytest.mark.empty_database
+
 SCHEMAS = Path(__file__).parent / "station_schemas"
 ROWS = {
     "meta": "('site', 'ward-7'), ('deleted', '7')",
