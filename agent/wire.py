@@ -34,6 +34,7 @@ BootId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$(?!\n)", description="names
 Utc = Annotated[str, Meta(max_length=40, description="RFC 3339, UTC")]
 Unit = Annotated[float, Meta(ge=0, le=1)]
 Sequence = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+ErrorMs = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 
 
 class Message(Struct, frozen=True, kw_only=True, omit_defaults=False):
@@ -186,7 +187,7 @@ class Heartbeat(Message, frozen=True, kw_only=True):
 
     node: Id
     bootid: BootId
-    session: int
+    session: Annotated[int, Meta(ge=0)]
     monons: Annotated[int, Meta(description="CLOCK_BOOTTIME in ns")]
     version: str
     model: str
@@ -256,7 +257,7 @@ class CloudEvent(Message, frozen=True, kw_only=True):
     session: int
     bootid: BootId
     monons: Annotated[int, Meta(description="CLOCK_BOOTTIME in ns: the canonical time, with bootid")]
-    timeerrms: Annotated[int | None, Meta(description="bound of the error of `time`; null: unknown")]
+    timeerrms: Annotated[ErrorMs | None, Meta(description="bound of the error of `time`; null: unknown")]
     historical: Annotated[bool, Meta(description="delivered late: it happened before the node could reach you")] = False
     data: EventData
 

@@ -146,6 +146,7 @@ class SettingsDesk:
         self._wanted: wire.Desired | None = None  # believed, and not judged yet
         self._passing: Answer | None = None  # refused without a trace: not believed, or old
         self._refused = (0, "")  # revision and digest of what was refused in this life: it is not judged again
+        self._noted = (0, "")  # the same of what was taken on and is on the ledger
         self._retry_s = 0.0
         self._restart = ""
 
@@ -293,6 +294,12 @@ class SettingsDesk:
         revision = wanted.revision
         self._disk.list(FOLDER)
         self._disk.replace(name_of(revision), wanted.toml.encode())
+        if self._noted != (
+            revision,
+            digest,
+        ):  # before it is so: a cut between the two must not leave a trial unexplained
+            self._put(revision, "taken on", by=wanted.by, digest=digest)
+            self._noted = revision, digest
         write_state(
             self._disk,
             settings.offered(
@@ -305,7 +312,6 @@ class SettingsDesk:
             ),
         )
         self._restart = f"revision {revision} of the configuration is tried"
-        self._put(revision, "taken on", by=wanted.by, digest=digest)
         self.changes += 1
 
     def _refuse(self, state: ConfigState, wanted: wire.Desired, why: str) -> None:

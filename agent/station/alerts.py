@@ -129,6 +129,19 @@ class _Kept:
         return asdict(self)
 
 
+def _adds(known: _Kept, one: _Told) -> str:
+    """What an event of its own node changes of an alert, as a step; empty: nothing."""
+    if one.severity == "thumbnail":
+        if jpeg_of(one.told) is None:
+            return ""
+        known.picture = one.n
+        return "picture"
+    known.event, known.ended = one.n, int(one.ended)
+    if one.severity == "bell":
+        known.severity = "bell"
+    return "ended" if one.ended else "updated"
+
+
 class Alerts:
     """Any thread. Raises Transient."""
 
@@ -187,7 +200,8 @@ class Alerts:
         """What becomes of alerts by these events, in their order."""
         alerts = self._known(db, told)
         steps: list[tuple[str, str]] = []
-        new: dict[str, int] = {}  # and the event that raised it
+        new: list[_Kept] = []
+        pictures: dict[tuple[str, str], int] = {}  # of incidents that are no alerts yet, here
         for one in told:
             known = alerts.get(one.incident)
             if known is None:
@@ -196,23 +210,18 @@ class Alerts:
                     known = alerts[one.incident] = _Kept(
                         one.incident, one.node, one.severity, one.n, one.received_utc_ns, due, int(one.ended), None, 0
                     )
-                    new[one.incident] = one.n
+                    known.picture = pictures.get((one.incident, one.node))
+                    new.append(known)
                     steps.append((one.incident, "raised"))
-            elif known.node != one.node:
-                continue  # two nodes with one incident: the second one is not believed
-            elif one.severity == "thumbnail":
-                if jpeg_of(one.told) is not None:
-                    known.picture = one.n
-                    steps.append((one.incident, "picture"))
-            else:
-                known.event, known.ended = one.n, int(one.ended)
-                if one.severity == "bell":
-                    known.severity = "bell"
-                steps.append((one.incident, "ended" if one.ended else "updated"))
+                elif one.severity == "thumbnail" and jpeg_of(one.told) is not None:
+                    pictures[one.incident, one.node] = one.n
+            elif known.node == one.node and (what := _adds(known, one)):  # of two nodes the second is not believed
+                steps.append((one.incident, what))
         if not steps:
             return
-        for incident, picture in self._earlier_pictures(db, new, alerts).items():
-            alerts[incident].picture = alerts[incident].picture or picture
+        bare = {known.incident: known.node for known in new if known.picture is None}
+        for incident, picture in self._earlier_pictures(db, bare, told[0].n).items():
+            alerts[incident].picture = picture
         changed = [alerts[incident] for incident in dict.fromkeys(incident for incident, _ in steps)]
         _KEEP.many(db, [known.row() for known in changed])
         now = self._clock.utc().utc_ns
@@ -222,19 +231,24 @@ class Alerts:
         db.execute(update(alert).where(touched).values(changed=newest))
 
     @staticmethod
-    def _earlier_pictures(db: Connection, new: Mapping[str, int], alerts: Mapping[str, _Kept]) -> dict[str, int]:
-        """An incident may have had a picture before it became an alert: the newest that is one."""
+    def _earlier_pictures(db: Connection, new: Mapping[str, str], first: int) -> dict[str, int]:
+        """An incident may have had a picture before it became an alert: the newest that is one, before event `first`.
+
+        `new`: the node of each.
+        """
         if not new:
             return {}
-        rows = db.execute(
-            select(event.c.incident, stream.c.node, event.c.n)
+        place = func.row_number().over(partition_by=[event.c.incident, stream.c.node], order_by=event.c.n.desc())
+        pictures = (
+            select(event.c.incident, stream.c.node, event.c.n, place.label("nth"))
             .join(stream, event.c.stream == stream.c.stream)
-            .where(event.c.incident.in_(sorted(new)), event.c.kind == "thumbnail")
-            .order_by(event.c.n.desc())
+            .where(event.c.incident.in_(sorted(new)), event.c.kind == "thumbnail", event.c.n < first)
+            .subquery()
         )
+        newest = select(pictures).where(pictures.c.nth <= PICTURES_TRIED_MAX).order_by(pictures.c.n.desc())
         before: dict[str, list[int]] = {}
-        for row in rows:
-            if row.node == alerts[row.incident].node and row.n < new[row.incident]:
+        for row in db.execute(newest):
+            if row.node == new[row.incident]:
                 before.setdefault(row.incident, []).append(row.n)
         found: dict[str, int] = {}
         for nth in range(PICTURES_TRIED_MAX):

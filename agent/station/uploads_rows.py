@@ -235,7 +235,7 @@ def _row(n: int, node: str, root: str, seq: int, body: bytes) -> dict[str, str |
     """What a line says of a file; None for one that says something else than this release knows."""
     told = _body(body)
     boot_id, start_ns, sha256 = (told.get(name) for name in ("boot_id", "start_ns", "sha256"))
-    if not (isinstance(boot_id, str) and isinstance(start_ns, int) and isinstance(sha256, str)):
+    if not (isinstance(boot_id, str) and type(start_ns) is int and isinstance(sha256, str)):  # True is an int, too
         return None
     if not (len(boot_id) == 32 and len(sha256) == 64 and -(2**63) <= start_ns < 2**63):
         return None

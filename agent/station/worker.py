@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from agent import wire
 from agent.clock import Clock, rfc3339
@@ -20,14 +20,15 @@ from agent.station.intake import HeartbeatIn, Intake, ReportedIn, take_all
 from agent.station.live.desk import LiveDesk
 from agent.station.orders import ONCE, RESEND_S, OrderBook
 from agent.station.rollout_desk import RolloutDesk
-from agent.station.states import NodeState, age_s, judge
+from agent.station.states import NodeSeen, NodeState, age_s, judge
 from agent.station.store import Batch, Reject, StationStore, Stored
 from agent.types import NS
 from agent.uplink import Broker, Connected, Disconnected, Hello, Received, Refused, Transport
 
 STATES_EVERY_S = 2.0
 WATCH_PAUSES = 20.0
-"""Between two looks at all nodes so many times what one takes: 70,000 rows take more than a second."""
+"""Between two looks at all nodes so many times what their reading takes: 70,000 rows take more than a second."""
+WATCH_PAUSE_S_MAX = 30.0
 COMMIT_BYTES_MAX = 4 << 20
 """Of messages in one transaction: some thousand events, half a second."""
 STABLE_S = 30.0
@@ -293,7 +294,8 @@ class StationWorker:
         try:
             due = self._orders.due(self._clock.utc().utc_ns)
             self._sent_s = {one.id: self._sent_s[one.id] for one in due if one.id in self._sent_s}
-            heard = {seen.node for seen in self._store.nodes() if seen.state in _HEARD} if due else set()
+            state_of = self._judge()  # and not what was noted last: a post that is back is to have its siren now
+            heard = {seen.node for seen in self._store.nodes() if state_of(seen) in _HEARD} if due else set()
             for one in due:
                 if one.node not in heard or now - self._sent_s.get(one.id, -RESEND_S) < RESEND_S:
                     continue
@@ -413,12 +415,13 @@ class StationWorker:
         """Notes nodes that fell silent, and those that came back; of very many less often, for all are looked at."""
         if (began := self._now()) < self._watch_at:
             return
-        boot_id, boot_ns, utc_ns = self._clock.boot_id, self._clock.boot_ns(), self._clock.utc().utc_ns
         changes, heard = [], set()
         try:
-            for seen in self._store.nodes():
-                age = age_s(seen, boot_id=boot_id, boot_ns=boot_ns, utc_ns=utc_ns)
-                state = judge(seen, age, late_s=self._late_s, dark_s=self._dark_s)
+            nodes = self._store.nodes()
+            self._watch_at = began + min(WATCH_PAUSES * (self._now() - began), WATCH_PAUSE_S_MAX)
+            state_of = self._judge()
+            for seen in nodes:
+                state = state_of(seen)
                 if state != seen.state:
                     changes.append((seen.node, state.value, seen.seen_utc_ns))
                 if state in _HEARD:
@@ -428,7 +431,16 @@ class StationWorker:
                 self._store.change(changes)
         except Transient as error:
             self._complain(str(error))
-        self._watch_at = began + WATCH_PAUSES * (self._now() - began)
+
+    def _judge(self) -> Callable[[NodeSeen], NodeState]:
+        """What each node's silence means now."""
+        boot_id, boot_ns, utc_ns = self._clock.boot_id, self._clock.boot_ns(), self._clock.utc().utc_ns
+
+        def state_of(seen: NodeSeen) -> NodeState:
+            age = age_s(seen, boot_id=boot_id, boot_ns=boot_ns, utc_ns=utc_ns)
+            return judge(seen, age, late_s=self._late_s, dark_s=self._dark_s)
+
+        return state_of
 
     def _complain(self, text: str) -> None:
         now = self._now()

@@ -4,6 +4,8 @@ told. No thread, no clock.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +50,21 @@ def test_they_are_made_in_the_order_of_asking_and_each_knows_how_many_come_first
     assert packing.begin(utc_ns=200) == wish(8)
     assert packing.begin(utc_ns=200) == wish(9)
     assert packing.begin(utc_ns=200) is None
+
+
+def test_who_asks_after_a_later_act_than_what_is_made_holds_asks_for_another_package() -> None:
+    packing = Packing()
+    first, later = (replace(wish(7), newest=newest) for newest in (3, 5))
+    assert packing.ask(first) is Answer.TAKEN
+    assert packing.ask(later) is Answer.KNOWN  # it is read when its turn comes
+    assert packing.begin(utc_ns=0) == first
+    assert packing.ask(first) is Answer.KNOWN
+    assert packing.ask(later) is Answer.TAKEN
+    packing.end(None, now_s=0, utc_ns=0)
+    assert packing.begin(utc_ns=0) == later
+    packing.reads(6)  # two more acts while it waited
+    assert packing.ask(replace(wish(7), newest=6)) is Answer.KNOWN
+    assert packing.ask(replace(wish(7), newest=7)) is Answer.TAKEN
 
 
 def test_the_same_case_and_posts_are_asked_for_once_whoever_asks() -> None:

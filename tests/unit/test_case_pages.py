@@ -168,7 +168,15 @@ def test_a_case_from_report_to_disposal_each_step_by_a_named_person(either: Foot
     assert act(operator, where, "close").status_code == 303
     assert act(operator, where, "dispose", reference="decree 5").status_code == 403
     assert act(admin, where, "dispose", reference="").status_code == 400
+    exports = tmp_path / "hq" / "exports"
+    exports.mkdir(exist_ok=True)
+    n = where.rpartition("/")[2]
+    for name in (f"case-{n}-3.zip", f"case-{n}0-3.zip"):  # of this case, and of another
+        (exports / name).write_bytes(b"footage")
     assert act(admin, where, "dispose", reference="decree 5").status_code == 303
+    assert [path.name for path in exports.iterdir()] == [f"case-{n}0-3.zip"], (
+        "disposed of is disposed of in copies, too"
+    )
     page = admin.get(where).text
     for said in (
         "decree 5",

@@ -115,6 +115,20 @@ def post(tmp_path: Path) -> Post:
     return Post(tmp_path)
 
 
+def test_a_trial_is_on_the_ledger_before_it_is_one(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plug may be pulled between the two: a trial that nothing explains would be for ever."""
+    trials: list[object] = []
+
+    def note(body: bytes) -> None:
+        trials.append(post.state.trial)
+        post.notes.append(msgspec.json.decode(body))
+
+    monkeypatch.setattr(post.desk, "_note", note)
+    assert post.send(5, text(post.data, place="yard")) == ""
+    assert trials == [None] and post.state.trial is not None
+    assert [note["outcome"] for note in post.notes] == ["taken on"]
+
+
 def test_good_settings_are_tried_kept_and_survive_a_restart(post: Post) -> None:
     assert post.send(5, text(post.data, place="yard")) == ""
     assert (post.desk.reported().trial, post.desk.reported().state) == (5, "trying")

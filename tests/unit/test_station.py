@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent import wire
 from agent.config import load
-from agent.errors import ConfigError, Corrupt
+from agent.errors import ConfigError, Corrupt, Transient
 from agent.station.intake import EventIn, take
 from agent.station.main import Station, StationSettings
 from agent.station.reader import Reader
@@ -195,6 +195,19 @@ def test_rubbish_is_counted_and_listed_and_stops_nobody(scene: Scene) -> None:
     assert len(scene.rejects()) == 8
 
 
+@pytest.mark.parametrize("session", [-(2**63) - 1, 2**63, 10**30])
+def test_a_number_that_no_database_can_hold_ends_nobodys_station(scene: Scene, session: int) -> None:
+    body = wire.encode(beat(Beat(), scene.clock)).replace(b'"session":4', b'"session":%d' % session)  # type: ignore[arg-type]
+    scene.node.publish("wardpost/v1/ward-7/gate-2/heartbeat", body, qos=0)
+    for error in (-(10**30), -1, 10**30):
+        strange = wire.encode(event(1)).replace(b'"timeerrms":', b'"timeerrms":%d,"x":' % error)
+        assert b"%d" % error in strange
+        scene.node.publish(wire.Topics("ward-7", "gate-2").event("person"), strange, qos=1)
+    scene.run()
+    scene.send(event(2))
+    assert scene.run()[-1].stored == [(2, 2)]
+
+
 def test_a_message_of_a_newer_form_is_kept_and_receipted(scene: Scene) -> None:
     """Refusing it would make its node send it for ever."""
     body = wire.encode(event(1)).replace(b'"phase":"started"', b'"phase":"paused"')
@@ -335,6 +348,17 @@ def test_a_city_of_nodes_is_looked_through_in_a_small_part_of_the_time(
     )
     scene.send(event(1))
     assert [receipt.head for receipt in scene.run(1)] == [1], "what comes in does not wait for it"
+
+    def away() -> list[NodeSeen]:
+        began.append(scene.clock.boot_ns() / NS)
+        scene.clock.advance(40)
+        raise Transient("the database is away")
+
+    monkeypatch.setattr(scene.store, "nodes", away)
+    scene.run(40)
+    before = len(began)
+    scene.run(120)
+    assert len(began) - before >= 3, "who could not look looks again at once"
 
 
 def test_the_will_of_an_earlier_session_is_stale(scene: Scene) -> None:

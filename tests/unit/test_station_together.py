@@ -41,7 +41,9 @@ AMONG = Among(select(meta.c.key).where(meta.c.key != bindparam("but")).order_by(
 BODIES = [b'{"payload":"e30="}', b"", b"\0", b"\xff\xfe", b"two\nlines", "Phường".encode(), b"\\x00", b"x" * 5000]
 """Nothing but lines gets into that table, and a question must not depend on it."""
 PACKED = Packed(
-    lambda of: select(line.c.seq, line.c.kind, line.c.body).where(line.c.node == of["node"], line.c.seq <= of["high"]),
+    lambda of: select(line.c.seq, line.c.n, line.c.kind, line.c.body).where(
+        line.c.node == of["node"], line.c.seq <= of["high"]
+    ),
     {"node": line.c.node.type, "high": line.c.seq.type},
     pack=line.c.seq // literal_column("4", line.c.seq.type),
 )

@@ -83,7 +83,7 @@ def pressed_at(time: str, error_ms: int | None, *, late: bool, received_utc_ns: 
         told = parse_rfc3339(time)
     except (ValueError, OverflowError):
         told = None
-    sure = told is not None and error_ms is not None and error_ms <= SURE_MS_MAX
+    sure = told is not None and error_ms is not None and 0 <= error_ms <= SURE_MS_MAX
     if not late:
         return told if sure and told is not None and abs(told - received_utc_ns) <= FRESH_NS else received_utc_ns
     if not sure or told is None or not received_utc_ns - LATE_NS_MAX <= told <= received_utc_ns + FRESH_NS:

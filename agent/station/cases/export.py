@@ -22,7 +22,7 @@ import logging
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -57,7 +57,9 @@ TRAIL_LINES_MAX = 100_000
 """Lines of the audit log that are looked through, from the opening of the case on."""
 READ_ROWS = 1000
 ACT_TRIES_MAX = 4
-"""A database that is busy is waited for so often, each time as long as it waits by itself."""
+"""A database that is busy is waited for so often, each time as long as it waits by itself ..."""
+ACT_PAUSE_S = 2.0
+"""... and one that is away, as it is started anew, so long at first, then twice as long."""
 FREE_BYTES_MIN = 256 << 20
 """What a package leaves free on the station's disk."""
 
@@ -135,11 +137,21 @@ class Exporter:
         except OSError:
             return None
 
-    def make(self, who: Person, case: Case, node: str, told: Told, *, watch: Watch | None = None) -> int | Objection:
+    def make(
+        self,
+        who: Person,
+        case: Case,
+        node: str,
+        told: Told,
+        *,
+        watch: Watch | None = None,
+        pause: Callable[[float], None] = lambda _seconds: None,
+    ) -> int | Objection:
         """Blocks for reading and writing, minutes for a large case. Returns the number of the act, or why there is no
         copy, as `copying` decides it: at the beginning, before each post, and with the act.
 
-        `node`: empty for all posts of the case in one. Raises NoFootage when nothing lies here, ConfigError, and
+        `node`: empty for all posts of the case in one. `pause` waits, between two tries of putting it on the timeline.
+        Raises NoFootage when nothing lies here, ConfigError, and
         Abandoned as soon as `watch` does.
         """
         if not self._lock.acquire(blocking=False):
@@ -150,7 +162,7 @@ class Exporter:
             archive = _Watched(self._archive, looks)
             making = _Making(who, case, told, looks, archive, Shelf(engine=self._engine, archive=archive))
             self._look(making)
-            self.tidy()
+            self.tidy(KEPT_MAX - 1)
             looks.begins(self._make_room(case, node))
             folder = self._new_folder(case.n)
             path = folder / "package.zip"
@@ -162,7 +174,7 @@ class Exporter:
             else:
                 made = self._export_all(making, path)
                 of = {"detail": " ".join(made.posts)}
-            return self._record(making, path, of | {"node": node, "sha256": made.sha256, "bytes": made.bytes})
+            return self._record(making, path, pause, of | {"node": node, "sha256": made.sha256, "bytes": made.bytes})
         except _Refused as refused:
             return refused.objection
         except Abandoned:
@@ -177,7 +189,15 @@ class Exporter:
                 shutil.rmtree(folder, ignore_errors=True)
             self._lock.release()
 
-    def tidy(self) -> None:
+    def forget(self, n: int) -> None:
+        """Takes the packages of a case away: it was disposed of. Any number of times. Raises Transient."""
+        try:
+            for path in self._folder.glob(_name(n, "*")):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._in_the_way(error) from error
+
+    def tidy(self, kept_max: int = KEPT_MAX) -> None:
         """Takes away what a power cut left, and packages that are old. Not while one is made."""
         try:
             self._folder.mkdir(exist_ok=True)
@@ -185,7 +205,7 @@ class Exporter:
             whole = sorted((path for path in self._folder.glob("*.zip")), key=lambda path: path.stat().st_mtime_ns)
             for path in left:
                 shutil.rmtree(path, ignore_errors=True)
-            for path in whole[: max(len(whole) - KEPT_MAX + 1, 0)]:
+            for path in whole[: max(len(whole) - kept_max, 0)]:
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise self._in_the_way(error) from error
@@ -202,7 +222,9 @@ class Exporter:
             found = copying(db, who.login, case.n, told)
         return found if isinstance(found, Objection) else None
 
-    def _record(self, making: _Making, path: Path, of: dict[str, str | int]) -> int | Objection:
+    def _record(
+        self, making: _Making, path: Path, pause: Callable[[float], None], of: dict[str, str | int]
+    ) -> int | Objection:
         """Gives the package its act. Minutes of work are not thrown away because the database is busy for a moment:
         as long as the package has no name, nothing of the act has been written, and it may be tried again.
         """
@@ -221,6 +243,7 @@ class Exporter:
                 if not left or not path.exists():
                     raise
                 log.warning("case %d: %s; its package is put on the timeline again", n, error)
+                pause(ACT_PAUSE_S * 2 ** (ACT_TRIES_MAX - 1 - left))
         raise AssertionError("unreachable")
 
     def _new_folder(self, n: int) -> Path:
@@ -483,7 +506,7 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value not in ("", 0, False, None)}
 
 
-def _name(n: int, number: int) -> str:
+def _name(n: int, number: int | str) -> str:
     return f"case-{n}-{number}.zip"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from agent.clock import Clock
@@ -32,7 +33,9 @@ log = logging.getLogger(__name__)
 class Maker(Protocol):
     """agent/station/cases/export.py, as far as it is used here."""
 
-    def make(self, who: Person, case: Case, node: str, told: Told, *, watch: Watch) -> int | Objection: ...
+    def make(
+        self, who: Person, case: Case, node: str, told: Told, *, watch: Watch, pause: Callable[[float], None]
+    ) -> int | Objection: ...
     def tidy(self) -> None: ...
 
 
@@ -72,6 +75,7 @@ class Packer:
             name=who.name,
             told=told,
             asked_utc_ns=self._clock.utc().utc_ns,
+            newest=case.newest,
         )
         with self._lock:
             return self._packing.ask(wish)
@@ -128,7 +132,9 @@ class Packer:
             case = None if who is None or who.disabled else self._cases.find(who.scope, wish.case)
             if who is None or case is None:
                 return refused(Objection.NOT_YOURS)
-            done = self._maker.make(who, case, wish.node, wish.told, watch=_Watch(self))
+            with self._lock:
+                self._packing.reads(case.newest)
+            done = self._maker.make(who, case, wish.node, wish.told, watch=_Watch(self), pause=self._pause)
         except Abandoned:
             return Failure(Why.FORGOTTEN)
         except WardpostError as error:
@@ -145,6 +151,9 @@ class Packer:
             raise Abandoned("export: the station ends")
         with self._lock:
             self._packing.go_on(posts=posts, read=read, bytes_max=bytes_max)
+
+    def _pause(self, seconds: float) -> None:
+        self._clock.wait(self._ends, seconds)
 
     def _now(self) -> float:
         return self._clock.boot_ns() / NS

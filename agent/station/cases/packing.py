@@ -48,6 +48,7 @@ class Wish:
     name: str  # his
     told: Told
     asked_utc_ns: int
+    newest: int = 0  # the case's last act when it was asked for
 
     @property
     def key(self) -> tuple[int, str]:
@@ -105,14 +106,14 @@ class Packing:
     def __init__(self) -> None:
         self._waiting: deque[Wish] = deque()
         self._made: Job | None = None
+        self._begun = 0  # the last act that what is made holds
         self._failed: OrderedDict[tuple[int, str], tuple[float, Job]] = OrderedDict()
 
     def ask(self, wish: Wish) -> Answer:
         """One more, or the same as before. The first one's reason counts: it is his package."""
-        open_keys = {one.key for one in self._waiting}
-        if self._made is not None:
-            open_keys.add(self._made.wish.key)
-        if wish.key in open_keys:
+        if any(one.key == wish.key for one in self._waiting):
+            return Answer.KNOWN  # it will have what the case has by then
+        if self._made is not None and self._made.wish.key == wish.key and self._begun >= wish.newest:
             return Answer.KNOWN
         if len(self._waiting) >= WAITING_MAX:
             return Answer.FULL
@@ -120,11 +121,16 @@ class Packing:
         self._waiting.append(wish)
         return Answer.TAKEN
 
+    def reads(self, newest: int) -> None:
+        """What is made holds the case up to this act: who asks after a later one is asking for another package."""
+        self._begun = newest
+
     def begin(self, *, utc_ns: int) -> Wish | None:
         """The next one, in the order of asking; it is made from now on. None: there is none."""
         if not self._waiting:
             return None
         wish = self._waiting.popleft()
+        self._begun = wish.newest
         self._made = Job(wish=wish, stage=Stage.MAKING, since_utc_ns=utc_ns)
         return wish
 

@@ -75,6 +75,7 @@ class Head(msgspec.Struct, array_like=True, frozen=True):
     """What a packed row is beside its body. The order is that of `Packed`'s columns."""
 
     seq: int
+    n: int
     kind: str
     size: int  # of its body, bytes
 
@@ -83,6 +84,7 @@ class Line(NamedTuple):
     """A row of a packed question."""
 
     seq: int
+    n: int
     kind: str
     body: bytes
 
@@ -91,7 +93,7 @@ class Packed(Question):
     """The same, of lines that are many: on PostgreSQL those of a `pack` come as one row. None has an order."""
 
     def __init__(self, make: Make, types: Types, *, pack: ColumnElement[Any]) -> None:
-        """`make`: its columns are `seq`, `kind` and `body`, and it has neither order nor limit."""
+        """`make`: its columns are `seq`, `n`, `kind` and `body`, and it has neither order nor limit."""
         super().__init__(lambda of: _packed(make(of), pack), types)
         self._one = make({name: bindparam(name, type_=of) for name, of in types.items()})
         self._heads = msgspec.json.Decoder(list[Head])
@@ -105,17 +107,17 @@ class Packed(Question):
     def _unpacked(self, row: Any) -> Iterator[Line]:
         at, bodies = 0, bytes(row.bodies)
         for head in self._heads.decode(row.heads):
-            yield Line(head.seq, head.kind, bodies[at : at + head.size])
+            yield Line(head.seq, head.n, head.kind, bodies[at : at + head.size])
             at += head.size
 
 
 def _packed(lines: Select[Any], pack: ColumnElement[Any]) -> Any:
     """What the lines are, and behind each other what they say, in one order."""
-    seq, kind, body = lines.selected_columns
-    head = func.json_build_array(seq, kind, func.octet_length(body))
+    seq, n, kind, body = lines.selected_columns
+    head = func.json_build_array(seq, n, kind, func.octet_length(body))
     nothing = cast(literal(b"", LargeBinary), LargeBinary)
-    heads = cast(func.json_agg(aggregate_order_by(head, seq, body)), Text).label("heads")
-    bodies = func.string_agg(body, aggregate_order_by(nothing, seq, body), type_=LargeBinary).label("bodies")
+    heads = cast(func.json_agg(aggregate_order_by(head, seq, n)), Text).label("heads")
+    bodies = func.string_agg(body, aggregate_order_by(nothing, seq, n), type_=LargeBinary).label("bodies")
     return lines.with_only_columns(heads, bodies).group_by(pack)
 
 

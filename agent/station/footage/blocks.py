@@ -67,10 +67,12 @@ NOTHING = Block(0, 0, 0, 0, ())
 
 
 def block_of(rows: Sequence[Any], *, lines: int, oldest: int) -> Block:
-    """From rows with `seq`, `kind` and `body`; of several with one number the first that can be read counts."""
+    """From rows with `seq`, `n`, `kind` and `body`; of several with one number the first that came and can be read
+    counts.
+    """
     read: list[Filed | Payload] = []
     numbers = 0
-    for row in sorted(rows, key=lambda row: int(row.seq)):
+    for row in sorted(rows, key=lambda row: (int(row.seq), int(row.n))):
         told = _told(row.kind, bytes(row.body))
         if told is not None and not numbers >> told.seq % BLOCK & 1:
             numbers |= 1 << told.seq % BLOCK

@@ -255,7 +255,9 @@ _KIND = _question(
     "node", "root", "kind", "low", "high", "limit",
 )  # fmt: skip
 _PACKED = Packed(
-    lambda of: select(line.c.seq, line.c.kind, line.c.body).where(_kind(of), line.c.seq.between(of["low"], of["high"])),
+    lambda of: select(line.c.seq, line.c.n, line.c.kind, line.c.body).where(
+        _kind(of), line.c.seq.between(of["low"], of["high"])
+    ),
     {name: _TYPES[name] for name in ("node", "root", "kind", "low", "high")},
     pack=_NUMBER,
 )
@@ -325,17 +327,17 @@ class _Ledger:
         deletions = _payloads(around.gone)
         if within.blocks is None:
             wanted = sorted(around.before + within.rows, key=lambda row: -int(row.seq))
-            payloads = _payloads([*wanted[: LINES_MAX + 1], *around.after])
+            payloads = _payloads(_in_order([*wanted[: LINES_MAX + 1], *around.after]))
             return _Found(deletions, _once(payloads), len(wanted) > LINES_MAX)
         known = [within.blocks[number] for number in numbers]
         if len(around.before) + sum(block.rows for block in known) > LINES_MAX:
             return (yield from _Ledger(*self._key, self._steps).read(first, last, start_utc_ns, end_utc_ns))
         after = [
             one
-            for one in _payloads(around.after)
+            for one in _payloads(_in_order(around.after))
             if one.seq // BLOCK not in numbers or not within.blocks[one.seq // BLOCK].has(one.seq)
         ]
-        entries = [*_once(_payloads(around.before)), *(entry for block in known for entry in block.entries)]
+        entries = [*_once(_payloads(_in_order(around.before))), *(entry for block in known for entry in block.entries)]
         return _Found(deletions, [*entries, *_once(after)], cut=False)
 
     def _around(self, first: int, low: int, high: int, last: int) -> Reading[_Around]:
@@ -448,6 +450,11 @@ class _Ledger:
 
 def _all(found: Iterable[Rows]) -> Rows:
     return [row for rows in found for row in rows]
+
+
+def _in_order(rows: Rows) -> Rows:
+    """Of two lines with one number that which came first stands first, whoever asks and however."""
+    return sorted(rows, key=lambda row: (row.seq, row.n))
 
 
 def _payloads(rows: Rows) -> list[Payload]:

@@ -120,7 +120,7 @@ class CasePages:
         """
         case = self._need(asked)
         step = self._cases.step(asked.who.scope, case.n, int(asked.params["copy"]))
-        path = None if step is None else self._exporter.file(case.n, step)
+        path = None if step is None or case.state is State.DISPOSED else self._exporter.file(case.n, step)
         if step is None or path is None:
             raise Refused(404, "case.nocopy")
         try:
@@ -229,8 +229,12 @@ class CasePages:
         case = self._need(asked)
         if case.state is State.DISPOSED:
             self._desk.sweep(case.n, asked.who)
+            self._exporter.forget(case.n)
             return RedirectResponse(f"/cases/{case.n}", status_code=303)
-        return self._done(asked, self._desk.dispose(asked.who, case.n, _told(asked), seen=_seen(asked)))
+        done = self._desk.dispose(asked.who, case.n, _told(asked), seen=_seen(asked))
+        if isinstance(done, int):
+            self._exporter.forget(case.n)
+        return self._done(asked, done)
 
     # -- in words -----------------------------------------------------------------------------------------------------
 
@@ -297,7 +301,7 @@ class CasePages:
             making=Stage.MAKING,
             made=made,
             open=any(job.open for job in jobs),
-            lost=life != self._packer.life and not jobs and not any(step.act is Act.COPIED for step in since),
+            lost=life != self._packer.life and not any(step.act is Act.COPIED for step in since),
             seen=case.newest if since and len(made) == len(since) else None,
         )
 
