@@ -294,10 +294,9 @@ class SettingsDesk:
         revision = wanted.revision
         self._disk.list(FOLDER)
         self._disk.replace(name_of(revision), wanted.toml.encode())
-        if self._noted != (
-            revision,
-            digest,
-        ):  # before it is so: a cut between the two must not leave a trial unexplained
+        # Before it is so: a cut between the two must not leave a trial unexplained; once, however often what follows
+        # fails.
+        if self._noted != (revision, digest):
             self._put(revision, "taken on", by=wanted.by, digest=digest)
             self._noted = revision, digest
         write_state(
