@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta, field
 
+from agent import garbage
 from agent.clock import Clock, uuid7_maker
 from agent.config import Id, Settings, TlsSettings
 from agent.errors import ConfigError, Transient
@@ -321,4 +322,6 @@ def _uploads(settings: UploadsSettings, whole: StationSettings, clock: Clock) ->
 
 def run_station(settings: StationSettings, *, clock: Clock, rng: random.Random, stop: threading.Event) -> None:
     """See `Station.run`."""
-    Station(settings, clock=clock, rng=rng).run(stop)
+    station = Station(settings, clock=clock, rng=rng)
+    garbage.settle()
+    station.run(stop)

@@ -20,7 +20,7 @@ import msgspec
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, insert, inspect, make_url
+from sqlalchemy import Engine, insert, inspect, make_url, text
 from sqlalchemy.exc import DatabaseError
 
 from agent import wire
@@ -366,6 +366,46 @@ def test_a_station_whose_connection_is_cut_stores_nothing_and_goes_on(database: 
     assert database.rows("select count(*) from event") == [(1,)]
     store.close()
     assert database.rows(f"select count(*) from pg_locks where {here}") == [(0,)]
+
+
+def test_a_connection_that_lay_idle_is_asked_and_replaced_and_one_that_works_is_not_asked(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page looks ten times: it must neither ask ten times more, nor fail because the server was away over night."""
+    if database.kind == "sqlite":
+        pytest.skip("there is no connection to cut")
+    engine = open_engine(database.url)
+    asked: list[int] = []
+    ping = engine.dialect.do_ping
+
+    def asking(db: Any) -> bool:
+        asked.append(1)
+        return ping(db)
+
+    monkeypatch.setattr(engine.dialect, "do_ping", asking)
+
+    def session() -> int:
+        with reading(engine) as db:
+            return int(db.execute(text("select pg_backend_pid()")).scalar_one())
+
+    def cut(pid: int) -> None:
+        assert database.rows(f"select pg_terminate_backend({pid})") == [(True,)]
+
+    first = session()
+    monkeypatch.setattr(engines, "TRUSTED_S", 3600.0)
+    assert [session() for _ in range(5)] == [first] * 5
+    assert not asked
+    cut(first)
+    with pytest.raises(Transient):  # it was not asked: the look itself finds it cut, and says so
+        session()
+    second = session()
+    assert second != first, "and the next look has another one"
+    monkeypatch.setattr(engines, "TRUSTED_S", 0.0)
+    assert session() == second
+    assert len(asked) == 1
+    cut(second)
+    assert session() not in (first, second), "it was asked, and replaced before anything was read"
+    engine.dispose()
 
 
 # -- settings -----------------------------------------------------------------------------------------------------------

@@ -9,13 +9,9 @@ case: nodes send notices in batches. Meanwhile somebody opens the board again an
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 from sqlalchemy import text
 
 from agent import wire
@@ -25,11 +21,11 @@ from agent.station.people.roles import Role
 from tests.bench.figure import Bench, Row, Skip, percentile
 from tests.bench.programs import broker, wait_for
 from tests.bench.station import BACKLOG, postgres
-from tests.bench.station.fill import SITE, events
+from tests.bench.station.fill import SITE, events, post
+from tests.bench.station.flood import pour
 from tests.bench.station.served import people, served
 
 TARGET_PER_S = 2500.0
-WINDOW = 200
 SETTLED_S_MAX = 900.0
 LOOK_S = 0.1
 """Between two looks of the bench, and two visits of the board."""
@@ -93,27 +89,9 @@ def _on(folder: Path, kind: str, database: str, count: int) -> list[Row]:
 
 def _publish(port: int, count: int) -> float:
     """Seconds until the broker has acknowledged all of them."""
-    with publisher(port) as client:
-        started = time.perf_counter()
-        waiting: list[paho.MQTTMessageInfo] = []
-        for _, stream, _, _, kind, _, _, body in events(count, now_utc_ns=time.time_ns(), seed=1):
-            waiting.append(client.publish(wire.Topics(SITE, f"post-{stream - 1:03d}").event(kind), body, qos=1))
-            if len(waiting) >= 2 * WINDOW:  # else paho keeps all of them in its own queue
-                waiting.pop(0).wait_for_publish(60)
-        for info in waiting:
-            info.wait_for_publish(60)
-        return time.perf_counter() - started
-
-
-@contextmanager
-def publisher(port: int) -> Iterator[paho.Client]:
-    """Somebody who publishes; the network is another thread's."""
-    client = paho.Client(CallbackAPIVersion.VERSION2, client_id="bench-posts")
-    client.max_inflight_messages_set(WINDOW)
-    client.connect("127.0.0.1", port)
-    client.loop_start()
-    try:
-        yield client
-    finally:
-        client.disconnect()
-        client.loop_stop()
+    started = time.perf_counter()
+    told = events(count, now_utc_ns=time.time_ns(), seed=1)
+    messages = ((wire.Topics(SITE, post(row[1] - 1)).event(row[4]), row[7]) for row in told)
+    done = pour(port, messages)
+    assert done == count
+    return time.perf_counter() - started
