@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, insert, select, true, update
 
 from agent import wire
 from agent.clock import Clock
+from agent.station.arrivals import Arrival, arrived
 from agent.station.db.board import alert, alert_step, board_mark
 from agent.station.db.engine import reading
 from agent.station.db.people import person
@@ -164,25 +166,16 @@ class Alerts:
         """
         with reading(self._engine) as db:
             mark = max(stored := _mark(db), self._looked_at)
-            rows = db.execute(
-                select(event.c.n, event.c.received_utc_ns, stream.c.node, event.c.body)
-                .join(stream, event.c.stream == stream.c.stream)
-                .where(event.c.n > mark)
-                .order_by(event.c.n)
-                .limit(ROWS_MAX)
-            ).all()
+            rows = arrived(db, mark, ROWS_MAX)
             if not rows:
                 return False
-            told = [
-                _Told(row.n, row.received_utc_ns, row.node, one) for row in rows if (one := event_of(bytes(row.body)))
-            ]
-            known = self._known(db, told)
+            known = self._known(db, {row.incident for row in rows if row.incident is not None})
         last, more = rows[-1].n, len(rows) == ROWS_MAX
-        if not any(one.incident in known or one.severity in self._deadline_ns for one in told):
+        told = self._concerning(known, rows)
+        if not told:
             self._looked_at = last
             if last - stored < UNMARKED_MAX:
                 return more
-            told = []
         with self._trail.writing("take in alerts") as entry:
             if _mark(entry.db) != stored:  # somebody else has taken them in meanwhile
                 return True
@@ -191,14 +184,23 @@ class Alerts:
         self._looked_at = last
         return more
 
+    def _concerning(self, known: Container[str], rows: Sequence[Arrival]) -> list[_Told]:
+        """Those that raise alerts, and all others of an alert's incident. Most are of none, and glanced at only."""
+        raised = {row.incident for row in rows if _severity_of(row.body) in self._deadline_ns}
+        return [
+            _Told(row.n, row.received_utc_ns, row.node, one)
+            for row in rows
+            if (row.incident in raised or row.incident in known) and (one := event_of(row.body))
+        ]
+
     @staticmethod
-    def _known(db: Connection, told: Sequence[_Told]) -> dict[str, _Kept]:
-        """The alerts that these events are of, as they stand."""
-        return {row.incident: _Kept(*row) for row in _ALERTS.ask(db, sorted({one.incident for one in told}))}
+    def _known(db: Connection, incidents: Iterable[str]) -> dict[str, _Kept]:
+        """Their alerts as they stand, of those that are alerts."""
+        return {row.incident: _Kept(*row) for row in _ALERTS.ask(db, sorted(incidents))}
 
     def _take(self, db: Connection, told: Sequence[_Told]) -> None:
         """What becomes of alerts by these events, in their order."""
-        alerts = self._known(db, told)
+        alerts = self._known(db, {one.incident for one in told})
         steps: list[tuple[str, str]] = []
         new: list[_Kept] = []
         pictures: dict[tuple[str, str], int] = {}  # of incidents that are no alerts yet, here
@@ -412,6 +414,25 @@ class Alerts:
             .returning(alert_step.c.n)
         ).scalar_one()
         self._set(db, incident, changed=made)
+
+
+class _GlanceData(msgspec.Struct):
+    severity: str
+
+
+class _Glance(msgspec.Struct):
+    data: _GlanceData
+
+
+_GLANCE = msgspec.json.Decoder(_Glance)
+
+
+def _severity_of(body: bytes) -> str:
+    """What an event says of itself; empty: nothing. Whether the rest of it can be believed is not looked at."""
+    try:
+        return _GLANCE.decode(body).data.severity
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def jpeg_of(told: wire.CloudEvent) -> bytes | None:

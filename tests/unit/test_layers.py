@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "clock",
             "disk",
             "errors",
+            "garbage",
             "config",
             "wire",
             "contract",

@@ -374,7 +374,8 @@ def test_a_connection_that_lay_idle_is_asked_and_replaced_and_one_that_works_is_
     """A page looks ten times: it must neither ask ten times more, nor fail because the server was away over night."""
     if database.kind == "sqlite":
         pytest.skip("there is no connection to cut")
-    engine = open_engine(database.url)
+    clock = FakeClock()
+    engine = open_engine(database.url, clock=clock)
     asked: list[int] = []
     ping = engine.dialect.do_ping
 
@@ -392,7 +393,6 @@ def test_a_connection_that_lay_idle_is_asked_and_replaced_and_one_that_works_is_
         assert database.rows(f"select pg_terminate_backend({pid})") == [(True,)]
 
     first = session()
-    monkeypatch.setattr(engines, "TRUSTED_S", 3600.0)
     assert [session() for _ in range(5)] == [first] * 5
     assert not asked
     cut(first)
@@ -400,10 +400,11 @@ def test_a_connection_that_lay_idle_is_asked_and_replaced_and_one_that_works_is_
         session()
     second = session()
     assert second != first, "and the next look has another one"
-    monkeypatch.setattr(engines, "TRUSTED_S", 0.0)
+    clock.advance(engines.TRUSTED_S + 1)
     assert session() == second
     assert len(asked) == 1
     cut(second)
+    clock.advance(engines.TRUSTED_S + 1)
     assert session() not in (first, second), "it was asked, and replaced before anything was read"
     engine.dispose()
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, bindparam, insert, literal_column, select
 from agent.station.db import migrate
 from agent.station.db.engine import open_engine, reading, writing
 from agent.station.db.tables import line, meta
-from agent.station.db.together import Among, Ask, Packed, Question, Reading, abreast, answered
+from agent.station.db.together import Among, Ask, OnePack, Packed, Question, Reading, abreast, answered
 from agent.station.db.types import Whole
 from agent.station.db.upsert import Upsert
 from tests.fakes.database import Database
@@ -46,6 +46,13 @@ PACKED = Packed(
     ),
     {"node": line.c.node.type, "high": line.c.seq.type},
     pack=line.c.seq // literal_column("4", line.c.seq.type),
+)
+
+ONE_PACK = OnePack(
+    select(line.c.seq, line.c.kind, line.c.body)
+    .where(line.c.node == bindparam("node"), line.c.seq > bindparam("after"))
+    .order_by(line.c.seq)
+    .limit(bindparam("limit"))
 )
 
 
@@ -119,6 +126,18 @@ def test_many_lines_that_come_as_one_row_are_each_what_they_were(engine: Engine)
         if one["node"] != "nobody" else []
         for one in asked
     ]  # fmt: skip
+
+
+def test_the_oldest_of_many_come_as_one_row_in_their_order(engine: Engine) -> None:
+    with reading(engine) as db:
+        part = ONE_PACK.ask(db, node='cam "2"', after=2, limit=3)
+        rest = ONE_PACK.ask(db, node='cam "2"', after=5, limit=100)
+        assert ONE_PACK.ask(db, node="nobody", after=0, limit=3) == []
+        assert ONE_PACK.ask(db, node="cam-1", after=0, limit=0) == []
+    assert [(row.seq, row.kind, row.body) for row in (*part, *rest)] == [
+        (n + 1, f'cam "2" {n}', body) for n, body in enumerate(BODIES) if n >= 2
+    ]
+    assert len(part) == 3
 
 
 def test_readings_of_any_length_go_abreast_and_keep_their_answers_apart(engine: Engine) -> None:

@@ -8,11 +8,9 @@ everything else is SQLAlchemy's.
 from __future__ import annotations
 
 import logging
-import math
 import socket
 import sqlite3
 import ssl
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,8 +20,10 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, 
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from agent.clock import Clock, SystemClock
 from agent.errors import ConfigError
 from agent.station.db.errors import name_of, plain
+from agent.types import NS
 
 FILE = "station.db"
 BUSY_S_MAX = 5.0
@@ -39,7 +39,7 @@ TRUSTED_S = 2.0
 PASSWORD_BYTES_MAX = 1000
 _OURS = ("password_file", "ca")
 _WRITES = "wardpost_writes"
-_RESTS = "wardpost_rests"  # since when, monotonic
+_RESTS = "wardpost_rests"  # since when, boot time
 
 
 def database_url(folder: Path, database: str) -> str:
@@ -52,11 +52,12 @@ def database_url(folder: Path, database: str) -> str:
     return database or URL.create("sqlite", database=str(folder.absolute() / FILE)).render_as_string()
 
 
-def open_engine(url: str, *, read_only: bool = False, pooled: bool = True) -> Engine:
+def open_engine(url: str, *, read_only: bool = False, pooled: bool = True, clock: Clock | None = None) -> Engine:
     """Connects to nothing yet. May be used by several threads; each transaction has a connection of its own.
 
     `read_only`: writes are refused by the database, and SQLite's file is not made. `pooled` False: a connection is
-    closed when its transaction ends. Raises ConfigError for a URL that is none, or a password file that cannot be read.
+    closed when its transaction ends. `clock` tells how long one lay idle; without it the system's does. Raises
+    ConfigError for a URL that is none, or a password file that cannot be read.
     """
     try:
         parsed = make_url(url)
@@ -67,7 +68,7 @@ def open_engine(url: str, *, read_only: bool = False, pooled: bool = True) -> En
         case "sqlite" | "sqlite+pysqlite":
             return _sqlite(parsed, pool, read_only=read_only)
         case "postgresql+pg8000":
-            return _postgresql(parsed, pool, read_only=read_only)
+            return _postgresql(parsed, pool, read_only=read_only, clock=clock or SystemClock())
     raise ConfigError(f"station.database: {parsed.drivername}: give sqlite:// or postgresql+pg8000://")
 
 
@@ -113,7 +114,7 @@ def _sqlite(url: URL, pool: dict[str, Any], *, read_only: bool) -> Engine:
     return engine
 
 
-def _postgresql(url: URL, pool: dict[str, Any], *, read_only: bool) -> Engine:
+def _postgresql(url: URL, pool: dict[str, Any], *, read_only: bool, clock: Clock) -> Engine:
     asked = {name: url.query[name] for name in _OURS if name in url.query}
     bare = url.difference_update_query(_OURS)
     if any(not isinstance(value, str) for value in asked.values()):
@@ -147,14 +148,14 @@ def _postgresql(url: URL, pool: dict[str, Any], *, read_only: bool) -> Engine:
 
     @event.listens_for(engine, "checkin")
     def rests(_db: Any, record: ConnectionPoolEntry) -> None:
-        record.info[_RESTS] = time.monotonic()
+        record.info[_RESTS] = clock.boot_ns()
 
     @event.listens_for(engine, "checkout")
     def works(db: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
         """SQLAlchemy's `pool_pre_ping` asks each time: a page of some ten looks would make as many more trips."""
-        if time.monotonic() - record.info.pop(_RESTS, math.inf) < TRUSTED_S or _alive(engine, db):
-            return
-        raise InvalidatePoolError
+        rests_ns = record.info.pop(_RESTS, None)  # None: it is new
+        if rests_ns is not None and clock.boot_ns() - rests_ns > TRUSTED_S * NS and not _alive(engine, db):
+            raise InvalidatePoolError
 
     return engine
 

@@ -10,9 +10,10 @@ rows. Several go abreast, so that eight posts take as many trips as one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import namedtuple
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import (
@@ -46,13 +47,18 @@ Make = Callable[[Mapping[str, ColumnElement[Any]]], Select[Any]]
 class Question:
     """A query with some values left open. Made once, asked often."""
 
-    def __init__(self, make: Make, types: Types) -> None:
-        """`make` gets an expression for each open value, by name. Its columns have names, none of them `which`."""
+    def __init__(
+        self, make: Make, types: Types, *, shape: Callable[[Select[Any]], Select[Any]] = lambda rows: rows
+    ) -> None:
+        """`make` gets an expression for each open value, by name. Its columns have names, none of them `which`.
+
+        `shape`: what PostgreSQL makes of its rows before it tells them.
+        """
         self._one = make({name: bindparam(name, type_=of) for name, of in types.items()})
         columns = [column("which", BigInteger), *(column(name, of) for name, of in types.items())]
         values = func.json_to_recordset(cast(bindparam("asked", type_=Text), JSON)).table_valued(*columns)
         asked = values.render_derived("asked", with_types=True)
-        told = make({name: asked.c[name] for name in types}).lateral("told")
+        told = shape(make({name: asked.c[name] for name in types})).lateral("told")
         self._all: Executable = select(asked.c.which, told).select_from(asked.join(told, true()))
         self._names = tuple(types)
 
@@ -71,54 +77,62 @@ class Question:
         return found
 
 
-class Head(msgspec.Struct, array_like=True, frozen=True):
-    """What a packed row is beside its body. The order is that of `Packed`'s columns."""
-
-    seq: int
-    n: int
-    kind: str
-    size: int  # of its body, bytes
-
-
-class Line(NamedTuple):
-    """A row of a packed question."""
-
-    seq: int
-    n: int
-    kind: str
-    body: bytes
-
-
 class Packed(Question):
-    """The same, of lines that are many: on PostgreSQL those of a `pack` come as one row. None has an order."""
+    """The same, of rows that are many: on PostgreSQL those of a `pack` come as one row. None has an order."""
 
     def __init__(self, make: Make, types: Types, *, pack: ColumnElement[Any]) -> None:
-        """`make`: its columns are `seq`, `n`, `kind` and `body`, and it has neither order nor limit."""
-        super().__init__(lambda of: _packed(make(of), pack), types)
-        self._one = make({name: bindparam(name, type_=of) for name, of in types.items()})
-        self._heads = msgspec.json.Decoder(list[Head])
+        """`make`: the last of its columns are bytes, the others words and numbers; it has neither order nor limit."""
+        super().__init__(
+            make, types, shape=lambda rows: rows.with_only_columns(*_joined(rows.selected_columns)).group_by(pack)
+        )
+        self._row = _row_of(make(dict.fromkeys(types, literal(None))))
 
     def ask(self, db: Connection, values: Sequence[Mapping[str, Any]]) -> list[Rows]:
         found = super().ask(db, values)
         if db.dialect.name != "postgresql":
             return found
-        return [[line for row in rows for line in self._unpacked(row)] for rows in found]
-
-    def _unpacked(self, row: Any) -> Iterator[Line]:
-        at, bodies = 0, bytes(row.bodies)
-        for head in self._heads.decode(row.heads):
-            yield Line(head.seq, head.n, head.kind, bodies[at : at + head.size])
-            at += head.size
+        return [[one for row in rows for one in _parted(row, self._row)] for rows in found]
 
 
-def _packed(lines: Select[Any], pack: ColumnElement[Any]) -> Any:
-    """What the lines are, and behind each other what they say, in one order."""
-    seq, n, kind, body = lines.selected_columns
-    head = func.json_build_array(seq, n, kind, func.octet_length(body))
+class OnePack:
+    """A query whose rows are many, of some values left open: on PostgreSQL they come as one. Made once, asked often."""
+
+    def __init__(self, query: Select[Any]) -> None:
+        """Its columns are as `Packed` wants them, and the first of them is its order."""
+        self._row = _row_of(query)
+        self._on = {"sqlite": query, "postgresql": select(*_joined(query.subquery().c))}
+
+    def ask(self, db: Connection, **values: Any) -> Rows:
+        """Its rows, in their order."""
+        told = db.execute(self._on[db.dialect.name], values)
+        return list(_parted(told.one(), self._row) if db.dialect.name == "postgresql" else told.all())
+
+
+def _row_of(query: Select[Any]) -> Any:
+    return namedtuple("Row", [one.name for one in query.selected_columns])  # noqa: PYI024
+
+
+def _joined(columns: Iterable[ColumnElement[Any]]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """What the rows are, and behind each other their bytes, in one order."""
+    *heads, body = columns
     nothing = cast(literal(b"", LargeBinary), LargeBinary)
-    heads = cast(func.json_agg(aggregate_order_by(head, seq, n)), Text).label("heads")
-    bodies = func.string_agg(body, aggregate_order_by(nothing, seq, n), type_=LargeBinary).label("bodies")
-    return lines.with_only_columns(heads, bodies).group_by(pack)
+    head = func.json_build_array(*heads, func.octet_length(body))
+    return (
+        cast(func.json_agg(aggregate_order_by(head, *heads)), Text).label("heads"),
+        func.string_agg(body, aggregate_order_by(nothing, *heads), type_=LargeBinary).label("bodies"),
+    )
+
+
+_HEADS = msgspec.json.Decoder(list[list[Any]])
+
+
+def _parted(joined: Any, row: Any) -> Iterator[Any]:
+    if joined.heads is None:  # there were none
+        return
+    at, bodies = 0, bytes(joined.bodies)
+    for *head, size in _HEADS.decode(joined.heads):
+        yield row(*head, bodies[at : at + size])
+        at += size
 
 
 def _kept(value: Any) -> Any:

@@ -8,10 +8,11 @@ from sqlalchemy import Connection, Engine, delete, func, select, update
 
 from agent.clock import Clock
 from agent.station.alerts import jpeg_of
+from agent.station.arrivals import arrived
 from agent.station.db.board import board_mark
 from agent.station.db.engine import reading, writing
 from agent.station.db.search import incident
-from agent.station.db.tables import event, stream
+from agent.station.db.tables import event
 from agent.station.db.together import Among
 from agent.station.db.upsert import Upsert
 from agent.station.search.meaning import Entry, entry_of
@@ -50,16 +51,10 @@ class Keeper:
         self._due_ns = now + PAUSE_NS
         with reading(self._engine, "look for what can be searched for") as db:
             mark = _mark(db)
-            rows = db.execute(
-                select(event.c.n, event.c.received_utc_ns, stream.c.node, event.c.body)
-                .join(stream, event.c.stream == stream.c.stream)
-                .where(event.c.n > (mark or 0))
-                .order_by(event.c.n)
-                .limit(ROWS_MAX)
-            ).all()
+            rows = arrived(db, mark or 0, ROWS_MAX)
         if not rows:
             return False
-        entries = [one for row in rows if (one := _entry(row.n, row.node, row.received_utc_ns, bytes(row.body)))]
+        entries = [one for row in rows if (one := _entry(row.n, row.node, row.received_utc_ns, row.body))]
         with writing(self._engine, "keep what can be searched for") as db:
             if not _advance(db, mark, rows[-1].n):  # somebody else has taken them in meanwhile
                 return True
