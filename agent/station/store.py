@@ -27,6 +27,7 @@ from agent.station.db.engine import FILE, database_url, open_engine, transaction
 from agent.station.db.errors import name_of, plain
 from agent.station.db.tables import carried, change, event, meta, node, reject
 from agent.station.db.together import Among
+from agent.station.db.update import Update
 from agent.station.db.upsert import Upsert
 from agent.station.intake import EventIn, HeartbeatIn, Intake, RecordIn, ReportedIn, StatusIn
 from agent.station.ledgers import Alarm, Ledgers, Refused, Signed
@@ -55,6 +56,9 @@ _BEAT = Upsert(
     ),
 )
 _ADD = Upsert(event, lambda made: made.on_conflict_do_nothing(), returning=event.c.id)
+_STATES = Update(node, node.c.node, node.c.state, node.c.state_since_utc_ns)
+_REASONS = Among(select(node.c.node, node.c.reason), node.c.node)
+_CHANGED = Upsert(change, lambda made: made)
 _BY_ID = Among(select(event.c.id, event.c.stream, event.c.sequence), event.c.id)
 _CARRY = Upsert(carried, lambda made: made.on_conflict_do_nothing())
 _CARRIED = select(carried.c.n).where(carried.c.stream == bindparam("of"), carried.c.sequence == bindparam("number"))
@@ -442,27 +446,25 @@ class StationStore:
         now_utc_ns = self._clock.utc().utc_ns
         self._need_room()
         with self._transaction("note states") as db:
-            for name, state, since_utc_ns in changes:
-                this = update(node).where(node.c.node == name)
-                db.execute(this.values(state=state, state_since_utc_ns=since_utc_ns))
+            _STATES.many(
+                db,
+                [{"node": name, "state": state, "state_since_utc_ns": since} for name, state, since in changes],
+            )
             gone = [name for name, state, _ in changes if state == NodeState.OFFLINE]
-            left = dict.fromkeys(gone, "")
-            for row in db.execute(select(node.c.node, node.c.reason).where(node.c.node.in_(gone))) if gone else ():
-                left[row.node] = row.reason
-            if changes:
-                db.execute(
-                    insert(change),
-                    [
-                        {
-                            "node": name,
-                            "state": state,
-                            "utc_ns": now_utc_ns,
-                            "since_utc_ns": since_utc_ns,
-                            "reason": left.get(name, ""),
-                        }
-                        for name, state, since_utc_ns in changes
-                    ],
-                )
+            left = {row.node: row.reason for row in _REASONS.ask(db, gone)}
+            _CHANGED.many(
+                db,
+                [
+                    {
+                        "node": name,
+                        "state": state,
+                        "utc_ns": now_utc_ns,
+                        "since_utc_ns": since_utc_ns,
+                        "reason": left.get(name, ""),
+                    }
+                    for name, state, since_utc_ns in changes
+                ],
+            )
             last = select(func.max(change.c.n)).scalar_subquery()
             db.execute(delete(change).where(change.c.n <= last - CHANGES_MAX))
 

@@ -29,6 +29,8 @@ STATES_EVERY_S = 2.0
 WATCH_PAUSES = 20.0
 """Between two looks at all nodes so many times what their reading takes: 70,000 rows take more than a second."""
 WATCH_PAUSE_S_MAX = 30.0
+STATES_MAX = 5000
+"""New states noted in one transaction; the next look, which then comes at once, notes more."""
 COMMIT_BYTES_MAX = 4 << 20
 """Of messages in one transaction: some thousand events, half a second."""
 STABLE_S = 30.0
@@ -428,7 +430,9 @@ class StationWorker:
                     heard.add(seen.node)
             self._heard = frozenset(heard)
             if changes:
-                self._store.change(changes)
+                self._store.change(changes[:STATES_MAX])
+            if len(changes) > STATES_MAX:  # all posts of a city at once, for its network is away
+                self._watch_at = self._now()
         except Transient as error:
             self._complain(str(error))
 

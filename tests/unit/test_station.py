@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from agent import wire
 from agent.config import load
 from agent.errors import ConfigError, Corrupt, Transient
+from agent.station.db import tables
+from agent.station.db.engine import open_engine, writing
+from agent.station.db.upsert import Upsert
 from agent.station.intake import EventIn, take
 from agent.station.main import Station, StationSettings
 from agent.station.reader import Reader
@@ -359,6 +362,31 @@ def test_a_city_of_nodes_is_looked_through_in_a_small_part_of_the_time(
     before = len(began)
     scene.run(120)
     assert len(began) - before >= 3, "who could not look looks again at once"
+
+
+def test_a_city_that_falls_silent_at_once_is_on_record_post_by_post(scene: Scene) -> None:
+    """What comes in does not wait for all of them. PostgreSQL takes no more than 65,535 values in a statement."""
+    posts = [f"post-{n:05d}" for n in range(66_000 if scene.database.kind == "postgresql" else 11_000)]
+    scene.run(2)
+    now, engine = scene.clock, open_engine(scene.database.url, pooled=False)
+    with writing(engine, "make a city") as db:
+        Upsert(tables.node, lambda made: made).many(db, [
+            {"node": name, "said": "offline", "reason": f"why {n}", "seen_boot_id": now.boot_id,
+             "seen_ns": now.boot_ns(), "seen_utc_ns": now.utc().utc_ns, "state_since_utc_ns": 0}
+            for n, name in enumerate(posts)
+        ])  # fmt: skip
+    engine.dispose()
+    for n in range(1, 11):
+        scene.run(3)
+        scene.send(event(n))
+        assert [one.head for one in scene.run()] == [n], "what comes in goes on"
+    states = "select state, count(*) from node where node <> 'gate-2' group by state"
+    assert scene.database.rows(states) == [("offline", len(posts))]
+    assert scene.database.rows("select max(n), count(*) from change") == [(66_000, 10_000)], (
+        "each once, the newest kept"
+    )
+    told = scene.database.rows("select node, state, reason from change")
+    assert all((state, reason) == ("offline", f"why {int(name[5:])}") for name, state, reason in told)
 
 
 def test_the_will_of_an_earlier_session_is_stale(scene: Scene) -> None:

@@ -36,6 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.types import TypeEngine
 
+from agent.station.db.rows import rows_of, written
 from agent.station.db.types import storable
 
 T = TypeVar("T")
@@ -56,8 +57,7 @@ class Question:
         """
         self._one = make({name: bindparam(name, type_=of) for name, of in types.items()})
         columns = [column("which", BigInteger), *(column(name, of) for name, of in types.items())]
-        values = func.json_to_recordset(cast(bindparam("asked", type_=Text), JSON)).table_valued(*columns)
-        asked = values.render_derived("asked", with_types=True)
+        asked = rows_of("asked", columns, "asked")
         told = shape(make({name: asked.c[name] for name in types})).lateral("told")
         self._all: Executable = select(asked.c.which, told).select_from(asked.join(told, true()))
         self._names = tuple(types)
@@ -69,10 +69,8 @@ class Question:
         found: list[Rows] = [[] for _ in values]
         if not values:
             return found
-        asked = [
-            {"which": which} | {name: _kept(one[name]) for name in self._names} for which, one in enumerate(values)
-        ]
-        for row in db.execute(self._all, {"asked": msgspec.json.encode(asked).decode()}):
+        asked = [{"which": which} | {name: one[name] for name in self._names} for which, one in enumerate(values)]
+        for row in db.execute(self._all, {"asked": written(asked)}):
             found[row.which].append(row)
         return found
 

@@ -5,31 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-from sqlalchemy import (
-    JSON,
-    Column,
-    Connection,
-    Executable,
-    LargeBinary,
-    Table,
-    Text,
-    bindparam,
-    cast,
-    column,
-    func,
-    select,
-)
+from sqlalchemy import Column, Connection, Executable, LargeBinary, Table, Text, column, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 
-from agent.station.db.types import storable
+from agent.station.db.rows import rows_of, written
 
 AnyInsert = SqliteInsert | PostgresInsert
 ROWS_MAX = 500
 """In one statement: 500 rows of eight columns are far below what either database takes as parameters."""
-_NUL = b"\\u0000"
 
 
 class Upsert:
@@ -57,32 +42,18 @@ class Upsert:
         for start in range(0, len(rows), ROWS_MAX):
             part = rows[start : start + ROWS_MAX]
             if db.dialect.name == "postgresql":
-                found += db.execute(self._of_json(tuple(part[0])), {"rows": _written(part)}).scalars()
+                found += db.execute(self._of_json(tuple(part[0])), {"rows": written(part)}).scalars()
             else:
                 found += db.execute(self._returning, part).scalars()
         return found
 
     def _of_json(self, names: tuple[str, ...]) -> Executable:
-        """One statement, once parsed, one way to the server and one value, however many rows there are.
-
-        An array for each column costs the driver, which writes them letter by letter, twice as much.
-        """
+        """One statement, parsed once."""
         if names not in self._unnested:
             blobs = {name for name in names if isinstance(self._table.c[name].type, LargeBinary)}
             told = [column(name, Text() if name in blobs else self._table.c[name].type) for name in names]
-            made = func.json_to_recordset(cast(bindparam("rows", type_=Text), JSON)).table_valued(*told)
-            rows = made.render_derived("new", with_types=True)
+            rows = rows_of("rows", told, "new")
             values = [func.decode(rows.c[name], "base64") if name in blobs else rows.c[name] for name in names]
             insert = postgresql.insert(self._table).from_select(names, select(*values))
             self._unnested[names] = self._then(insert).returning(self._told)
         return self._unnested[names]
-
-
-def _written(rows: Sequence[Mapping[str, Any]]) -> str:
-    """As JSON; bytes as base64."""
-    told = msgspec.json.encode(rows)
-    if _NUL in told:  # or a backslash before the same letters
-        told = msgspec.json.encode(
-            [{name: storable(one) if isinstance(one, str) else one for name, one in row.items()} for row in rows]
-        )
-    return told.decode()
