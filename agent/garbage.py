@@ -12,7 +12,7 @@ import gc
 YOUNG_MAX = 5_000
 """Objects that were made and still live, between two looks at the young ones."""
 LOOKS_MAX = 10
-"""Of one kind, until the next older objects are looked through too: what lies in cycles is gone after 500,000 more."""
+"""Of one kind, until the next older objects are looked through too: 500,000 objects in cycles may wait for that."""
 
 
 def settle() -> None:

@@ -169,9 +169,10 @@ class Alerts:
             rows = arrived(db, mark, ROWS_MAX)
             if not rows:
                 return False
-            known = self._known(db, {row.incident for row in rows if row.incident is not None})
+            of = {row.n: incident for row in rows if (incident := _incident_of(row)) is not None}
+            known = self._known(db, set(of.values()))
         last, more = rows[-1].n, len(rows) == ROWS_MAX
-        told = self._concerning(known, rows)
+        told = self._concerning(known, [(of[row.n], row) for row in rows if row.n in of])
         if not told:
             self._looked_at = last
             if last - stored < UNMARKED_MAX:
@@ -184,13 +185,16 @@ class Alerts:
         self._looked_at = last
         return more
 
-    def _concerning(self, known: Container[str], rows: Sequence[Arrival]) -> list[_Told]:
-        """Those that raise alerts, and all others of an alert's incident. Most are of none, and glanced at only."""
-        raised = {row.incident for row in rows if _severity_of(row.body) in self._deadline_ns}
+    def _concerning(self, known: Container[str], rows: Sequence[tuple[str, Arrival]]) -> list[_Told]:
+        """Those that raise alerts, and all others of an alert's incident. Most are of none, and glanced at only.
+
+        `rows`: each with its incident.
+        """
+        raised = {incident for incident, row in rows if _severity_of(row.body) in self._deadline_ns}
         return [
             _Told(row.n, row.received_utc_ns, row.node, one)
-            for row in rows
-            if (row.incident in raised or row.incident in known) and (one := event_of(row.body))
+            for incident, row in rows
+            if (incident in raised or incident in known) and (one := event_of(row.body))
         ]
 
     @staticmethod
@@ -414,6 +418,13 @@ class Alerts:
             .returning(alert_step.c.n)
         ).scalar_one()
         self._set(db, incident, changed=made)
+
+
+def _incident_of(row: Arrival) -> str | None:
+    """None: no release has understood its form. This one may, where that which stored it did not."""
+    if row.incident is not None or (told := event_of(row.body)) is None:
+        return row.incident
+    return told.data.incident
 
 
 class _GlanceData(msgspec.Struct):

@@ -12,7 +12,7 @@ import shutil
 import socket
 import sqlite3
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -406,7 +406,25 @@ def test_a_connection_that_lay_idle_is_asked_and_replaced_and_one_that_works_is_
     cut(second)
     clock.advance(engines.TRUSTED_S + 1)
     assert session() not in (first, second), "it was asked, and replaced before anything was read"
+    clock.advance(0.1)
+    _look_at_once(engine, 5)
+    asked.clear()
+    _look_at_once(engine, 5)
+    assert not asked
+    with engine.connect() as db:
+        db.invalidate()
+    clock.advance(0.1)
+    _look_at_once(engine, 4)
+    assert len(asked) == 4, "where one is found broken the others are not trusted either"
+    _look_at_once(engine, 4)
+    assert len(asked) == 4
     engine.dispose()
+
+
+def _look_at_once(engine: Engine, looks: int) -> None:
+    with ExitStack() as open_looks:
+        for _ in range(looks):
+            open_looks.enter_context(reading(engine)).execute(text("select 1"))
 
 
 # -- settings -----------------------------------------------------------------------------------------------------------

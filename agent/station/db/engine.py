@@ -35,7 +35,10 @@ CONNECTIONS_MAX = 10
 """Of one process; the eleventh waits POOL_S_MAX at most."""
 POOL_S_MAX = 10.0
 TRUSTED_S = 2.0
-"""After so long without work a connection is asked whether it still is one; before, its own next answer tells."""
+"""After so long without work a connection is asked whether it still is one; before, its own next answer tells.
+
+Where one was found broken, all that rested at that time are asked.
+"""
 PASSWORD_BYTES_MAX = 1000
 _OURS = ("password_file", "ca")
 _WRITES = "wardpost_writes"
@@ -146,18 +149,30 @@ def _postgresql(url: URL, pool: dict[str, Any], *, read_only: bool, clock: Clock
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+    _ask_the_idle(engine, clock)
+    return engine
+
+
+def _ask_the_idle(engine: Engine, clock: Clock) -> None:
+    """In place of SQLAlchemy's `pool_pre_ping`, which asks each time: a page of ten looks would make ten trips more."""
+    broken_ns = 0  # boot time at which one was, last
+
+    @event.listens_for(engine, "invalidate")
+    def broken(_db: Any, _record: ConnectionPoolEntry, _error: BaseException | None) -> None:
+        nonlocal broken_ns
+        broken_ns = clock.boot_ns()
+
     @event.listens_for(engine, "checkin")
     def rests(_db: Any, record: ConnectionPoolEntry) -> None:
         record.info[_RESTS] = clock.boot_ns()
 
     @event.listens_for(engine, "checkout")
     def works(db: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
-        """SQLAlchemy's `pool_pre_ping` asks each time: a page of some ten looks would make as many more trips."""
         rests_ns = record.info.pop(_RESTS, None)  # None: it is new
-        if rests_ns is not None and clock.boot_ns() - rests_ns > TRUSTED_S * NS and not _alive(engine, db):
+        if rests_ns is None or (clock.boot_ns() - rests_ns <= TRUSTED_S * NS and rests_ns > broken_ns):
+            return
+        if not _alive(engine, db):
             raise InvalidatePoolError
-
-    return engine
 
 
 def _alive(engine: Engine, db: Any) -> bool:
