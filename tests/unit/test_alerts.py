@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from agent.station.db.engine import open_engine, writing
+from agent.station.db.tables import event
 from agent.station.people.roles import Role, Scope, scope_of
 from tests.fakes.database import Database
 from tests.fakes.desk import JPEG, PNG_LIE, Ward, incident
@@ -65,6 +68,27 @@ def test_what_is_no_picture_hides_none_that_came_before_the_alert(ward: Ward) ->
     ward.hear(1, node="gate-9", severity="thumbnail", jpeg=b64(JPEG))
     ward.hear(1)
     assert ward.desk.alerts.picture(WHOLE, incident(1)) == JPEG
+
+
+def test_what_an_earlier_release_did_not_understand_is_on_the_board_of_one_that_does(
+    ward: Ward, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was stored without its incident; what came for that before and behind it belongs to it all the same."""
+    with monkeypatch.context() as away:
+        away.setattr(ward.desk.alerts, "take_in", lambda: False)  # the station is updated meanwhile
+        for severity in ("thumbnail", "alert", "thumbnail", "notice"):
+            ward.hear(1, severity=severity, jpeg=b64(JPEG) if severity == "thumbnail" else None)
+        ward.hear(2, severity="notice")
+        ward.hear(3)
+    with writing(engine := open_engine(database.url, pooled=False), "as an earlier release") as db:
+        db.execute(update(event).where(event.c.sequence.in_((2, 3))).values(incident=None))
+    engine.dispose()
+    while ward.desk.alerts.take_in():
+        pass
+    assert sorted(shown(ward)) == [incident(1), incident(3)]
+    assert [one.what for one in ward.desk.alerts.steps(WHOLE, incident(1))] == ["raised"]
+    assert ward.desk.alerts.picture(WHOLE, incident(1)) == JPEG
+    assert ward.desk.alerts.newest_step() == 4, "raised, its second picture, updated; and the other one raised"
 
 
 def test_pictures_and_ends_of_an_alert_change_it_and_a_lie_is_no_picture(ward: Ward) -> None:
