@@ -103,7 +103,7 @@ def _alone(path: Path, port: int, count: int) -> list[float]:
     topic = "bench/latency"
     times = []
     connection = sqlite3.connect(path, isolation_level=None)
-    with closing(connection) as db, Arrivals(port, topic) as seen, _publisher(port) as client:
+    with closing(connection) as db, Arrivals(port, topic) as seen, publisher(port) as client:
         db.execute("pragma journal_mode=wal")
         db.execute("pragma synchronous=full")
         db.execute("create table event (n integer primary key, body blob)")
@@ -120,7 +120,8 @@ def _alone(path: Path, port: int, count: int) -> list[float]:
 
 
 @contextmanager
-def _publisher(port: int) -> Iterator[paho.Client]:
+def publisher(port: int) -> Iterator[paho.Client]:
+    """Somebody who is connected and publishes; the network is another thread's."""
     client = paho.Client(CallbackAPIVersion.VERSION2, client_id="bench-sender")
     connected = threading.Event()
     client.on_connect = lambda *_: connected.set()

@@ -25,8 +25,9 @@ assert not looks, "that many wait in a flood, and nobody looks through them"
 lost = weakref.ref(Ring())
 made = [[] for _ in range(2 * garbage.YOUNG_MAX)]
 assert looks == [0, 0] and lost() is None, (looks, lost())
-made_before = None
+of_the_start, made_before = weakref.ref(made_before), None
 gc.collect()
+assert of_the_start() is not None, "what a program is made of is never looked through again"
 """
 
 

@@ -28,20 +28,24 @@ def checked(name: str) -> str:
     return name
 
 
-class Archive(Protocol):
-    """Files that are written once and never changed. One thread. Raises Transient while the store cannot be had."""
-
-    def put(self, name: str, source: BinaryIO, *, size: int, sha256: str) -> None:
-        """Keeps the `size` bytes that `source` gives from its beginning; durable, and there as a whole, or not at all.
-
-        The same again changes nothing. Blocks for the writing. Raises Corrupt when the bytes are not those.
-        """
+class ReadableArchive(Protocol):
+    """Files that are written once and never changed, to who only reads. Raises Transient while they cannot be had."""
 
     def size(self, name: str) -> int | None:
         """Its size in bytes; None when it is not there."""
 
     def read(self, name: str, offset: int, count: int) -> bytes:
         """Bytes of a file, fewer at its end. Raises FileNotFoundError when it is not there."""
+
+
+class Archive(ReadableArchive, Protocol):
+    """The same, to who keeps them. One thread."""
+
+    def put(self, name: str, source: BinaryIO, *, size: int, sha256: str) -> None:
+        """Keeps the `size` bytes that `source` gives from its beginning; durable, and there as a whole, or not at all.
+
+        The same again changes nothing. Blocks for the writing. Raises Corrupt when the bytes are not those.
+        """
 
     def remove(self, name: str) -> None:
         """Takes a file away, durably; none there is no error. Only what was disposed of (station/cases)."""

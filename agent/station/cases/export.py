@@ -25,7 +25,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, Protocol, cast
 
 from sqlalchemy import Engine, func, select
 
@@ -36,7 +36,7 @@ from agent.evidence import dsse, keys, records
 from agent.evidence.case_package import About, Packed, pack_case
 from agent.evidence.package import Exported, Origin, Request, Station, export
 from agent.recording.coverage import Now
-from agent.station.archive import Archive
+from agent.station.archive import ReadableArchive
 from agent.station.archive_retention_rows import Removed
 from agent.station.cases.desk import CaseDesk, copying
 from agent.station.cases.origin import StationCatalog, StationDisk, ledger_of
@@ -107,7 +107,7 @@ class _Making:
     case: Case
     told: Told
     watch: Watch
-    archive: Archive
+    archive: ReadableArchive
     shelf: Shelf
 
 
@@ -115,7 +115,15 @@ class Exporter:
     """Any thread; one package at a time. Raises Transient."""
 
     def __init__(
-        self, *, engine: Engine, desk: CaseDesk, archive: Archive, clock: Clock, site: str, folder: Path, disk: Disk
+        self,
+        *,
+        engine: Engine,
+        desk: CaseDesk,
+        archive: ReadableArchive,
+        clock: Clock,
+        site: str,
+        folder: Path,
+        disk: Disk,
     ) -> None:
         """`folder`: the station's; `disk`: the same, with its keys."""
         self._engine = engine
@@ -380,16 +388,10 @@ class Exporter:
 class _Watched:
     """An archive that is only read, and says how much. What is read twice of a file counts once."""
 
-    def __init__(self, archive: Archive, watch: Watch) -> None:
+    def __init__(self, archive: ReadableArchive, watch: Watch) -> None:
         self._archive = archive
         self._watch = watch
         self._reached: dict[str, int] = {}  # how far, by file; of one package's files
-
-    def put(self, name: str, source: BinaryIO, *, size: int, sha256: str) -> None:
-        raise NotImplementedError(name)
-
-    def remove(self, name: str) -> None:
-        raise NotImplementedError(name)
 
     def size(self, name: str) -> int | None:
         self._watch.read(0)

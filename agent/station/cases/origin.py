@@ -14,7 +14,7 @@ from sqlalchemy import Engine, func, select
 
 from agent.evidence import receipts
 from agent.evidence.package import LEDGER_FOLDER
-from agent.station.archive import Archive
+from agent.station.archive import ReadableArchive
 from agent.station.db.engine import reading
 from agent.station.db.tables import line, receipt
 from agent.station.db.uploads import footage_line
@@ -29,7 +29,9 @@ FILE_LINES = 2000
 class StationDisk:
     """The reading half of `agent.disk.Disk`. One thread. Raises Transient."""
 
-    def __init__(self, *, engine: Engine, archive: Archive, shelf: Shelf, node: str, root: str, told: Told) -> None:
+    def __init__(
+        self, *, engine: Engine, archive: ReadableArchive, shelf: Shelf, node: str, root: str, told: Told
+    ) -> None:
         """`root`: of the ledger of this post that is read; `told`: what it says of the range."""
         self._engine = engine
         self._archive = archive

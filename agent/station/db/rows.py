@@ -5,15 +5,24 @@ Its driver writes arrays letter by letter, in Python, and each row of an `execut
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import JSON, ColumnClause, FromClause, Text, bindparam, cast, func
 
 from agent.station.db.types import storable
 
+R = TypeVar("R")
+ROWS_MAX = 500
+"""In one statement: of eight columns far below what either database takes as parameters."""
 _NUL = b"\\u0000"
+
+
+def parts(rows: Sequence[R]) -> Iterator[Sequence[R]]:
+    """Of ROWS_MAX at most, in order."""
+    for start in range(0, len(rows), ROWS_MAX):
+        yield rows[start : start + ROWS_MAX]
 
 
 def rows_of(parameter: str, columns: Iterable[ColumnClause[Any]], name: str) -> FromClause:

@@ -83,7 +83,7 @@ class Packed(Question):
         super().__init__(
             make, types, shape=lambda rows: rows.with_only_columns(*_joined(rows.selected_columns)).group_by(pack)
         )
-        self._row = _row_of(make(dict.fromkeys(types, literal(None))))
+        self._row = _row_of(self._one)
 
     def ask(self, db: Connection, values: Sequence[Mapping[str, Any]]) -> list[Rows]:
         found = super().ask(db, values)

@@ -7,10 +7,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Table, bindparam, column, update
 
-from agent.station.db.rows import rows_of, written
-
-ROWS_MAX = 500
-"""In one statement."""
+from agent.station.db.rows import parts, rows_of, written
 
 
 class Update:
@@ -30,8 +27,7 @@ class Update:
 
     def many(self, db: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """No row twice by its key; what is not there is not made."""
-        for start in range(0, len(rows), ROWS_MAX):
-            part = rows[start : start + ROWS_MAX]
+        for part in parts(rows):
             if db.dialect.name == "postgresql":
                 db.execute(self._all, {"rows": written(part)})
             else:

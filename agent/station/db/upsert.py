@@ -10,11 +10,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 
-from agent.station.db.rows import rows_of, written
+from agent.station.db.rows import parts, rows_of, written
 
 AnyInsert = SqliteInsert | PostgresInsert
-ROWS_MAX = 500
-"""In one statement: 500 rows of eight columns are far below what either database takes as parameters."""
 
 
 class Upsert:
@@ -39,8 +37,7 @@ class Upsert:
     def many(self, db: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Rows of the same columns, as many as there are; no row twice by its key. Returns which were written."""
         found: list[Any] = []
-        for start in range(0, len(rows), ROWS_MAX):
-            part = rows[start : start + ROWS_MAX]
+        for part in parts(rows):
             if db.dialect.name == "postgresql":
                 found += db.execute(self._of_json(tuple(part[0])), {"rows": written(part)}).scalars()
             else:

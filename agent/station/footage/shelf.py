@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Engine, Select, bindparam, select
 
 from agent.errors import Transient
 from agent.recording.fragments import Fragment, Header, scan
-from agent.station.archive import Archive, name_of
+from agent.station.archive import ReadableArchive, name_of
 from agent.station.db.cases import case_tombstone
 from agent.station.db.engine import reading
 from agent.station.db.together import Among, Question, Rows
@@ -142,7 +142,7 @@ class Indexed:
 class Shelf:
     """Any thread. Raises Transient while database or archive cannot be had."""
 
-    def __init__(self, *, engine: Engine, archive: Archive) -> None:
+    def __init__(self, *, engine: Engine, archive: ReadableArchive) -> None:
         self._engine = engine
         self._archive = archive
         self._lock = threading.Lock()
@@ -214,7 +214,7 @@ class Shelf:
 class _Archived(io.RawIOBase):
     """A file of the archive as a file of Python's."""
 
-    def __init__(self, archive: Archive, stored: Stored) -> None:
+    def __init__(self, archive: ReadableArchive, stored: Stored) -> None:
         super().__init__()
         self._archive, self._stored, self._at = archive, stored, 0
 

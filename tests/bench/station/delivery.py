@@ -11,18 +11,13 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 
 from agent import wire
 from agent.clock import rfc3339
 from agent.station.people.roles import Role
 from agent.types import MS
 from tests.bench.figure import Bench, Row, percentile
-from tests.bench.latency import Arrivals
+from tests.bench.latency import Arrivals, publisher
 from tests.bench.programs import broker, wait_for
 from tests.bench.station import ALERTS
 from tests.bench.station.fill import SITE, epoch, post
@@ -47,7 +42,7 @@ def measure(bench: Bench) -> list[Row]:
         log = folder / "station.log"
         wait_for(lambda: "connected to" in log.read_text(), desk.program, "the station to connect")
         page = _Page(desk.visitor("operator"))
-        with _publisher(port) as client, Arrivals(port, topic) as bare:
+        with publisher(port) as client, Arrivals(port, topic) as bare:
             for number in range(1, count + 1):
                 incident = f"01900000-0000-7000-8000-{number:012x}"
                 body = _alert(number, incident)
@@ -104,16 +99,3 @@ def _alert(number: int, incident: str) -> bytes:
             data=wire.EventData(incident=incident, phase="started", severity="alert", summary="A person at the gate"),
         )
     )  # fmt: skip
-
-
-@contextmanager
-def _publisher(port: int) -> Iterator[paho.Client]:
-    """Somebody who publishes; the network is another thread's."""
-    client = paho.Client(CallbackAPIVersion.VERSION2, client_id="bench-posts")
-    client.connect("127.0.0.1", port)
-    client.loop_start()
-    try:
-        yield client
-    finally:
-        client.disconnect()
-        client.loop_stop()

@@ -54,7 +54,8 @@ def _read(broker: socket.socket, size: int) -> bytes:
 
 
 def _text(text: str) -> bytes:
-    return struct.pack("!H", len(text.encode())) + text.encode()
+    data = text.encode()
+    return struct.pack("!H", len(data)) + data
 
 
 def _packet(kind: int, body: bytes) -> bytes:
