@@ -20,8 +20,6 @@ from tests.fakes.footage_ward import FootageWard
 from tests.fakes.recording_post import closed_posts  # noqa: F401
 from tests.unit.test_case_pages import XSS, act, film, headquarters, make_packages, opened, visitor
 
-LOST = load()["en"]("case.package.no.forgotten")
-
 
 @pytest.fixture
 def ward(tmp_path: Path) -> Iterator[FootageWard]:
@@ -205,32 +203,23 @@ def test_who_left_or_may_no_more_before_it_was_made(ward: FootageWard, tmp_path:
     assert [line["who"] for line in ward.trail() if line.get("act") == "copied"] == ["operator"]
 
 
-def test_after_a_restart_nothing_is_said_to_be_made_and_the_open_page_tells_to_ask_again(
-    ward: FootageWard, tmp_path: Path
-) -> None:
+def test_an_open_page_goes_on_over_a_restart_of_the_station(ward: FootageWard, tmp_path: Path) -> None:
     film(ward, tmp_path)
     operator = visitor(ward, Role.OPERATOR)
     where = opened(operator)
     asked(operator, where)
     address = part_of(operator, where)
-    assert LOST not in part(operator, address).text
+    before = part(operator, address).text
     ward.start()
-    html = part(operator, address).text
-    assert data(html, "busy") == "no"
-    assert LOST in html
-    page = operator.get(where).text
-    assert "Waits to be made" not in page
-    assert LOST not in page  # it is told to who waited; nobody else knows of it
-    asked(operator, where)
-    address = part_of(operator, where)
+    assert part(operator, address).text == before
+    assert data(before, "busy") == "yes"
     make_packages(ward)
     ward.start()
-    assert LOST not in part(operator, address).text  # it was there before the restart
+    html = part(operator, address).text
+    assert (data(html, "busy"), data(html, "made")) == ("no", "yes")
 
 
-def test_a_package_that_comes_to_be_while_the_page_is_made_is_not_taken_for_a_lost_one(
-    ward: FootageWard, tmp_path: Path
-) -> None:
+def test_a_package_that_comes_to_be_while_the_page_is_made_is_told_of_once(ward: FootageWard, tmp_path: Path) -> None:
     film(ward, tmp_path)
     operator = visitor(ward, Role.OPERATOR)
     where = opened(operator)
@@ -249,7 +238,6 @@ def test_a_package_that_comes_to_be_while_the_page_is_made_is_not_taken_for_a_lo
     assert f"{where}/copies/" in operator.page
     html = part(operator, address).text
     assert (data(html, "busy"), data(html, "made")) == ("no", "no")
-    assert LOST not in html
     assert of(n) == []
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,13 +23,15 @@ from agent.station.cases import packer as packer_module
 from agent.station.cases.desk import CaseDesk
 from agent.station.cases.export import ACT_TRIES_MAX, Exporter
 from agent.station.cases.packer import Packer
-from agent.station.cases.packing import Answer, Failure, Far, Job, Stage, Why
+from agent.station.cases.packing import FAILED_MAX, FAILED_S_MAX, Answer, Failure, Far, Job, Stage, Why
 from agent.station.cases.states import Act, Objection, Told
+from agent.station.cases.wishes import BEGUN_MAX, Wishes
 from agent.station.people.registry import Registry
 from agent.station.people.roles import Person, Role, Scope
 from agent.station.people.trail import Trail
 from agent.station.web.server import WebServer
 from agent.station.web.settings import Listening
+from agent.types import NS
 from tests.e2e.brokers import free_port
 from tests.fakes.footage_desk import POST, FootageDesk
 from tests.fakes.recording_post import closed_posts  # noqa: F401
@@ -103,7 +106,13 @@ def packer_on(world: World, *, archive: Any = None, clock: Any = None, trail: Tr
         folder=desk.folder,
         disk=PosixDisk(desk.folder),
     )
-    return Packer(maker=exporter, cases=world.cases, registry=registry_of(world), clock=clock or desk.clock)
+    return Packer(
+        maker=exporter,
+        wishes=Wishes(desk.engine),
+        cases=world.cases,
+        registry=registry_of(world),
+        clock=clock or desk.clock,
+    )
 
 
 def ask(packer: Packer, world: World, n: int, who: Person = OPERATOR, node: str = POST) -> Answer | Objection:
@@ -392,6 +401,208 @@ def test_how_far_it_is_is_told_while_it_is_made(world: World, tmp_path: Path) ->
     assert {far.posts for far in seen} == {0, 1}
 
 
+# -- what outlives the station ----------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The plug is pulled: nothing more of this life is written."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def copies(world: World, n: int) -> list[tuple[str, str, str]]:
+    return [(step.login, step.node, step.reason) for step in world.case(n).steps if step.act is Act.COPIED]
+
+
+def test_what_was_asked_for_before_a_restart_is_made_after_it_for_who_asked_in_the_order_of_asking(
+    world: World, tmp_path: Path
+) -> None:
+    n, m = filmed(world, tmp_path, OTHER), world.open()
+    before = packer_on(world)
+    assert ask(before, world, n, node="") is ask(before, world, m, SUPERVISOR) is Answer.TAKEN
+    told = before.of(n) + before.of(m)
+    after = packer_on(world)
+    assert after.of(n) + after.of(m) == told
+    assert ask(after, world, m) is Answer.KNOWN
+    after.step(0.0)
+    assert copies(world, n) == [("lan", "", WHY.reason)]
+    assert [job.before for job in after.of(m)] == [0]
+    after.step(0.0)
+    assert copies(world, m) == [("minh", POST, WHY.reason)]
+    last = packer_on(world)
+    assert last.of(n) + last.of(m) == []
+    last.step(0.0)
+    assert len(copies(world, n)) == len(copies(world, m)) == 1
+
+
+def test_why_there_is_none_is_told_after_a_restart_too_for_the_rest_of_the_day(world: World) -> None:
+    n, m = world.open(), world.open()
+    packer = packer_on(world)
+    ask(packer, world, n)
+    packer.step(0.0)
+    job = failed(packer, n)
+    world.desk.clock.advance(FAILED_S_MAX - 60)
+    ask(packer, world, m)
+    packer.step(0.0)
+    packer = packer_on(world)
+    assert failed(packer, n) == job
+    world.desk.clock.advance(61)
+    assert (packer.of(n), len(packer.of(m))) == ([], 1)
+    packer = packer_on(world)
+    assert (packer.of(n), len(packer.of(m))) == ([], 1)
+    assert ask(packer, world, m) is Answer.TAKEN
+    packer = packer_on(world)
+    assert [one.stage for one in packer.of(m)] == [Stage.WAITING]
+
+
+def test_a_plug_that_is_pulled_while_it_is_made_costs_the_work_and_not_the_wish(world: World, tmp_path: Path) -> None:
+    n = filmed(world, tmp_path)
+    packer = packer_on(world, archive=Meanwhile(world.desk.archive, kill))
+    ask(packer, world, n)
+    with pytest.raises(Killed):
+        packer.step(0.0)
+    packer = packer_on(world)
+    packer.open()
+    assert [job.stage for job in packer.of(n)] == [Stage.WAITING]
+    packer.step(0.0)
+    assert copies(world, n) == [("lan", POST, WHY.reason)]
+
+
+def test_what_the_station_dies_of_each_time_is_given_up_and_said_and_may_be_asked_for_again(
+    world: World, tmp_path: Path
+) -> None:
+    n = filmed(world, tmp_path)
+    ask(packer_on(world), world, n)
+    for _ in range(BEGUN_MAX):
+        packer = packer_on(world, archive=Meanwhile(world.desk.archive, kill))
+        with pytest.raises(Killed):
+            packer.step(0.0)
+    for _ in range(2):  # and the next life says it, too
+        packer = packer_on(world)
+        packer.step(0.0)
+        assert failed(packer, n).failure == Failure(Why.GIVEN_UP)
+    assert ask(packer, world, n) is Answer.TAKEN
+    packer.step(0.0)
+    assert copies(world, n) == [("lan", POST, WHY.reason)]
+
+
+def test_a_station_that_is_stopped_in_order_however_often_gives_nothing_up(world: World, tmp_path: Path) -> None:
+    n = filmed(world, tmp_path)
+    ask(packer_on(world), world, n)
+    lives: list[Packer] = []
+    for _ in range(BEGUN_MAX + 2):
+        archive = Meanwhile(world.desk.archive, lambda: lives[-1].stop())  # noqa: PLW0108  (the last one is not here yet)
+        lives.append(packer_on(world, archive=archive))
+        lives[-1].step(0.0)
+        assert len(archive.reads) == 1
+    packer = packer_on(world)
+    packer.step(0.0)
+    assert len(copies(world, n)) == 1
+
+
+@pytest.mark.parametrize("told_at_once", [True, False])
+def test_a_package_whose_act_came_about_though_the_answer_was_lost_is_not_said_to_have_failed_nor_made_again(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told_at_once: bool
+) -> None:
+    n = filmed(world, tmp_path)
+    copied = world.writer.copied
+
+    def breaks(*args: Any, **more: Any) -> int | Objection:
+        copied(*args, **more)
+        raise Transient("station database: the connection broke")
+
+    packer = packer_on(world)
+    ask(packer, world, n)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.writer, "copied", breaks)
+        if not told_at_once:
+            patch.setattr(packer._wishes, "fail", away)
+        packer.step(0.0)
+    if not told_at_once:  # nobody knows yet
+        assert failed(packer, n).failure == Failure(Why.CANNOT, "station database: the connection broke")
+    packer.step(0.0)
+    assert packer.of(n) == []
+    path = world.exporter.file(n, world.case(n).steps[-1])
+    assert path is not None
+    packer_on(world).step(0.0)
+    assert len(copies(world, n)) == 1
+
+
+def away(*_: Any, **__: Any) -> Any:
+    raise Transient("station database: away")
+
+
+def test_while_the_database_is_away_nothing_is_taken_that_could_be_forgotten_and_nothing_is_given_up(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n = filmed(world, tmp_path)
+    packer = packer_on(world)
+    with monkeypatch.context() as patch:
+        patch.setattr(packer._wishes, "all", away)
+        assert packer.step(1.0) == 1.0 + packer_module.LOOK_S
+        with pytest.raises(Transient):
+            packer.of(n)  # it is not known what waits
+    with monkeypatch.context() as patch:
+        patch.setattr(packer._wishes, "add", away)
+        with pytest.raises(Transient):
+            ask(packer, world, n)
+        assert packer.of(n) == []
+    assert ask(packer, world, n) is Answer.TAKEN
+    with monkeypatch.context() as patch:
+        patch.setattr(packer._wishes, "begin", away)
+        assert packer.step(1.0) == 1.0 + packer_module.LOOK_S
+        assert [job.stage for job in packer.of(n)] == [Stage.WAITING]
+    packer.step(0.0)
+    assert len(copies(world, n)) == 1
+
+
+def test_why_there_is_none_is_kept_as_soon_as_the_database_is_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n = world.open()
+    packer = packer_on(world)
+    ask(packer, world, n)
+    with monkeypatch.context() as patch:
+        patch.setattr(packer._wishes, "fail", away)
+        packer.step(0.0)
+        job = failed(packer, n)
+        assert packer.step(1.0) == 1.0 + packer_module.LOOK_S
+    packer.step(0.0)
+    assert failed(packer_on(world), n) == job
+
+
+def test_of_two_stations_that_both_think_it_is_theirs_one_puts_it_on_the_timeline(world: World, tmp_path: Path) -> None:
+    n = filmed(world, tmp_path)
+    other = packer_on(world)
+    packer = packer_on(world, archive=Meanwhile(world.desk.archive, lambda: other.step(0.0)))
+    ask(packer, world, n)
+    assert len(other.of(n)) == 1
+    packer.step(0.0)
+    assert (packer.of(n), other.of(n)) == ([], [])
+    assert len(copies(world, n)) == 1
+    path = world.exporter.file(n, world.case(n).steps[-1])
+    assert path is not None
+    assert verify.verify(path, [])["verdict"] == "verified"
+
+
+def test_what_is_kept_of_failures_has_a_bound(world: World) -> None:
+    n = world.open()
+    packer = packer_on(world)
+    ask(packer, world, n)
+    wishes = packer._wishes
+    (job,) = packer.of(n)
+    for at in range(FAILED_MAX + 5):
+        kept = wishes.add(replace(job.wish, node=f"cam-{at}"))
+        assert wishes.fail(kept.n, Failure(Why.BROKEN), utc_ns=job.wish.asked_utc_ns + at)
+    told = [kept.wish.node for kept in wishes.all(utc_ns=job.wish.asked_utc_ns) if kept.failure is not None]
+    assert told == [f"cam-{at}" for at in range(5, FAILED_MAX + 5)]
+    later = wishes.add(replace(job.wish, node="cam-later"))
+    wishes.fail(later.n, Failure(Why.BROKEN), utc_ns=job.wish.asked_utc_ns + round(2 * FAILED_S_MAX * NS))
+    assert {kept.wish.node for kept in wishes.all(utc_ns=job.wish.asked_utc_ns)} == {POST, "cam-later"}
+
+
 # -- the end of the station -------------------------------------------------------------------------------------------
 
 
@@ -404,7 +615,8 @@ def test_a_station_that_ends_gives_up_between_two_pieces_and_leaves_nothing(worl
     assert len(archive.reads) == 1
     assert exports(world) == []
     assert Act.COPIED not in acts(world, n)
-    ask(packer, world, n, node="")
+    assert [job.stage for job in packer.of(n)] == [Stage.WAITING]
+    assert ask(packer, world, n, node="") is Answer.KNOWN
     packer.step(0.0)
     assert len(archive.reads) == 1  # and begins nothing more
 
@@ -441,7 +653,7 @@ def test_the_thread_makes_what_is_asked_for_and_ends_when_the_station_does(tmp_p
     assert not packer._thread._thread.is_alive()
     assert exports(world) == []
     assert Act.COPIED not in acts(world, n)
-    assert [job.open for job in packer.of(n)] == [False]  # nobody is told that it is being made
+    assert [job.stage for job in packer.of(n)] == [Stage.WAITING]  # nobody is told that it is being made
 
 
 def test_the_thread_lives_as_long_as_the_server_of_the_pages(tmp_path: Path) -> None:

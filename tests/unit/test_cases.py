@@ -482,7 +482,7 @@ def test_the_same_moment_gives_the_same_package(world: World, tmp_path: Path) ->
     trail = world.exporter._trail(before)[0]
     world.exporter._trail = lambda case: (trail[:-1], False)  # type: ignore[method-assign] # noqa: ARG005
     archive, shelf = world.desk.archive, world.desk.shelf
-    making = _Making(SUPERVISOR, before, FULL, Unwatched(), archive, shelf)
+    making = _Making(SUPERVISOR, before, FULL, 0, Unwatched(), archive, shelf)
     world.exporter._export(making, POST, again)
     assert again.read_bytes() == path.read_bytes()
     assert step.sha256

@@ -7,5 +7,6 @@ keeping.py     which posts are to keep which footage (pure), and the orders that
 origin.py      what the station has of a post, in the shape in which the node's own export reads it
 export.py      the evidence package of a case
 packing.py     which packages wait, which one is made and how far it is, which failed and why (pure)
+wishes.py      what is kept of those that were asked for, until they are there
 packer.py      makes them, one after the other, on a thread of its own
 """

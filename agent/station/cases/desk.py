@@ -19,6 +19,7 @@ from agent.station.cases import reading
 from agent.station.cases.keeping import Queue, hold_args, may_go, to_hold, to_release
 from agent.station.cases.reading import Case, Item
 from agent.station.cases.states import Act, Objection, State, Told, decide, state_of
+from agent.station.cases.wishes import granted
 from agent.station.db.board import alert
 from agent.station.db.cases import case_act, case_head, case_item, case_post, case_tombstone
 from agent.station.db.uploads import footage
@@ -106,8 +107,11 @@ class CaseDesk:
             self._put(entry, who, n, seen + 1, act, told, state=decided, **of)
         return seen + 1
 
-    def copied(self, login: str, n: int, told: Told, *, place: Callable[[int], None], **of: Any) -> int | Objection:
-        """A package that was asked for some time ago is whole. Returns the number of the act.
+    def copied(
+        self, login: str, n: int, told: Told, *, place: Callable[[int], None], wish: int = 0, **of: Any
+    ) -> int | Objection:
+        """A package that was asked for some time ago is whole. Returns the number of the act. `wish` is granted by it,
+        once.
 
         It is decided by who he is and what the case is now, behind whatever others did meanwhile: `copying` says why.
         `place` puts the package where the act's number says; what it raises leaves no act.
@@ -116,6 +120,8 @@ class CaseDesk:
             decided = copying(entry.db, login, n, told)
             if isinstance(decided, Objection):
                 return decided
+            if wish and not granted(entry.db, wish):
+                return Objection.CHANGED  # by another station that has taken over
             place(decided.newest + 1)
             self._put(entry, decided.who, n, decided.newest + 1, Act.COPIED, told, state=decided.after, **of)
         return decided.newest + 1

@@ -106,6 +106,7 @@ class _Making:
     who: Person
     case: Case
     told: Told
+    wish: int
     watch: Watch
     archive: ReadableArchive
     shelf: Shelf
@@ -152,14 +153,15 @@ class Exporter:
         node: str,
         told: Told,
         *,
+        wish: int = 0,
         watch: Watch | None = None,
         pause: Callable[[float], None] = lambda _seconds: None,
     ) -> int | Objection:
         """Blocks for reading and writing, minutes for a large case. Returns the number of the act, or why there is no
         copy, as `copying` decides it: at the beginning, before each post, and with the act.
 
-        `node`: empty for all posts of the case in one. `pause` waits, between two tries of putting it on the timeline.
-        Raises NoFootage when nothing lies here, ConfigError, and
+        `node`: empty for all posts of the case in one. `wish` is granted by the act, in its transaction. `pause` waits,
+        between two tries of putting it on the timeline. Raises NoFootage when nothing lies here, ConfigError, and
         Abandoned as soon as `watch` does.
         """
         if not self._lock.acquire(blocking=False):
@@ -168,7 +170,7 @@ class Exporter:
         try:
             looks = watch or Unwatched()
             archive = _Watched(self._archive, looks)
-            making = _Making(who, case, told, looks, archive, Shelf(engine=self._engine, archive=archive))
+            making = _Making(who, case, told, wish, looks, archive, Shelf(engine=self._engine, archive=archive))
             self._look(making)
             self.tidy(KEPT_MAX - 1)
             looks.begins(self._make_room(case, node))
@@ -234,7 +236,8 @@ class Exporter:
         self, making: _Making, path: Path, pause: Callable[[float], None], of: dict[str, str | int]
     ) -> int | Objection:
         """Gives the package its act. Minutes of work are not thrown away because the database is busy for a moment:
-        as long as the package has no name, nothing of the act has been written, and it may be tried again.
+        as long as the package has no name, nothing of the act has been written, and it may be tried again. Where the
+        database went away with the answer to the last word of it, whether the wish is still there tells what became.
         """
         n = making.case.n
         for left in reversed(range(ACT_TRIES_MAX)):
@@ -245,6 +248,7 @@ class Exporter:
                     n,
                     making.told,
                     place=lambda number: self._place_package(path, n, number),
+                    wish=making.wish,
                     **of,
                 )
             except Transient as error:

@@ -1,8 +1,7 @@
 """Packages of cases that somebody asked for: which wait, which one is made and how far it is, which failed and why.
 
-Pure: whoever holds it has the lock and the clock (agent/station/cases/packer.py). It is in memory: after a restart of
-the station nothing waits and nothing is made, and nobody is told that anything were. What would have to be kept is one
-press of a button and a sentence, and it would have to be asked anew whether he may: so he presses it again.
+Pure: whoever holds it has the lock and the clock (agent/station/cases/packer.py), and keeps what must outlive the
+station (agent/station/cases/wishes.py). How far a package is, is told by this life alone.
 """
 
 from __future__ import annotations
@@ -49,6 +48,7 @@ class Wish:
     told: Told
     asked_utc_ns: int
     newest: int = 0  # the case's last act when it was asked for
+    n: int = 0  # its number among what is kept
 
     @property
     def key(self) -> tuple[int, str]:
@@ -62,7 +62,7 @@ class Why(StrEnum):
     CANNOT = "cannot"  # what is in the way is said besides
     DISPOSED = "disposed"
     NOT_YOURS = "not-yours"  # who asked may not any more
-    FORGOTTEN = "forgotten"  # the station has ended
+    GIVEN_UP = "given-up"  # the station has ended too often while it was made
     BROKEN = "broken"  # a bug
 
 
@@ -109,17 +109,26 @@ class Packing:
         self._begun = 0  # the last act that what is made holds
         self._failed: OrderedDict[tuple[int, str], tuple[float, Job]] = OrderedDict()
 
-    def ask(self, wish: Wish) -> Answer:
-        """One more, or the same as before. The first one's reason counts: it is his package."""
+    def answer(self, wish: Wish) -> Answer:
+        """What is to become of it: one more, or the same as before: then the first one's reason counts."""
         if any(one.key == wish.key for one in self._waiting):
             return Answer.KNOWN  # it will have what the case has by then
         if self._made is not None and self._made.wish.key == wish.key and self._begun >= wish.newest:
             return Answer.KNOWN
         if len(self._waiting) >= WAITING_MAX:
             return Answer.FULL
+        return Answer.TAKEN
+
+    def take(self, wish: Wish) -> None:
+        """One more waits. Of several that an earlier life has left, each in its turn, however many."""
         self._failed.pop(wish.key, None)
         self._waiting.append(wish)
-        return Answer.TAKEN
+
+    def put_back(self) -> None:
+        """What was made is not made any more, and is the next one again."""
+        if self._made is not None:
+            self._waiting.appendleft(self._made.wish)
+            self._made = None
 
     def reads(self, newest: int) -> None:
         """What is made holds the case up to this act: who asks after a later one is asking for another package."""
@@ -146,11 +155,22 @@ class Packing:
         job, self._made = self._made, None
         if job is None or failure is None:
             return
-        told = replace(job, stage=Stage.FAILED, since_utc_ns=utc_ns, failure=failure)
-        self._failed[job.wish.key] = (now_s, told)
-        self._failed.move_to_end(job.wish.key)
+        self.fail(job.wish, failure, now_s=now_s, utc_ns=utc_ns)
+
+    def fail(self, wish: Wish, failure: Failure, *, now_s: float, utc_ns: int) -> None:
+        """There is none of it, since `utc_ns`, which was `now_s`: it is told, unless the same is asked for again."""
+        if any(one.key == wish.key for one in self._waiting):
+            return
+        job = Job(wish=wish, stage=Stage.FAILED, since_utc_ns=utc_ns, failure=failure)
+        self._failed[wish.key] = (now_s, job)
+        self._failed.move_to_end(wish.key)
         while len(self._failed) > FAILED_MAX:
             self._failed.popitem(last=False)
+
+    def succeeded(self, wish: Wish) -> None:
+        """It is there after all: that it failed is told no more."""
+        if (told := self._failed.get(wish.key)) is not None and told[1].wish.n == wish.n:
+            del self._failed[wish.key]
 
     def of(self, case: int, *, now_s: float) -> list[Job]:
         """Of one case: what is made, what waits, what failed."""

@@ -103,6 +103,16 @@ class Case:
     removed: tuple[Removed, ...] = ()  # of its posts and time, by retention: before there was the case, as a rule
 
 
+@dataclass(frozen=True, slots=True)
+class Since:
+    """What was done on a case behind an act. `newest`: the number of its last act."""
+
+    n: int
+    posts: tuple[str, ...]
+    newest: int
+    steps: tuple[Step, ...]  # the newest ACTS_SHOWN_MAX, oldest first
+
+
 class Cases:
     """Any thread. Raises Transient."""
 
@@ -131,6 +141,14 @@ class Cases:
         """One; None also when it is not for these eyes."""
         with reading(self._engine, "read a case") as db:
             return find(db, scope, n)
+
+    def since(self, scope: Scope, n: int, number: int) -> Since | None:
+        """What came behind act `number`, without what else there is of the case: a page asks every few seconds."""
+        with reading(self._engine, "read a case") as db:
+            if head_of(db, scope, n) is None:
+                return None
+            steps = tuple(_steps(db, n, case_act.c.number > number))
+            return Since(n, posts_of(db, n), newest_of(db, n), steps)
 
     def step(self, scope: Scope, n: int, number: int) -> Step | None:
         """One act of a case."""

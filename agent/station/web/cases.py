@@ -15,7 +15,7 @@ from agent.station.cases.desk import POSTS_MAX, RANGE_S_MAX, CaseDesk, Opening
 from agent.station.cases.export import Exporter
 from agent.station.cases.packer import Packer
 from agent.station.cases.packing import WAITING_MAX, Answer, Job, Stage
-from agent.station.cases.reading import Case, Cases
+from agent.station.cases.reading import Case, Cases, Since
 from agent.station.cases.states import (
     MAY,
     NAME_CHARS_MAX,
@@ -109,9 +109,12 @@ class CasePages:
         after = asked.query.get("after", "")
         if not _is_number(after):
             raise Refused(400)
-        jobs, case = self._jobs(asked), self._need(asked)
+        jobs = self._jobs(asked)
+        case = self._cases.since(asked.who.scope, int(asked.params["case"]), int(after))
+        if case is None:
+            raise Refused(404)
         self._note_read(asked, case)
-        return HTMLResponse(self._packages(asked, case, jobs, after=int(after), life=asked.query.get("life", "")).html)
+        return HTMLResponse(self._packages(asked, case, jobs).html)
 
     def download(self, asked: Asked) -> Response:
         """A package that was made: the very file of which the timeline has the hash, or none.
@@ -278,21 +281,16 @@ class CasePages:
         )
         return HTMLResponse(page, status_code=status)
 
-    def _note_read(self, asked: Asked, case: Case) -> None:
+    def _note_read(self, asked: Asked, case: Case | Since) -> None:
         self._viewed.note(asked, [(node, f"case {case.n}") for node in case.posts], what="case")
 
     def _jobs(self, asked: Asked) -> Sequence[Job]:
         """To be asked before the case is read: then what is no job any more is on its timeline already."""
         return self._packer.of(int(asked.params["case"])) if asked.who.role in MAY[Act.COPIED] else []
 
-    def _packages(self, asked: Asked, case: Case, jobs: Sequence[Job], *, after: int, life: str) -> Part:
-        """What was asked for and is not there yet, and what has come to be there since act `after`.
-
-        `life`: of the packer that had something to make when the page looked last. If it is another one, and there is
-        nothing, it was forgotten: the station has been started again.
-        """
-        since = [step for step in case.steps if step.number > after]
-        made = [step for step in since if self._exporter.file(case.n, step) is not None]
+    def _packages(self, asked: Asked, case: Since, jobs: Sequence[Job]) -> Part:
+        """What was asked for and is not there yet, and what has come to be there since the page looked."""
+        made = [step for step in case.steps if self._exporter.file(case.n, step) is not None]
         return self._pages.part(
             "packages.html",
             words=asked.words,
@@ -301,8 +299,7 @@ class CasePages:
             making=Stage.MAKING,
             made=made,
             open=any(job.open for job in jobs),
-            lost=life != self._packer.life and not any(step.act is Act.COPIED for step in since),
-            seen=case.newest if since and len(made) == len(since) else None,
+            seen=case.newest if case.steps and len(made) == len(case.steps) else None,
         )
 
     def _page(self, asked: Asked, said: str = "", *, status: int = 200) -> Response:
@@ -319,8 +316,7 @@ class CasePages:
             unheld=[node for node in case.posts if node not in case.held] if case.state is State.OPEN else [],
             copies={step.number for step in case.steps if self._exporter.file(case.n, step) is not None},
             copying=copying,
-            packages=self._packages(asked, case, jobs, after=case.newest, life=self._packer.life),
-            life=self._packer.life,
+            packages=self._packages(asked, Since(case.n, case.posts, case.newest, ()), jobs),
             refresh_s=REFRESH_S,
             pictures=asked.who.role is not Role.ADMIN,
             said=said,

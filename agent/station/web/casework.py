@@ -17,6 +17,7 @@ from agent.station.cases.export import Exporter
 from agent.station.cases.keeping import Queue
 from agent.station.cases.packer import Packer
 from agent.station.cases.reading import Cases
+from agent.station.cases.wishes import Wishes
 from agent.station.inspection.desk import InspectionDesk
 from agent.station.inspection.reading import InspectionReader
 from agent.station.orders import OrderBook
@@ -63,7 +64,7 @@ def case_work(
         folder=folder,
         disk=PosixDisk(folder),
     )
-    packer = Packer(maker=exporter, cases=cases, registry=registry, clock=clock)
+    packer = Packer(maker=exporter, wishes=Wishes(engine), cases=cases, registry=registry, clock=clock)
     made = CasePages(
         cases=cases, desk=desk, exporter=exporter, packer=packer, viewed=Viewed(trail), pages=pages, clock=clock
     )
