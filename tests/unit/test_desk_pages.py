@@ -505,6 +505,13 @@ def test_every_language_says_everything_with_the_same_placeholders() -> None:
             assert words._texts[key].strip()
 
 
+def test_what_a_post_is_called_in_vietnamese_is_one_noun() -> None:
+    texts = languages.load()["vi"]._texts
+    others = re.compile("điểm (?:camera|giám sát|nào)|(?:tại|từng) điểm", re.IGNORECASE)
+    assert {key: text for key, text in texts.items() if others.search(text)} == {}
+    assert sum("trạm" in text.lower() for text in texts.values()) > 50
+
+
 def test_every_text_is_used_and_every_text_that_is_used_is_there() -> None:
     folder = Path(languages.__file__).parent
     code = "\n".join(path.read_text(encoding="utf-8") for path in [*folder.rglob("*.html"), *folder.rglob("*.py")])
