@@ -115,6 +115,10 @@ class Post:
     def written(self) -> int:
         return sum(path.stat().st_size for path in (self.data / "segments").glob("*.mp4"))
 
+    def newest_bytes(self) -> int:
+        """Of the file that it writes at the moment; 0 before the first."""
+        return max(((path.name, path.stat().st_size) for path in (self.data / "segments").glob("*.mp4")), default=("", 0))[1]
+
 
 def recording(status: dict[str, Any]) -> bool:
     return bool(status["recording"]["recording"] and status["broker"] and status["queue"]["outboxrows"])

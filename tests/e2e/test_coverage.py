@@ -6,6 +6,7 @@ import json
 import random
 import signal
 import threading
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from agent.station.order import order
 from agent.station.orders import OrderBook
 from agent.types import NS
 from tests.e2e.brokers import RealBroker
-from tests.e2e.post import Post, recording
+from tests.e2e.post import WAIT_S_MAX, Post, recording
 from tests.fakes.database import engine_in
 
 STATION = """
@@ -62,7 +63,8 @@ def test_every_second_of_a_life_with_a_crash_and_a_stop_is_explained_and_drawn(p
     begin_ns = clock.utc().utc_ns - 60 * NS
     post.start()
     post.wait_for(recording)
-    for _ in range(50):  # the first fragment takes its time on a busy machine
+    by = time.monotonic() + WAIT_S_MAX  # the first fragment takes its time on a busy machine
+    while time.monotonic() < by:
         running = told(post, "coverage", "--from", rfc3339(begin_ns), "--to", rfc3339(clock.utc().utc_ns))
         if "recorded" in seconds(running):
             break

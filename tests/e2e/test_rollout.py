@@ -277,7 +277,7 @@ def test_a_whole_node_takes_settings_from_the_station_and_reports_them(
         )
         assert refused.returncode == 1 and "uplink.command_key" in refused.stdout, refused.stdout + refused.stderr
         done = desk.ask(
-            "configure", "cam-7", "--file", str(post.config), "--set", "vision.score_min=0.55", "--wait-s", "20"
+            "configure", "cam-7", "--file", str(post.config), "--set", "vision.score_min=0.55", "--wait-s", "90"
         )
         assert done.returncode == 0 and "tries the desired one" in done.stdout, done.stdout + done.stderr
         post.end(signal.SIGTERM)  # it would by itself, once it has run for `settled_s`: a process is not ended at once

@@ -541,7 +541,7 @@ def test_while_the_database_is_away_nothing_is_taken_that_could_be_forgotten_and
     packer = packer_on(world)
     with monkeypatch.context() as patch:
         patch.setattr(packer._wishes, "all", away)
-        assert packer.step(1.0) == 1.0 + packer_module.LOOK_S
+        assert packer.step(1.0) == 1.0 + packer_module.AWAY_S
         with pytest.raises(Transient):
             packer.of(n)  # it is not known what waits
     with monkeypatch.context() as patch:
@@ -552,7 +552,7 @@ def test_while_the_database_is_away_nothing_is_taken_that_could_be_forgotten_and
     assert ask(packer, world, n) is Answer.TAKEN
     with monkeypatch.context() as patch:
         patch.setattr(packer._wishes, "begin", away)
-        assert packer.step(1.0) == 1.0 + packer_module.LOOK_S
+        assert packer.step(1.0) == 1.0 + packer_module.AWAY_S
         assert [job.stage for job in packer.of(n)] == [Stage.WAITING]
     packer.step(0.0)
     assert len(copies(world, n)) == 1
@@ -568,7 +568,7 @@ def test_why_there_is_none_is_kept_as_soon_as_the_database_is_back(
         patch.setattr(packer._wishes, "fail", away)
         packer.step(0.0)
         job = failed(packer, n)
-        assert packer.step(1.0) == 1.0 + packer_module.LOOK_S
+        assert packer.step(1.0) == 1.0 + packer_module.AWAY_S
     packer.step(0.0)
     assert failed(packer_on(world), n) == job
 

@@ -26,6 +26,8 @@ from agent.station.people.roles import Person
 from agent.types import NS
 
 LOOK_S = 0.5
+AWAY_S = 10.0
+"""While the database is away it is asked so often, and the log says so."""
 STOP_S_MAX = 5.0
 """The longest that the end of the station waits for the thread; what it was at is then given up where it is."""
 
@@ -142,7 +144,7 @@ class Packer:
                 self._settle()
         except Transient as error:
             log.warning("%s", error)
-            return now + LOOK_S
+            return now + AWAY_S
         with self._lock:
             wish = self._packing.begin(utc_ns=self._clock.utc().utc_ns)
         if wish is None:
@@ -158,7 +160,7 @@ class Packer:
             log.warning("%s", error)
             with self._lock:
                 self._packing.put_back()
-            return now + LOOK_S
+            return now + AWAY_S
         finally:
             with self._lock:
                 self._packing.end(failure, now_s=self._now(), utc_ns=self._clock.utc().utc_ns)
