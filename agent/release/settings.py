@@ -56,6 +56,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     state: Literal["trying", "applied", "refused", "rolled-back"]
     why: Annotated[str, Meta(max_length=WHY_CHARS_MAX)] = ""
     at: str = ""  # RFC 3339, by the node's clock: a label
+    by: str = ""  # who desired what is refused
 
 
 class ConfigState(Struct, frozen=True, kw_only=True):
@@ -69,6 +70,7 @@ class ConfigState(Struct, frozen=True, kw_only=True):
     since: str = ""  # when it came into force; a label
     trial: Trial | None = None
     answer: Answer | None = None
+    noted: bool = True  # that what became of the last one is on the ledger
 
 
 class Act(StrEnum):
@@ -117,11 +119,10 @@ def objection(state: ConfigState, revision: int, old: Config, new: Config) -> st
     return ""
 
 
-def refused(state: ConfigState, revision: int, why: str, *, at: str) -> ConfigState:
+def refused(state: ConfigState, revision: int, why: str, *, by: str, at: str) -> ConfigState:
     """It is not tried; what is in force stays."""
-    return msgspec.structs.replace(
-        state, answer=Answer(revision=revision, state="refused", why=why[:WHY_CHARS_MAX], at=at)
-    )
+    answer = Answer(revision=revision, state="refused", why=why[:WHY_CHARS_MAX], at=at, by=by)
+    return msgspec.structs.replace(state, answer=answer, noted=False)
 
 
 def offered(state: ConfigState, revision: int, *, digest: str, station: bool, frames: bool, at: str) -> ConfigState:
@@ -187,6 +188,7 @@ def kept(state: ConfigState, *, at: str = "") -> ConfigState:
         digest=trial.digest,
         since=at,
         answer=Answer(revision=trial.revision, state="applied", at=at),
+        noted=False,
     )
 
 
@@ -194,4 +196,4 @@ def given_up(state: ConfigState, why: str, *, at: str = "") -> ConfigState:
     """The settings before are in force again."""
     revision = 0 if state.trial is None else state.trial.revision
     answer = Answer(revision=revision, state="rolled-back", why=why[:WHY_CHARS_MAX], at=at)
-    return msgspec.structs.replace(state, trial=None, answer=answer)
+    return msgspec.structs.replace(state, trial=None, answer=answer, noted=False)

@@ -1,7 +1,9 @@
 """Configuration from afar: acts. What to do is decided in settings.py; nothing here can keep a node from starting.
 
 Order of the promises: the text, whole and synced, before the state that names it; the count of a start before the
-settings are used. A text that cannot be read, or does not load, is given up at the start for the one before it.
+settings are used. What became of them is in the state before it is on the ledger, and until then the state says that it
+is not: a cut in between writes it down twice, at worst. A text that cannot be read, or does not load, is given up at
+the start for the one before it.
 
 What is desired stands retained at the broker, so it comes with every connection: whatever has been judged is
 recognised, by its revision, and costs nothing again.
@@ -32,6 +34,9 @@ STATE = f"{FOLDER}/state.json"
 SETTLE_S = 60.0
 STATION_S = 600.0
 """So long a post may fail to reach its station with new settings, when it could with the old ones."""
+
+_OUTCOMES = {"applied": "kept", "rolled-back": "given up", "refused": "refused"}
+"""What the ledger says of an answer."""
 
 RETRY_S = 60.0
 """After a disk that refused what is desired."""
@@ -147,6 +152,7 @@ class SettingsDesk:
         self._passing: Answer | None = None  # refused without a trace: not believed, or old
         self._refused = (0, "")  # revision and digest of what was refused in this life: it is not judged again
         self._noted = (0, "")  # the same of what was taken on and is on the ledger
+        self._explained: Answer | None = None  # what is on the ledger, though the state could not say so
         self._retry_s = 0.0
         self._restart = ""
 
@@ -200,7 +206,7 @@ class SettingsDesk:
         Any thread. Raises Corrupt with why they are refused, Transient.
         """
         with self._acting:
-            state = read_state(self._disk)
+            state = self._explain(read_state(self._disk))
             wanted = wire.Desired(revision=state.seen + 1, toml=text, by=by, time=_now(self._clock))
             if state.trial is not None or self._restart:
                 reason = "what was drawn before is on trial; try again in a minute or two"
@@ -218,8 +224,9 @@ class SettingsDesk:
         state = read_state(self._disk) if up_s < 2 * STATION_S else ConfigState()
         if state.trial is not None:
             self._judge(state, state.trial, up_s)
-        elif self._wanted is not None and up_s >= self._retry_s:
+        elif up_s >= self._retry_s:
             try:
+                self._explain(state)
                 self._consider()
             except Transient:  # a disk that refuses must not end the worker that watches over a release, too
                 self._retry_s = up_s + RETRY_S
@@ -233,24 +240,42 @@ class SettingsDesk:
             act, why = settings.judge(state, seen, settle_s=SETTLE_S, station_s=STATION_S)
         else:
             act, why = Act.GIVE_UP, "it was not started: its start could not be counted"
+        if act is Act.WAIT:
+            return
+        at = _now(self._clock)
+        state = settings.kept(state, at=at) if act is Act.KEEP else settings.given_up(state, why, at=at)
+        write_state(self._disk, state)
+        self.changes += 1
         if act is Act.KEEP:
-            write_state(self._disk, settings.kept(state, at=_now(self._clock)))
             self._tidy()
-            self._put(revision, "kept")
-            self._tell(f"revision {revision} of the configuration is in force")
-            self.changes += 1
-        elif act is Act.GIVE_UP:
-            write_state(self._disk, settings.given_up(state, why, at=_now(self._clock)))
-            self._put(revision, "given up", why=why)
-            self._tell(f"revision {revision} of the configuration is given up: {why}")
-            self.changes += 1
-            if revision == self._revision:
-                self._restart = f"revision {revision} of the configuration is given up: {why}"
+        elif revision == self._revision:
+            self._restart = f"revision {revision} of the configuration is given up: {why}"
+        self._explain(state)
+
+    def _explain(self, state: ConfigState) -> ConfigState:
+        """Puts what became of the last one on the ledger, unless it is there. Returns the state that says so.
+
+        Raises Transient: then it is for the next look to do.
+        """
+        answer = state.answer
+        if state.noted or answer is None:
+            return state
+        if answer != self._explained:
+            more = {"why": answer.why, "by": answer.by}
+            self._put(answer.revision, _OUTCOMES[answer.state], **{name: said for name, said in more.items() if said})
+            self._explained = answer
+            if answer.state == "applied":
+                self._tell(f"revision {answer.revision} of the configuration is in force")
+            elif answer.state == "rolled-back":
+                self._tell(f"revision {answer.revision} of the configuration is given up: {answer.why}")
+        state = msgspec.structs.replace(state, noted=True)
+        write_state(self._disk, state)
+        return state
 
     # -- what is desired ----------------------------------------------------------------------------------------------
 
     def _consider(self) -> None:
-        """Takes on what is desired, or refuses it. Raises Transient: then it is considered again."""
+        """Takes on what is desired, if anything is, or refuses it. Raises Transient: then it is considered again."""
         wanted = self._wanted
         if wanted is None or self._busy():
             return
@@ -314,13 +339,13 @@ class SettingsDesk:
         self.changes += 1
 
     def _refuse(self, state: ConfigState, wanted: wire.Desired, why: str) -> None:
-        new = settings.refused(state, wanted.revision, why, at=_now(self._clock))
+        new = settings.refused(state, wanted.revision, why, by=wanted.by, at=_now(self._clock))
         old = state.answer
         if new.answer is not None and old is not None and msgspec.structs.replace(new.answer, at=old.at) == old:
             return  # as before, in an earlier life
         write_state(self._disk, new)
-        self._put(wanted.revision, "refused", why=why, by=wanted.by)
         self.changes += 1
+        self._explain(new)
 
     def _settle(self, wanted: wire.Desired, *, keep: bool = False) -> None:
         """It is judged. `keep`: what passed before it still holds."""

@@ -6,6 +6,7 @@ import hashlib
 import random
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import wire
 from agent.config import Config
-from agent.errors import NeedsRestart
+from agent.errors import NeedsRestart, Transient
 from agent.release import settings, starts
 from agent.release.settings import Act, ConfigState, Seen
-from agent.release.settings_desk import SettingsDesk, at_start, name_of, parse, read_state
+from agent.release.settings_desk import RETRY_S, SettingsDesk, at_start, name_of, parse, read_state
 from agent.station.signing import signed_settings
 from agent.uplink.commands import believe
 from tests.fakes.clock import FakeClock
@@ -127,6 +128,82 @@ def test_a_trial_is_on_the_ledger_before_it_is_one(post: Post, monkeypatch: pyte
     assert post.send(5, text(post.data, place="yard")) == ""
     assert trials == [None] and post.state.trial is not None
     assert [note["outcome"] for note in post.notes] == ["taken on"]
+
+
+class Unplugged(BaseException):
+    """The plug, at that very moment."""
+
+
+@pytest.mark.parametrize("outcome", ["kept", "given up", "refused"])
+@pytest.mark.parametrize("written", [True, False])
+def test_what_became_of_them_is_on_the_ledger_though_the_plug_is_pulled_in_between(
+    post: Post, monkeypatch: pytest.MonkeyPatch, outcome: str, written: bool
+) -> None:
+    def note(body: bytes) -> None:
+        if written:
+            post.notes.append(msgspec.json.decode(body))
+        raise Unplugged
+
+    if outcome != "refused":
+        post.send(1, text(post.data, place="yard"))
+        post.start()
+    else:
+        post.desire(1, "[node")
+    post.station = outcome == "kept"
+    with monkeypatch.context() as patch:
+        patch.setattr(post.desk, "_note", note)
+        with pytest.raises(Unplugged):
+            post.watch(600)
+    state = post.state
+    for _ in range(3):
+        post.reboot()
+        post.watch(1)
+    lines = [note for note in post.notes if note["outcome"] != "taken on"]
+    assert {(line["config"], line["outcome"]) for line in lines} == {(1, outcome)}
+    assert len(lines) == (2 if written else 1), "and not at every start"
+    assert ("why" in lines[-1]) == (outcome != "kept")
+    assert msgspec.structs.replace(post.state, noted=False) == state
+
+
+def test_settings_that_are_given_up_at_the_start_are_on_the_ledger_and_told(post: Post) -> None:
+    """Nothing of them has run by then: the settings before write it down, and say so."""
+    post.send(1, text(post.data, place="yard"))
+    for _ in range(starts.STARTS_MAX + 1):  # it dies each time
+        post.start()
+    assert post.revision == 0
+    post.watch(1)
+    assert (post.notes[-1]["outcome"], post.notes[-1]["why"]) == ("given up", "3 starts without being kept")
+    assert post.told[-1] == "revision 1 of the configuration is given up: 3 starts without being kept"
+    post.send(2, text(post.data, place="roof"))
+    post.disk.put(name_of(2), b"\xff")
+    post.start()
+    post.desk.draw(text(post.data, place="door"), by="the page")  # before anybody has watched
+    assert [(note["config"], note["outcome"]) for note in post.notes[-3:]] == [
+        (2, "taken on"),
+        (2, "given up"),
+        (3, "taken on"),
+    ]
+
+
+def test_a_disk_that_refuses_the_end_of_a_trial_does_not_fill_the_ledger_with_it(post: Post) -> None:
+    post.send(1, text(post.data, place="yard"))
+    post.start()
+    write = post.disk.replace
+
+    def refuses(name: str, data: bytes, *, private: bool = False) -> None:
+        if b'"noted":true' in data or b'"noted"' not in data:
+            raise Transient("card: read-only")
+        write(name, data, private=private)
+
+    post.disk.replace = refuses  # type: ignore[method-assign]
+    for up_s in range(60, 70):
+        with suppress(Transient):
+            post.watch(up_s)
+    assert not post.state.noted
+    post.disk.replace = write  # type: ignore[method-assign]
+    post.watch(61 + RETRY_S)
+    assert [note["outcome"] for note in post.notes] == ["taken on", "kept"]
+    assert post.state.noted
 
 
 def test_good_settings_are_tried_kept_and_survive_a_restart(post: Post) -> None:
@@ -394,6 +471,9 @@ def cuts(data: Path, *, plant: Callable[[Post], None] = lambda _post: None, seed
             story(post)
             assert (post.state.seen, post.state.trial) == (2, None), f"step {at}"
             assert post.start().node.place in ("gate", "place 1"), "2 is never in force"
+            became = {note["config"]: note["outcome"] for note in post.notes}  # the last line of each
+            expected = {1: "kept" if post.state.force == 1 else "given up", 2: "given up"}
+            assert became == expected, f"step {at}: the ledger explains what became of each"
         at += 1
     return total
 
