@@ -11,13 +11,55 @@ import socket
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 KEEP_ALIVE_S = 30
-"""A connection that asks for nothing is closed after so long."""
+"""A connection that asks for nothing more is closed after so long."""
+HEAD_S = 10.0
+"""The line and headers of a request must be here so long after the connection, or after their first byte."""
 GRACEFUL_S = 3
 """What is at work when the server is told to end has so long."""
 HEAD_BYTES_MAX = 16 * 1024
 """Of a request's line and headers, all together."""
+
+
+class Protocol(H11Protocol):
+    """uvicorn counts a connection as soon as there is one, and closes it for silence only behind its first answer: who
+    never asks, or never ends asking, would keep a place from everybody else.
+    """
+
+    _due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._mind_the_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._mind_the_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _mind_the_head(self) -> None:
+        if self._at_work():
+            self._forget()
+        elif self._due is None:
+            self._due = self.loop.call_later(HEAD_S, self._late)
+
+    def _at_work(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _forget(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+    def _late(self) -> None:
+        self._due = None
+        if not self._at_work() and not self.transport.is_closing():
+            self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -62,7 +104,7 @@ def configured(app: Starlette, *, at_once_max: int, certificate: str = "", key: 
     return uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",
+        http=Protocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -7,6 +7,7 @@ so one equal hash answers for every fragment, and where it is not equal the frag
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +16,10 @@ from typing import Any, BinaryIO
 from agent.evidence import standalone
 
 CHUNK_BYTES = 1 << 20
+TIME_NS_MAX = 1 << 62
+"""146 years: what a node may say of a time, so that two of them can be added up in any database."""
+_SOURCE = re.compile(r"[\x21-\x7e]{1,200}")
+_BOOT_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class State(StrEnum):
@@ -57,6 +62,7 @@ class Finding:
     root: str = ""
     seq: int = 0
     detail: str = ""
+    recorded: str = ""  # of a mismatch: the hash by the node's own word; empty: it has not told one
 
 
 def examine(source: BinaryIO, size: int) -> Arrived:
@@ -66,19 +72,19 @@ def examine(source: BinaryIO, size: int) -> Arrived:
     while data := source.read(CHUNK_BYTES):
         digest.update(data)
     seen = standalone.scan(standalone.View(source, 0, size))
-    about = _about(seen.header)
+    end_ns = max((fragment.end_ns for fragment in seen.fragments), default=None)
+    about = _about(seen.header, end_ns)
     problem = seen.problem
     if about is None:
-        about = _About("", "", 0, None)
-        problem = problem or "its header lacks what a file of this recorder has"
-    end_ns = max((fragment.end_ns for fragment in seen.fragments), default=about.start_ns)
+        about = _About("", "", 0, 0, None)
+        problem = problem or "its header or its times are not what a file of this recorder has"
     return Arrived(
         sha256=digest.hexdigest(),
         bytes=size,
         source=about.source,
         boot_id=about.boot_id,
         start_ns=about.start_ns,
-        end_ns=end_ns if about.boot_id else 0,
+        end_ns=about.end_ns,
         utc_ns=about.utc_ns,
         sealed=bool(seen.header.get("sealed")),
         problem=problem,
@@ -90,15 +96,23 @@ class _About:
     source: str
     boot_id: str
     start_ns: int
+    end_ns: int
     utc_ns: int | None
 
 
-def _about(header: dict[str, Any]) -> _About | None:
-    """What a file says of itself; None for what no file of this recorder says."""
+def _about(header: dict[str, Any], end_ns: int | None) -> _About | None:
+    """What a file says of itself; None for what no file of this recorder says. `end_ns`: of its last fragment."""
     source, boot_id, start, utc = (header.get(name) for name in ("source", "boot_id", "start_ns", "utc_ns"))
-    if not (isinstance(source, str) and isinstance(boot_id, str) and len(boot_id) == 32 and _whole(start)):
+    if not (isinstance(source, str) and isinstance(boot_id, str) and isinstance(start, int) and _time(start)):
         return None
-    return _About(source, boot_id, int(str(start)), int(str(utc)) if _whole(utc) else None)
+    if not (_SOURCE.fullmatch(source) and _BOOT_ID.fullmatch(boot_id)):
+        return None
+    end = start if end_ns is None else end_ns
+    if not start <= end <= TIME_NS_MAX:
+        return None
+    if utc is None:
+        return _About(source, boot_id, start, end, None)
+    return _About(source, boot_id, start, end, utc) if isinstance(utc, int) and _time(utc) else None
 
 
 def judge(arrived: Arrived, *, source: str, announced: str, lines: Sequence[Recorded]) -> Finding:
@@ -108,7 +122,7 @@ def judge(arrived: Arrived, *, source: str, announced: str, lines: Sequence[Reco
     if arrived.sha256 != announced:
         also = f"; it is what record {same.seq} says" if same is not None else ""
         text = f"announced as {announced[:16]}..., it is {arrived.sha256[:16]}...{also}{damage}"
-        return Finding(State.MISMATCH, detail=text)
+        return Finding(State.MISMATCH, detail=text, recorded=announced)
     if same is not None:
         return Finding(State.VERIFIED, same.root, same.seq)
     if arrived.problem:
@@ -118,9 +132,10 @@ def judge(arrived: Arrived, *, source: str, announced: str, lines: Sequence[Reco
     if lines:
         other = lines[0]
         text = f"record {other.seq} says of the file that begins there: {other.sha256[:16]}..., it is"
-        return Finding(State.MISMATCH, other.root, other.seq, f"{text} {arrived.sha256[:16]}...")
+        text = f"{text} {arrived.sha256[:16]}..."
+        return Finding(State.MISMATCH, other.root, other.seq, text, recorded=other.sha256)
     return Finding(State.PENDING)
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+def _time(value: int) -> bool:
+    return not isinstance(value, bool) and 0 <= value <= TIME_NS_MAX

@@ -73,6 +73,8 @@ class TlsContext(ssl.SSLContext):
         return self.made
 
 
+_SUBACK_CODES = (0, 1, 2, 0x80)
+"""MQTT 3.1.1, 3.9.3: what may be granted, and the refusal."""
 NO_CHECK_TIME = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL 1.1 and later, for which Python has no name."""
 
@@ -197,6 +199,7 @@ class PahoTransport:
         self._happenings: list[Happening] = []
         self._connected = False
         self._connack_by_s: float | None = None  # while connecting: when patience ends
+        self._asked: int | None = None  # the message id of what was subscribed to on this connection
         self._unacked: set[int] = set()
         self._heard_s = 0.0  # the last sign of life, or the start of waiting for one
         self._lookup: threading.Thread | None = None
@@ -234,7 +237,7 @@ class PahoTransport:
             self._happenings.append(Refused(broker, reason))
             return
         self._client = client
-        self._connack_by_s = self._now() + self._connect_s_max
+        self._connack_by_s, self._asked = self._now() + self._connect_s_max, None
 
     def _context(self) -> TlsContext:
         tls = self._credentials.tls if self._credentials.choose is None else self._credentials.choose()
@@ -295,15 +298,20 @@ class PahoTransport:
         if code.is_failure:
             self._end(f"the broker refuses: {code}")
         elif self._hello.subscriptions or self._hello.wishes:
-            client.subscribe([*self._hello.subscriptions, *self._hello.wishes])
+            _, self._asked = client.subscribe([*self._hello.subscriptions, *self._hello.wishes])
             self._connack_by_s = self._now() + self._connect_s_max
         else:
             self._up()
 
-    def _on_subscribe(self, client: paho.Client, _u: object, _m: int, codes: list[ReasonCode], _p: object) -> None:
+    def _on_subscribe(self, client: paho.Client, _u: object, mid: int, codes: list[ReasonCode], _p: object) -> None:
         if client is not self._client or self._connected:
             return
         count = len(self._hello.subscriptions)
+        # paho takes any SUBACK at any time, and no code at all would read as all granted.
+        answers = len(codes) == count + len(self._hello.wishes) and all(code.value in _SUBACK_CODES for code in codes)
+        if mid != self._asked or not answers:
+            self._end("the broker answers what was not asked; is it an MQTT broker?")
+            return
         denied = [topic for (topic, _), code in zip(self._hello.subscriptions, codes, strict=False) if code.is_failure]
         if denied:
             self._end(f"the broker denies {', '.join(denied)}; check the access list for {self._hello.client_id}")

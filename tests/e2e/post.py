@@ -17,7 +17,7 @@ from agent.cli import main
 from agent.errors import WardpostError
 from agent.local import status_of
 
-WAIT_S_MAX = 90.0  # this machine may be busy; on a quiet one each wait is over in a few seconds
+WAIT_S_MAX = 180.0  # this machine may be busy; on a quiet one each wait is over in a few seconds
 
 CONFIG = """
 [node]
@@ -117,7 +117,9 @@ class Post:
 
     def newest_bytes(self) -> int:
         """Of the file that it writes at the moment; 0 before the first."""
-        return max(((path.name, path.stat().st_size) for path in (self.data / "segments").glob("*.mp4")), default=("", 0))[1]
+        return max(
+            ((path.name, path.stat().st_size) for path in (self.data / "segments").glob("*.mp4")), default=("", 0)
+        )[1]
 
 
 def recording(status: dict[str, Any]) -> bool:

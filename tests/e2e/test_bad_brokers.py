@@ -128,6 +128,15 @@ def test_something_that_is_no_broker_is_refused_whatever_it_says(seed: int) -> N
         b"\x20\x02\x00\x00\x30\x01\x00",
         b"\x20\x02\x00\x63",
         b"\x20\x02\x00\x01",
+        b"\x90\x02\x1e\x93",  # grants, and nobody has asked yet
+        b"\x90\x03\x00\x01\x01",
+        b"\x20\x02\x00\x00\x90\x02\x46\xc4",  # to another question, or without an answer
+        b"\x20\x02\x00\x00\x90\x02\x00\x01",
+        b"\x20\x02\x00\x00\x90\x03\x12\x34\x01",
+        b"\x20\x02\x00\x00\x90\x05\x00\x01\x01\x01\x01",  # more answers than questions
+        b"\x20\x02\x00\x00\x90\x03\x00\x01\x01",
+        b"\x20\x02\x00\x00\x90\x04\x00\x01\x01\x03",  # a grant that MQTT does not have
+        b"\x20\x02\x00\x00\x90\x04\x00\x01\x01\x7f",
     ]
     answers += [rng.randbytes(rng.randrange(1, 40)) for _ in range(20)]
     answers += [b"\x20\x02\x00\x00" + rng.randbytes(rng.randrange(1, 40)) for _ in range(20)]
@@ -143,7 +152,7 @@ def test_something_that_is_no_broker_is_refused_whatever_it_says(seed: int) -> N
                 while connection.recv(1000):
                     pass
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=serve, daemon=True)  # it waits for ever where one of them is believed
     thread.start()
     broker = Broker("127.0.0.1", listener.getsockname()[1], tls=False)
     said = [reason(outcome(broker)) for _ in answers]

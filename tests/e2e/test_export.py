@@ -21,8 +21,7 @@ from tests.e2e.post import Post, recording, wardpost
 
 
 def export(post: Post, begin_ns: int, output: Path, *, apart: bool = False) -> subprocess.CompletedProcess[str]:
-    """`apart`: as a program of its own, which may take seconds to load: then the file that was being written by now is
-    sealed perhaps, and in the next one is nothing yet."""
+    """`apart`: as a program of its own. It may take so long to load that what is being written now is sealed by then."""
     now_ns = SystemClock().utc().utc_ns
     span = ("--from", rfc3339(begin_ns), "--to", rfc3339(now_ns))
     ask = post.ask if apart else post.ask_here

@@ -21,7 +21,7 @@ from agent.station.reader import Reader
 from tests.e2e.brokers import RealBroker
 from tests.e2e.post import Post, recording
 
-WAIT_S_MAX = 90.0  # this machine may be busy
+WAIT_S_MAX = 180.0  # this machine may be busy
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from agent.site.provisioning import Asked, provision
 from tests.e2e.brokers import RealBroker, free_port
 from tests.e2e.post import Post, recording, wardpost
 
-WAIT_S_MAX = 90.0
+WAIT_S_MAX = 180.0  # this machine may be busy
 
 
 @dataclass

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from sqlalchemy import insert, text
@@ -22,11 +22,14 @@ from agent.cli import main
 from agent.evidence.keys import keyid_of
 from agent.station.db.engine import open_engine, writing
 from agent.station.db.tables import key
+from agent.station.dock import intake
 from agent.station.people import trail_line
+from agent.station.uploads_judge import Arrived, examine
 from tests.fakes.evidence_post import UTC_0, EvidencePost
 from tests.fakes.footage_desk import POST, FootageDesk
 from tests.fakes.packets import encoded
 from tests.fakes.recording_post import closed_posts  # noqa: F401
+from tests.unit.test_uploads_clerk import crafted
 
 CONFIG = """\
 [station]
@@ -210,6 +213,49 @@ def test_a_hostile_card_gets_nothing_and_everything_is_told(
 
     main(hq.command(card.folder))
     assert "\x1b" not in capsys.readouterr().out, "a name on a card is no command to a terminal"
+
+
+def test_a_file_that_says_what_cannot_be_costs_the_card_nothing(
+    hq: Headquarters, card: EvidencePost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hq.knows_key(card)
+    hostile: tuple[dict[str, object], ...] = ({"boot_id": "\ud800" * 32}, {"utc_ns": 2**63 - 1}, {"source": "\0"})
+    for n, said in enumerate(hostile):
+        (card.folder / "segments" / f"000000-{n:08}.mp4").write_bytes(crafted(said))
+    code, report = hq.dock(card.folder, capsys, "--node", POST)
+    assert (code, report["taken"], report["verified"], report["passed"]) == (1, 4, 4, 3)
+    assert [line["kind"] for line in hq.trail() if "dock" in line["kind"]] == ["dock-begun", "dock-ended"]
+
+
+def test_a_fault_of_ours_at_one_file_passes_it_over_and_says_so(
+    hq: Headquarters, card: EvidencePost, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hq.knows_key(card)
+    first = min((card.folder / "segments").iterdir()).read_bytes()
+
+    def fails(source: BinaryIO, size: int) -> Arrived:
+        if source.read() == first:
+            raise ZeroDivisionError
+        return examine(source, size)
+
+    monkeypatch.setattr(intake, "examine", fails)
+    code, report = hq.dock(card.folder, capsys, "--node", POST)
+    assert (code, report["taken"], report["passed"]) == (1, 3, 1)
+    assert [line["kind"] for line in hq.trail() if "dock" in line["kind"]] == ["dock-begun", "dock-ended"]
+    monkeypatch.undo()
+    assert hq.dock(card.folder, capsys)[0] == 0, "with a station that is mended"
+
+
+def test_a_stick_whose_label_is_not_utf_8_is_taken_in(
+    hq: Headquarters, card: EvidencePost, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stick = tmp_path / os.fsdecode(b"TH\xc9")
+    hq.knows_key(card)
+    card.folder.rename(stick)
+    code, report = hq.dock(stick, capsys)
+    assert (code, report["taken"]) == (0, 4)
+    begun = next(line for line in hq.trail() if line["kind"] == "dock-begun")
+    assert begun["folder"].endswith("/TH\\udcc9")
 
 
 @pytest.mark.parametrize("what", ["missing", "a file", "without segments", "linked segments"])

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from starlette.applications import Starlette
@@ -133,6 +133,25 @@ def test_more_at_once_than_the_bound_are_sent_away_and_not_kept_waiting() -> Non
         held.join(WITHIN_S)
         until_s = time.monotonic() + WITHIN_S
         while ask(port)[0] != 200:  # the ones that have left are noticed soon
+            assert time.monotonic() < until_s
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n|GET / HT"])
+def test_who_never_asks_or_never_ends_asking_keeps_nobody_else_out(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one has asked once, properly."""
+    monkeypatch.setattr(serving, "HEAD_S", 0.5)
+    with served(Caller().app, at_once_max=4) as port, ExitStack() as open_ones:
+        for _ in range(4):
+            raw = open_ones.enter_context(socket.create_connection(("127.0.0.1", port), timeout=WITHIN_S))
+            first, _, rest = said.partition(b"|")
+            raw.sendall(first)
+            if rest:
+                assert raw.recv(1)
+                raw.sendall(rest)
+        until_s = time.monotonic() + WITHIN_S
+        while ask(port)[0] != 200:
             assert time.monotonic() < until_s
 
 

@@ -67,7 +67,7 @@ def ledger(
             wrong_ns = draw.choice([0, 0, -HOUR_NS, 7 * HOUR_NS, -(10**9) * NS, 10**9 * NS])
         unc_ns = 40 * MS if sound or draw.random() < 0.7 else None
         since_ns = fed[1] + draw.choice(_JITTER) if fed[0] == boot and draw.random() < 0.9 else None
-        body = _said(draw, kind, boot, boot_ns, session, utc_ns, since_ns)
+        body = _said(draw, kind, boot, boot_ns, session, utc_ns, since_ns, sound=sound)
         fed = (boot, boot_ns) if kind == RecordKind.SEGMENT else fed
         fact = Fact(seq, kind, boot, boot_ns, utc_ns + wrong_ns, unc_ns, body)
         # Two of one number say the same, or it would be the database's choice which is taken.
@@ -89,7 +89,15 @@ _JITTER = [0] * 12 + [NS // 20, NS, 2 * NS, -NS]
 
 
 def _said(
-    draw: random.Random, kind: str, boot: str, boot_ns: int, session: int, utc_ns: int, since_ns: int | None
+    draw: random.Random,
+    kind: str,
+    boot: str,
+    boot_ns: int,
+    session: int,
+    utc_ns: int,
+    since_ns: int | None,
+    *,
+    sound: bool,
 ) -> bytes:
     """`since_ns`: where a file begins that follows the one before."""
     start_ns = max(boot_ns - draw.randrange(1, 40) * NS, 0)
@@ -112,7 +120,7 @@ def _said(
         case RecordKind.DELETION:
             return records.deletion_body([("segments/1.mp4", boot, start_ns, boot_ns, 9, sha256)], "budget")
         case RecordKind.START | RecordKind.STOP:
-            return records.body(session=session if draw.random() < 0.9 else "one", reason="stop")
+            return records.body(session=session if sound or draw.random() < 0.9 else "one", reason="stop")
         case _:
             return records.body(what=1)
 

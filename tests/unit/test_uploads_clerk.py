@@ -9,8 +9,10 @@ import hashlib
 import io
 import json
 import random
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -20,8 +22,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from agent import tus
 from agent.disk import PosixDisk
 from agent.errors import ConfigError, Transient
-from agent.evidence import dsse, records
+from agent.evidence import dsse, records, standalone
 from agent.remote import send
+from agent.station import uploads_clerk
 from agent.station.archive import name_of
 from agent.station.archive.local import LocalArchive
 from agent.station.db import migrate
@@ -36,6 +39,7 @@ from agent.station.uploads_clerk import Clerk
 from agent.station.uploads_judge import Arrived, Recorded, State, examine, judge
 from agent.station.uploads_settings import UploadsSettings
 from agent.station.uploads_staging import FOLDER, Staging
+from agent.types import NS
 from tests.fakes.clock import FakeClock
 from tests.fakes.database import Database
 from tests.fakes.disk import FakeDisk, PowerCut, cut_at
@@ -118,6 +122,9 @@ class Station:
         counted = self.database.rows("select count from alarm where what = 'altered-footage'")
         assert bool(counted) == any("altered-footage" in text for text in told)
         return told
+
+    def told(self) -> list[str]:
+        return [str(row[0]) for row in self.database.rows("select reason from reject order by n")]
 
     def archived(self, sha256: str) -> bytes:
         size = self.archive.size(name_of(NODE, sha256))
@@ -210,7 +217,6 @@ def test_a_file_that_proves_itself_and_is_not_the_recorded_one_is_found_when_its
     name, data = files(made)[0]
     seen = examine(io.BytesIO(data), len(data))
     assert not seen.problem
-    from agent.evidence import standalone
 
     shorter = data[: standalone.scan(standalone.View(io.BytesIO(data), 0, len(data))).fragments[-1].offset]
     assert not examine(io.BytesIO(shorter), len(shorter)).problem
@@ -407,6 +413,72 @@ def test_nothing_that_a_file_says_raises(made: EvidencePost, seed: int) -> None:
         for _ in range(rng.randrange(1, 30)):
             hurt[rng.randrange(min(len(hurt), 2_000))] = rng.randrange(256)
         examine(io.BytesIO(bytes(hurt)), len(hurt))
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def crafted(said: Mapping[str, object], *, last: tuple[int, int] = (1, 10)) -> bytes:
+    """A file whose hashes are all right, and that says what no recorder does; `last`: the times of its fragment."""
+    told = {"source": SOURCE, "boot_id": "a" * 32, "start_ns": 1, "utc_ns": 1_700_000_000 * NS} | dict(said)
+    header = standalone._HEADER_UUID + json.dumps(told).encode()
+    data = box(b"ftyp", b"isom0000") + box(b"moov", b"x") + box(b"uuid", header)
+    chain = hashlib.sha256(data).digest()
+    body = box(b"moof", b"a") + box(b"mdat", b"b")
+    size, digest = standalone._TRAILER_BYTES, hashlib.sha256(body).digest()
+    raw = standalone._TRAILER.pack(size, b"uuid", standalone._TRAILER_UUID, 1, 1, 1, len(body), *last, digest)
+    return data + body + raw + hashlib.sha256(chain + raw).digest()
+
+
+TIMES = (-(2**63), -1, 0, 2**62 + 1, 2**63 - 1, 2**63, 10**40, True, 1.5, None, "1")
+NAMES = ("\ud800" * 32, "\0" * 32, "\x1b[2J" + "a" * 28, "A" * 32, "", [1], {"a": 1}, None, 7)
+
+
+def test_what_a_post_says_of_its_file_that_cannot_be_is_an_alarm_and_stops_nothing(
+    station: Station, made: EvidencePost
+) -> None:
+    assert examine(io.BytesIO(crafted({})), len(crafted({}))).problem == "", "what is crafted well proves itself"
+    hostile = [crafted({"boot_id": name}) for name in NAMES] + [crafted({"source": name}) for name in NAMES]
+    hostile += [crafted({"start_ns": time}) for time in TIMES[:2] + TIMES[3:]] + [
+        crafted({"utc_ns": time}) for time in TIMES[3:7]
+    ]
+    hostile += [crafted({}, last=last) for last in ((-(2**63), 2**63 - 1), (0, 2**63 - 1), (1, -5))]
+    hostile.append(crafted({"start_ns": -(2**63)}, last=(0, 2**63 - 1)))
+    for n, data in enumerate(hostile):
+        station.bring(f"segments/000001-{n:08}.mp4", data)
+    assert station.states() == ["mismatch"] * len(hostile)
+    assert station.database.rows("select count from alarm where what = 'altered-footage'") == [(len(hostile),)]
+    station.hear(lines(made))
+    name, data = files(made)[0]
+    station.bring(name, data)
+    assert station.states()[-1] == "verified"
+
+
+def test_a_fault_of_ours_at_one_file_keeps_that_file_and_takes_the_others_in(
+    station: Station, made: EvidencePost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (one, first), (two, second), *_ = files(made)
+    station.hear(lines(made))
+
+    def fails(source: BinaryIO, size: int) -> Arrived:
+        if size == len(first):
+            raise ZeroDivisionError
+        return examine(source, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(uploads_clerk, "examine", fails)
+        station.bring(one, first)
+        station.bring(two, second)
+        for _ in range(3):
+            station.clerk.step()
+    assert [(row[0], row[2]) for row in station.rows()] == [(two, "verified")]
+    told = [record for record in caplog.records if "cannot be taken in" in record.getMessage()]
+    assert len(told) == 1, "not at every look"
+    assert any("cannot be taken in" in text for text in station.told())
+    station.boot()  # a release that is mended
+    station.clerk.step()
+    assert sorted(str(row[0]) for row in station.rows()) == sorted([one, two])
 
 
 def test_the_archive_that_a_station_has_by_default(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def dock(
             except Corrupt as error:
                 raise ConfigError(f"{error} (--node NODE says whose it is)") from None
             by = f"account:{login()}"
-            about = {"dock": number, "post": whose, "custodian": who, "folder": str(folder.absolute())[:300]}
+            about = {"dock": number, "post": whose, "custodian": who, "folder": _printable(folder)}
             found.trail.note("dock-begun", by, **about)
             report = intake.run(whose, tell=_teller(progress))
             counts = {name: value for name, value in asdict(report).items() if isinstance(value, int)}
@@ -84,6 +84,11 @@ def dock(
             lock.release()
     out(json.dumps(asdict(report) | {"dock": number, "custodian": who}, indent=2) if as_json else in_words(report))
     return 0 if report.clean else 1
+
+
+def _printable(folder: Path) -> str:
+    """Its path for the audit log: the label of a USB stick need not be UTF-8."""
+    return str(folder.absolute()).encode("utf-8", "backslashreplace").decode()[:300]
 
 
 def _teller(progress: Out) -> Callable[[Report], None]:

@@ -11,6 +11,7 @@ that the station has itself.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -19,7 +20,7 @@ from sqlalchemy import Connection, Engine, select
 
 from agent import wire
 from agent.clock import Clock
-from agent.errors import Corrupt
+from agent.errors import Corrupt, WardpostError
 from agent.evidence import dsse, records
 from agent.evidence.records import RecordKind
 from agent.station import archive_retention_rows as retention
@@ -33,6 +34,8 @@ from agent.station.uploads_judge import Arrived, Finding, Recorded, State, exami
 LINES_MAX = 2_000_000
 TOLD_MAX = 1000
 """Files told one by one in the report, of each sort; the counts are whole."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -122,9 +125,19 @@ class Intake:
                 if file is None:
                     report.pass_over(Passed(entry.name, "it was changed or removed meanwhile, or cannot be opened"))
                 else:
-                    self._one(node, entry, file, ledger, report)
+                    self._one_or_none(node, entry, file, ledger, report)
             tell(report)
         return report
+
+    def _one_or_none(self, node: str, entry: Entry, file: BinaryIO, ledger: CardLedger, report: Report) -> None:
+        """A bug that one file meets costs that file, not the card: it is passed over, and said."""
+        try:
+            self._one(node, entry, file, ledger, report)
+        except (WardpostError, OSError):
+            raise
+        except Exception:
+            log.exception("dock: %s: %s", node, entry.name)
+            report.pass_over(Passed(entry.name, "it cannot be taken in, by a fault of this station's; keep the card"))
 
     def _one(self, node: str, entry: Entry, file: BinaryIO, ledger: CardLedger, report: Report) -> None:
         try:
@@ -164,7 +177,7 @@ class Intake:
                 now_utc_ns=self._clock.utc().utc_ns,
             )
             if new and found.state is State.MISMATCH:
-                self._alarm(db, node, entry.name, found)
+                self._alarm(db, node, entry.name, arrived, found)
         report.taken += 1
         report.bytes += entry.size
         self._count(entry, found, report)
@@ -188,9 +201,9 @@ class Intake:
                 if len(report.not_matching) < TOLD_MAX:
                     report.not_matching.append(Passed(entry.name, found.detail))
 
-    def _alarm(self, db: Connection, node: str, name: str, found: Finding) -> None:
+    def _alarm(self, db: Connection, node: str, name: str, arrived: Arrived, found: Finding) -> None:
         text = f"{name} on its card is not what the node has recorded: {found.detail}; it is set aside"
-        rows.raise_alarm(db, node, text, self._clock.utc().utc_ns)
+        rows.raise_alarm(db, node, text, self._clock.utc().utc_ns, about=rows.about(name, arrived, found))
 
     def _ledger(self, node: str, report: Report) -> CardLedger:
         """The card's lines about footage that a known key of this post has signed."""
