@@ -6,6 +6,7 @@ needs no connection of its own, and a node that is dark for a week finds it on i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,8 @@ from agent.remote import HEARD, POLL_S, states
 from agent.station.book import station_engine
 from agent.station.main import StationSettings
 from agent.station.order import check_node
+from agent.station.order_desk import account
+from agent.station.people.command import books
 from agent.station.settings_book import SettingsBook, Wanted, answered, as_row, in_force, words
 from agent.station.signing import command_key, signed_settings
 from agent.types import NS
@@ -72,7 +75,7 @@ def configure(
     Blocks for `wait_s` at most, and not at all for a dark node. Returns 1 when they are refused or rolled back.
     """
     check_node(settings, node)
-    with _opened(settings) as book:
+    with books(settings.station) as found, SettingsBook(found.engine) as book:
         told = _told(book, node)
         text = _text_of(file) if file is not None else _base(settings, book, node, told)
         text = with_values(text, values)
@@ -95,7 +98,10 @@ def configure(
             wire.encode(desired)
         except ValueError:
             raise ConfigError(f"configure: more than {wire.PAYLOAD_BYTES_MAX >> 10} KiB in a message") from None
-        book.desire(node, desired, asked_utc_ns=asked_ns)
+        with found.trail.writing("write what is desired") as entry:
+            SettingsBook.within(entry.db).desire(node, desired, asked_utc_ns=asked_ns)
+            sha256 = hashlib.sha256(text.encode()).hexdigest()
+            entry.note("settings-desired", account(), post=node, revision=revision, sha256=sha256)
         say: Out = (lambda _line: None) if as_json else out
         say(f"{node}: revision {revision} of its settings is desired")
         wanted, told = _follow(settings, book, node, revision, wait_s=wait_s, clock=clock, out=say)

@@ -3,6 +3,7 @@
     WardpostError            anything below; its text says what failed, where, and what to do
      +- ConfigError          the settings or the machine are wrong: a person must act (exit 78)
      +- Transient            the world is in the way (network, full disk, busy camera): try again later
+     |   +- NoRoom           ... and what is in the way is a full disk: a person may make room
      |   +- NeedsRestart     ... and nothing in this process can cure it: a new process may
      +- Corrupt              bytes are not what they claim to be: set aside, never trusted, never fatal
 
@@ -20,6 +21,10 @@ class ConfigError(WardpostError):
 
 class Transient(WardpostError):  # noqa: N818  (named for what it is, as in the design)
     """A condition that time or a technician may cure. The caller backs off and tries again."""
+
+
+class NoRoom(Transient):
+    """A disk is full. What is on it can be read."""
 
 
 class Corrupt(WardpostError):  # noqa: N818

@@ -21,7 +21,7 @@ from agent.login import login
 from agent.remote import Announced
 from agent.station import rings
 from agent.station.main import StationSettings
-from agent.station.order import order_book
+from agent.station.order_desk import order_desk
 from agent.station.reader import Reader
 from agent.station.rollout import Has, Rollout, State
 from agent.types import NS
@@ -68,9 +68,10 @@ def act(settings: StationSettings, verb: str, *, clock: Clock, as_json: bool, ou
 
 
 def _ask(settings: StationSettings, verb: str, body: msgspec.Struct, *, clock: Clock, as_json: bool, out: Out) -> int:
-    with order_book(settings) as book:
-        request_id = uuid7_maker(clock)()
-        book.ask(request_id, verb, msgspec.json.encode(body).decode())
+    number = {"number": body.number} if isinstance(body, rings.Start) else {}
+    with order_desk(settings) as desk:
+        book, request_id = desk.book, uuid7_maker(clock)()
+        desk.ask(request_id, verb, msgspec.json.encode(body).decode(), **number)
         until_ns = clock.boot_ns() + round(ANSWER_S_MAX * NS)
         never = threading.Event()
         while (found := book.request(request_id)) is not None and found.answer is None:

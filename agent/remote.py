@@ -23,10 +23,10 @@ from agent.login import login
 from agent.release.bundle import BUNDLE_BYTES_MAX, NUMBER_MAX, verify
 from agent.station.last_heard import KINDS_OF_TROUBLE, LastHeard
 from agent.station.main import StationSettings
-from agent.station.order import check_node, order_book, plain_times, queue
+from agent.station.order import check_node, plain_times
+from agent.station.order_desk import order_desk
 from agent.station.orders import Order, OrderBook
 from agent.station.reader import Reader
-from agent.station.signing import Signer
 from agent.types import NS
 
 POLL_S = 0.5
@@ -212,9 +212,9 @@ def ask_now(
     if states(settings).get(node, "") not in HEARD:
         return None
     command_id = uuid7_maker(clock)()
-    signer = Signer(site=settings.station.site, key=settings.station.command_key, days=NOW_LIFE_S / 86_400)
-    with order_book(settings) as book:
-        signer.queue(book, node, verb, args, command_id=command_id, clock=clock)
+    with order_desk(settings) as desk:
+        book = desk.book
+        desk.queue(node, verb, args, command_id=command_id, clock=clock, days=NOW_LIFE_S / 86_400)
         until_ns = clock.boot_ns() + round(min(max(wait_s, 0.0), NOW_LIFE_S) * NS)
         never = threading.Event()
         while (one := book.find(command_id)) is not None and one.state == "waiting" and clock.boot_ns() < until_ns:
@@ -258,10 +258,11 @@ def _send(
     for node in asked:
         check_node(settings, node)
     new_id = uuid7_maker(clock)
-    with order_book(settings) as book:
+    with order_desk(settings) as desk:
+        book = desk.book
         ids = {node: new_id() for node in asked}
         for node, args in asked.items():
-            queue(book, settings, node, verb, args, command_id=ids[node], clock=clock)
+            desk.queue(node, verb, args, command_id=ids[node], clock=clock)
         say = (lambda _line: None) if as_json else out
         _follow(book, settings, ids, wait_s=wait_s, clock=clock, out=say)
         ended = {node: book.find(command_id) for node, command_id in ids.items()}

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, func, insert, select, true, update
 
 from agent import wire
 from agent.clock import Clock
@@ -33,6 +33,10 @@ ROWS_MAX = 500
 TEXT_CHARS_MAX = 300
 """Of a reason or a comment; the bound of a node's verdicts."""
 SHOWN_MAX = 200
+COUNTED_MAX = 1000
+"""Of open alerts: where there are more, their count says nothing more to anybody, and would cost more with each."""
+SKIP_MAX = 10_000
+"""Open alerts that a page of the board may pass by; what is behind is shown when some of them are answered."""
 STEPS_MAX = 200
 JPEG_BYTES_MAX = 64 * 1024
 ANSWERING = frozenset({Role.OPERATOR, Role.SUPERVISOR, Role.SCHOOL})
@@ -78,6 +82,7 @@ class Alert:
     has_picture: bool
     changed: int
     told: wire.CloudEvent | None
+    heard_utc_ns: int  # when that came; of one that is no longer there, when the alert was raised
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +297,16 @@ class Alerts:
         with reading(self._engine) as db:
             return int(db.execute(select(func.coalesce(func.max(alert_step.c.n), 0))).scalar_one())
 
-    def board(self, scope: Scope, since_utc_ns: int) -> list[Alert]:
+    def open_count(self, scope: Scope) -> int:
+        """How many nobody has acknowledged; COUNTED_MAX + 1 stands for more."""
+        with reading(self._engine) as db:
+            bells = _count(db, _waiting(scope, "bell"), COUNTED_MAX + 1)
+            return bells + _count(db, _waiting(scope, "alert"), COUNTED_MAX + 1 - bells)
+
+    def board(self, scope: Scope, since_utc_ns: int, skip: int = 0) -> list[Alert]:
         """What is open, and what was raised since. Open bells first, then open alerts, then the rest; newest first.
+
+        `skip`: so many of the open ones are passed by, and those that are settled with them; SKIP_MAX at most.
 
         Each of the three is the newest end of an index, so that it costs the same however many there are; what is open
         comes first, so that a flood of settled ones never hides it.
@@ -301,13 +314,19 @@ class Alerts:
         c = alert.c
         # Of some posts SQLite would walk along everybody's, as an index in that order saves it a sort; not by a sum.
         at = c.raised_utc_ns if scope.whole_site else c.raised_utc_ns + 0
-        newest = select(alert).where(_visible(scope)).order_by(at.desc())
-        waiting = [newest.where(c.acknowledged_utc_ns.is_(None), c.severity == one) for one in ("bell", "alert")]
-        settled = newest.where(c.acknowledged_utc_ns.isnot(None), c.raised_utc_ns >= since_utc_ns)
+        newest = select(alert).order_by(at.desc())
+        settled = (_visible(scope), c.acknowledged_utc_ns.isnot(None), c.raised_utc_ns >= since_utc_ns)
         rows: list[Row[Any]] = []
         with reading(self._engine) as db:
-            for query in (*waiting, settled):
-                rows += db.execute(query.limit(SHOWN_MAX - len(rows))) if len(rows) < SHOWN_MAX else ()
+            left = min(skip, SKIP_MAX)
+            for severity in ("bell", "alert"):
+                waiting = _waiting(scope, severity)
+                passed = _count(db, waiting, left) if left else 0
+                left -= passed
+                if len(rows) < SHOWN_MAX:
+                    rows += db.execute(newest.where(*waiting).offset(passed).limit(SHOWN_MAX - len(rows)))
+            if not skip and len(rows) < SHOWN_MAX:
+                rows += db.execute(newest.where(*settled).limit(SHOWN_MAX - len(rows)))
             return _read(db, rows)
 
     def changed_since(self, scope: Scope, step: int, limit: int) -> list[Alert]:
@@ -334,7 +353,7 @@ class Alerts:
         with reading(self._engine) as db:
             rows = db.execute(query).all()
             names = _names(db, (row.login for row in rows))
-        return [Step(r.n, r.utc_ns, r.what, names.get(r.login, r.login), r.text) for r in reversed(rows)]
+        return [_step(row, names) for row in reversed(rows)]
 
     def picture(self, scope: Scope, incident: str) -> bytes | None:
         """The newest picture of an alert, JPEG."""
@@ -363,11 +382,25 @@ class Alerts:
                 return who.login
             return str(row.acknowledged_by)
 
-    def judge(self, who: Person, incident: str, verdict: str, reason: str) -> bool:
-        """True or false alert, and why. It is acknowledged by that, if it was not. False: no such alert."""
+    def unseen_verdict(self, who: Person, incident: str, seen: int) -> Step | None:
+        """What somebody else has said of it last, if that is newer than step `seen`. Not for who may not see it."""
+        with reading(self._engine) as db:
+            row = None if self._need(db, who, incident) is None else _unseen(db, who, incident, seen)
+            return None if row is None else _step(row, _names(db, [row.login]))
+
+    def verdict_step(self, incident: str) -> int:
+        """The number of the newest verdict on it; 0: there is none."""
+        with reading(self._engine) as db:
+            return int(db.execute(_newest_verdict(incident)).scalar() or 0)
+
+    def judge(self, who: Person, incident: str, verdict: str, reason: str, seen: int | None = None) -> bool:
+        """True or false alert, and why. It is acknowledged by that, if it was not.
+
+        False: no such alert, or somebody else has judged it since step `seen`. None: whatever was said before.
+        """
         with self._trail.writing("judge an alert") as entry:
             row = self._need(entry.db, who, incident)
-            if row is None:
+            if row is None or (seen is not None and _unseen(entry.db, who, incident, seen) is not None):
                 return False
             if row.acknowledged_by is None:
                 self._acknowledge(entry, who, incident, row.node)
@@ -461,13 +494,40 @@ def _visible(scope: Scope) -> ColumnElement[bool]:
     return true() if scope.whole_site else alert.c.node.in_(sorted(scope.posts))
 
 
+def _step(row: Row[Any], names: Mapping[str, str]) -> Step:
+    return Step(row.n, row.utc_ns, row.what, names.get(row.login, row.login), row.text)
+
+
+def _newest_verdict(incident: str) -> Select[Any]:
+    c = alert_step.c
+    query = select(c.n, c.utc_ns, c.what, c.login, c.text).where(c.incident == incident, c.what == "verdict")
+    return query.order_by(c.n.desc()).limit(1)
+
+
+def _unseen(db: Connection, who: Person, incident: str, seen: int) -> Row[Any] | None:
+    """The newest verdict, if it is newer than that and somebody else's."""
+    row = db.execute(_newest_verdict(incident)).one_or_none()
+    return None if row is None or row.n <= seen or row.login == who.login else row
+
+
+def _waiting(scope: Scope, severity: str) -> tuple[ColumnElement[bool], ...]:
+    """What is open of one kind."""
+    return _visible(scope), alert.c.acknowledged_utc_ns.is_(None), alert.c.severity == severity
+
+
+def _count(db: Connection, which: tuple[ColumnElement[bool], ...], most: int) -> int:
+    """How many there are, `most` at most: no more are looked at."""
+    some = select(alert.c.raised_utc_ns).where(*which).limit(most).subquery()
+    return int(db.execute(select(func.count()).select_from(some)).scalar_one())
+
+
 def _may_take(one: Person, node: str) -> bool:
     return not one.disabled and one.role in ANSWERING and one.scope.covers(node)
 
 
 def _read(db: Connection, rows: Sequence[Row[Any]]) -> list[Alert]:
     """Rows of `alert`, with what their newest events say."""
-    bodies = _bodies(db, {r.event for r in rows})
+    heard = _heard(db, {r.event for r in rows})
     names = _names(db, (x for r in rows for x in (r.acknowledged_by, r.assigned_to, r.verdict_by)))
 
     def name(login: str | None) -> str:
@@ -489,15 +549,17 @@ def _read(db: Connection, rows: Sequence[Row[Any]]) -> list[Alert]:
             verdict_by=name(r.verdict_by),
             has_picture=r.picture is not None,
             changed=r.changed,
-            told=event_of(bodies[r.event]) if r.event in bodies else None,
+            told=event_of(heard[r.event][1]) if r.event in heard else None,
+            heard_utc_ns=heard[r.event][0] if r.event in heard else r.raised_utc_ns,
         )
         for r in rows
     ]
 
 
-def _bodies(db: Connection, numbers: set[int]) -> dict[int, bytes]:
-    rows = db.execute(select(event.c.n, event.c.body).where(event.c.n.in_(sorted(numbers)))) if numbers else ()
-    return {n: bytes(body) for n, body in rows}
+def _heard(db: Connection, numbers: set[int]) -> dict[int, tuple[int, bytes]]:
+    """When each of these events came, and its body."""
+    query = select(event.c.n, event.c.received_utc_ns, event.c.body).where(event.c.n.in_(sorted(numbers)))
+    return {n: (received, bytes(body)) for n, received, body in (db.execute(query) if numbers else ())}
 
 
 def _names(db: Connection, logins: Iterable[str | None]) -> dict[str, str]:

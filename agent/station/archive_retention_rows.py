@@ -14,7 +14,6 @@ from agent.station.db.cases import case_tombstone
 from agent.station.db.engine import reading, writing
 from agent.station.db.people import person
 from agent.station.db.retention import archive_wait, retention_answer, retention_ask, retention_stone, retention_todo
-from agent.station.db.tables import node as post
 from agent.station.db.together import Question
 from agent.station.db.uploads import footage, footage_asked
 from agent.station.db.upsert import Upsert
@@ -277,12 +276,6 @@ def counted(db: Connection, scope: Scope, start_utc_ns: int, end_utc_ns: int) ->
     rows = db.execute(select(each.c.why, func.count(), func.sum(each.c.bytes)).group_by(each.c.why))
     told = {Why(why): (int(count), int(size)) for why, count, size in rows}
     return {why: told.get(why, (0, 0)) for why in Why}
-
-
-def posts(db: Connection, scope: Scope) -> list[str]:
-    """Posts of a scope that the station knows, by name."""
-    query = select(post.c.node).where(_mine(scope, post.c.node)).order_by(post.c.node)
-    return [str(name) for name in db.execute(query).scalars()]
 
 
 def asks(db: Connection, scope: Scope, *, n: int | None = None, limit: int = SHOWN_MAX) -> list[Ask]:

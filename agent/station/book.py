@@ -7,7 +7,7 @@ person (`wardpost hold --node`). The database serialises them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +28,16 @@ class Book:
         self._engine = engine
         self._name = name_of(engine.url)
         self._db: Connection | None = None
+        self._joined = False
+
+    @classmethod
+    def within(cls, db: Connection) -> Self:
+        """For a transaction that is open already and writes: what the book does is durable when that one ends well, and
+        is undone with it. It needs no opening.
+        """
+        made = cls(db.engine)
+        made._db, made._joined = db, True
+        return made
 
     def open(self) -> None:
         """Raises Transient, ConfigError."""
@@ -38,7 +48,7 @@ class Book:
     def close(self) -> None:
         """Lets go of the connection. Never raises."""
         db, self._db = self._db, None
-        if db is not None:
+        if db is not None and not self._joined:
             with suppress(SQLAlchemyError, OSError):  # what was committed is on the disk
                 db.close()
 
@@ -57,14 +67,19 @@ class Book:
     @contextmanager
     def _reading(self, what: str) -> Iterator[Connection]:
         """One view of the database. Raises Transient."""
-        with plain(self._name, what), transaction(self._connection(), writes=False):
+        with plain(self._name, what), self._begun(writes=False):
             yield self._connection()
 
     @contextmanager
     def _transaction(self, what: str) -> Iterator[Connection]:
         """Durable when it ends well. Raises Transient."""
-        with plain(self._name, what), transaction(self._connection(), writes=True):
+        with plain(self._name, what), self._begun(writes=True):
             yield self._connection()
+
+    def _begun(self, *, writes: bool) -> AbstractContextManager[object]:
+        """Within another's it is a part of that one, which alone is undone when it ends badly."""
+        db = self._connection()
+        return db.begin_nested() if self._joined else transaction(db, writes=writes)
 
     def _connection(self) -> Connection:
         if self._db is None:

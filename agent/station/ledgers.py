@@ -10,7 +10,7 @@ All functions run in the caller's transaction, on the station's one thread. Afte
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
@@ -20,9 +20,11 @@ from agent.evidence import dsse, receipts, records
 from agent.evidence.chain import What, accept_key, replaces
 from agent.evidence.keys import Key, keyid_of, public_of
 from agent.evidence.records import GENESIS, Payload, RecordKind, digest
+from agent.station import evidence_alarms
 from agent.station.db.tables import alarm as alarm_table
 from agent.station.db.tables import carried, key, ledger, line, receipt
 from agent.station.db.upsert import Upsert
+from agent.station.evidence_alarms import OfFile
 from agent.station.intake import RecordIn
 from agent.types import NS
 
@@ -65,11 +67,12 @@ _COUNT_ALARM = Upsert(
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Something is wrong with a node's ledger."""
+    """Something is wrong with a node's ledger, or with a file of it."""
 
     node: str
     what: What
     text: str
+    about: OfFile = field(default_factory=OfFile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +238,11 @@ class Ledgers:
 
     @staticmethod
     def raise_alarm(db: Connection, alarm: Alarm, now_utc_ns: int) -> str:
-        """Counts an alarm; returns what is to be told, empty when the same was told a while ago."""
+        """Counts an alarm, which people see until they answer it; returns what `wardpost watch` is to tell, empty when
+        the same was told a while ago.
+        """
+        evidence_alarms.wait_for_others(db)
+        evidence_alarms.sound(db, alarm.node, alarm.what, alarm.text, now_utc_ns, alarm.about)
         row = {"node": alarm.node, "what": alarm.what.value, "count": 1, "first_utc_ns": now_utc_ns, "told_utc_ns": 0}
         _COUNT_ALARM.one(db, row)
         this = (alarm_table.c.node == alarm.node) & (alarm_table.c.what == alarm.what.value)

@@ -1,4 +1,4 @@
-"""`wardpost hold --node`: signs a command at the station and queues it for a node that may be dark."""
+"""`wardpost hold --node`, `verdict`: at the station, queues a signed command for a node that may be dark."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from agent import wire
-from agent.clock import Clock, SystemClock, parse_rfc3339, rfc3339, uuid7_maker
+from agent.clock import SystemClock, parse_rfc3339, rfc3339, uuid7_maker
 from agent.errors import ConfigError, Corrupt
 from agent.station.book import station_engine
 from agent.station.main import StationSettings
+from agent.station.order_desk import order_desk
 from agent.station.orders import OrderBook
-from agent.station.signing import Signer
 
 _TIMES = ("from", "to", "until")
 
@@ -27,24 +27,12 @@ def check_node(settings: StationSettings, node: str) -> None:
         raise ConfigError(f"--node {node!r}: a node's id is 1 to 32 lower-case letters, digits and hyphens") from None
 
 
-def queue(
-    book: OrderBook,
-    settings: StationSettings,
-    node: str,
-    verb: str,
-    args: dict[str, Any],
-    *,
-    command_id: str,
-    clock: Clock,
-) -> None:
-    """Signs a command and queues it; the station sends it. Raises ConfigError, Transient."""
-    signer = Signer(site=settings.station.site, key=settings.station.command_key, days=settings.station.order_days)
-    signer.queue(book, node, verb, args, command_id=command_id, clock=clock)
-
-
 @contextmanager
 def order_book(settings: StationSettings) -> Iterator[OrderBook]:
-    """The station's, for one command of a person beside it. Raises ConfigError, Transient, Corrupt."""
+    """The station's, to look at, for one command of a person beside it; to queue something: order_desk.py.
+
+    Raises ConfigError, Transient, Corrupt.
+    """
     with station_engine(Path(settings.station.data), settings.station.database) as engine, OrderBook(engine) as book:
         yield book
 
@@ -61,11 +49,13 @@ def order(
     """Queues it (or lists, for `holds`); the station sends it and notes the answer. Raises ConfigError, Transient."""
     clock = SystemClock()
     check_node(settings, node)
-    with order_book(settings) as book:
-        if verb != "holds":
-            queue(book, settings, node, verb, plain_times(args), command_id=uuid7_maker(clock)(), clock=clock)
-        listed = book.of(node)
-    shown = listed if verb == "holds" else listed[:1]
+    if verb == "holds":
+        with order_book(settings) as book:
+            shown = book.of(node)
+    else:
+        with order_desk(settings) as desk:
+            desk.queue(node, verb, plain_times(args), command_id=uuid7_maker(clock)(), clock=clock)
+            shown = desk.book.of(node)[:1]
     rows = [
         {
             "id": one.id,

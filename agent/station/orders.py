@@ -143,6 +143,10 @@ class OrderBook(Book):
         """What was asked of a node, the newest first."""
         return self._orders(command.c.node == node, newest=limit)
 
+    def waiting(self, node: str, verb: str) -> list[Order]:
+        """What was asked of a node by this verb and is not over, oldest first: WAITING_PER_NODE_MAX at most."""
+        return self._orders((command.c.node == node) & (command.c.verb == verb) & _WAITS)
+
     def of_all(self, nodes: Sequence[str], limit: int = 100) -> dict[str, list[Order]]:
         """The same of several nodes, in one trip to the database."""
         with self._reading("read") as db:

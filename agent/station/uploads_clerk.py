@@ -47,6 +47,7 @@ class Clerk:
         self._site = site
         self._line_rows_max = line_rows_max
         self._expire_at = 0.0
+        self._left: set[str] = set()  # uploads that this life cannot take in
 
     def kept(self, node: str, sha256: str) -> int | None:
         """The size of a file that is in the archive and on record; None when it is not. Raises Transient."""
@@ -58,8 +59,9 @@ class Clerk:
         try:
             more = self._read_ledgers()
             for info in self._staging.complete():
-                with suppress(NotTaken):  # a request is at it: next time
-                    self._take_in(info)
+                if info.id not in self._left:
+                    with suppress(NotTaken):  # a request is at it: next time
+                        self._take_in_or_leave(info)
             now_s = self._clock.boot_ns() / NS
             if now_s >= self._expire_at:
                 self._expire_at = now_s + EXPIRE_EVERY_S
@@ -83,8 +85,23 @@ class Clerk:
                     arrived = replace(one.arrived, source=self._source(one.node))
                     found = self._judge(db, one.node, one.announced, arrived)
                     rows.settle(db, one.n, found, now_ns)
-                    self._alarm(db, one.node, one.name, found, now_ns)
+                    self._alarm(db, one.node, one.name, arrived, found, now_ns)
         return more
+
+    def _take_in_or_leave(self, info: Info) -> None:
+        """A bug that one file meets costs that file its place, not every post its station. It stays where it is: the
+        next life, perhaps of another release, tries it again. Raises as `_take_in`.
+        """
+        try:
+            self._take_in(info)
+        except (Transient, OSError, NotTaken):
+            raise
+        except Exception:
+            log.exception("%s: %s cannot be taken in", info.node, info.footage.name)
+            self._left.add(info.id)  # as many as may be on their way at once, at most
+            text = f"{info.footage.name} cannot be taken in, it waits in uploads/; tell who keeps this station"
+            with writing(self._engine, "note what cannot be taken in") as db:
+                rows.tell(db, f"{info.node}/footage", text, self._clock.utc().utc_ns)
 
     def _take_in(self, info: Info) -> None:
         """One upload. Raises Transient, NotTaken, OSError."""
@@ -113,7 +130,7 @@ class Clerk:
                 why=footage.why,
             )
             if new:
-                self._alarm(db, node, footage.name, found, now_ns)
+                self._alarm(db, node, footage.name, arrived, found, now_ns)
         log.info("%s: %s is in the archive: %s", node, footage.name, found.state.value)
         self._staging.remove(info.id)
 
@@ -128,9 +145,9 @@ class Clerk:
     def _source(self, node: str) -> str:
         return f"wardpost/{self._site}/{node}"
 
-    def _alarm(self, db: Connection, node: str, name: str, found: Finding, now_ns: int) -> None:
+    def _alarm(self, db: Connection, node: str, name: str, arrived: Arrived, found: Finding, now_ns: int) -> None:
         if found.state is not State.MISMATCH:
             return
         text = f"{name} is not what the node has recorded: {found.detail}; it is set aside"
         log.error("%s: %s", node, text)
-        rows.raise_alarm(db, node, text, now_ns)
+        rows.raise_alarm(db, node, text, now_ns, about=rows.about(name, arrived, found))

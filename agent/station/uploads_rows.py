@@ -16,6 +16,7 @@ from agent.evidence.records import RecordKind
 from agent.station.db.tables import event, line, reject, stream
 from agent.station.db.uploads import footage, footage_asked, footage_clip, footage_line, footage_mark
 from agent.station.db.upsert import Upsert
+from agent.station.evidence_alarms import OfFile
 from agent.station.ledgers import Alarm, Ledgers
 from agent.station.uploads_judge import Arrived, Finding, Recorded, State
 
@@ -250,11 +251,23 @@ def _row(n: int, node: str, root: str, seq: int, body: bytes) -> dict[str, str |
     }
 
 
-def raise_alarm(db: Connection, node: str, text: str, now_utc_ns: int) -> None:
+def raise_alarm(db: Connection, node: str, text: str, now_utc_ns: int, *, about: OfFile | None = None) -> None:
     """Tells of a file that is not what was recorded, as the ledgers tell of theirs."""
-    told = Ledgers.raise_alarm(db, Alarm(node, What.FOOTAGE, text), now_utc_ns)
+    told = Ledgers.raise_alarm(db, Alarm(node, What.FOOTAGE, text, about or OfFile()), now_utc_ns)
     if told:
         tell(db, f"{node}/footage", told, now_utc_ns)
+
+
+def about(name: str, arrived: Arrived, found: Finding) -> OfFile:
+    """A file as an alarm names it."""
+    start, length_ns = arrived.utc_ns, arrived.end_ns - arrived.start_ns
+    return OfFile(
+        name=name,
+        recorded=found.recorded,
+        arrived=arrived.sha256,
+        from_utc_ns=start,
+        to_utc_ns=None if start is None else start + length_ns,
+    )
 
 
 def tell(db: Connection, topic: str, text: str, now_utc_ns: int) -> None:

@@ -41,14 +41,14 @@ class Served:
         self.ward = Ward(
             folder,
             self._fresh.__enter__(),
-            listeners_max=2,
+            listeners_max=4,
         )
         self.ward.settings = type(self.ward.settings)(
             origin=self.origin,
             listen=f"127.0.0.1:{self.port}",
             certificate=str(certificates / "desk" / "desk.pem"),
             key=str(certificates / "desk" / "desk.key"),
-            listeners_max=2,
+            listeners_max=4,
             connections_max=20,
         )
         self.ward.start()
@@ -171,7 +171,6 @@ def test_a_page_that_was_away_hears_what_it_has_missed_once(served: Served) -> N
     again.wait(lambda: len(again.incidents()) == 2)
     assert again.incidents() == [second, third]
     stream.leave()
-    again.wait(lambda: not served.ward.desk.live.full)
     other = Stream(served, "minh", path=f"/board/stream?after={int(number) - 1}")
     other.wait(lambda: len(other.incidents()) == 3)
     assert other.incidents() == [first, second, third]
@@ -179,17 +178,21 @@ def test_a_page_that_was_away_hears_what_it_has_missed_once(served: Served) -> N
 
 
 def test_listeners_are_bounded_and_their_places_are_given_back(served: Served) -> None:
-    first, second = Stream(served, "minh"), Stream(served, "minh")
-    assert (first.status, second.status) == (200, 200)
-    refused = served.client("minh").get("/board/stream")
+    served.ward.person("lan", Role.OPERATOR)
+    theirs = [Stream(served, login) for login in ("minh", "minh", "school", "school")]
+    assert [one.status for one in theirs] == [200] * 4
+    refused = served.client("lan").get("/board/stream")
     assert refused.status_code == 503 and int(refused.headers["retry-after"]) > 0
-    first.leave()
+    theirs[0].leave()
     until_s = time.monotonic() + WITHIN_S
-    while served.ward.desk.live.full:
+    while served.ward.desk.live.full("lan", ""):
         served.ward.hear(int(time.monotonic() * 1000) % 10**6)  # a word to who has gone tells the server
         assert time.monotonic() < until_s
         time.sleep(0.1)
-    assert Stream(served, "minh").status == 200
+    lan, third = Stream(served, "lan"), Stream(served, "school")
+    assert (lan.status, third.status) == (200, 200)
+    assert theirs[2].over.wait(WITHIN_S), "one too many of the school ends the school's oldest"
+    assert theirs[2].events[-1] == ("crowded", "", {})
 
 
 def test_a_stream_ends_with_its_session(served: Served) -> None:

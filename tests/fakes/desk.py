@@ -147,7 +147,9 @@ class Visitor:
         self.cookies = httpx.Cookies()
         self.page = ""
 
-    def send(self, method: str, path: str, *, headers: dict[str, str] | None = None, **more: Any) -> httpx.Response:
+    def send(
+        self, method: str, path: str, *, headers: dict[str, str] | list[tuple[str, str]] | None = None, **more: Any
+    ) -> httpx.Response:
         async def ask() -> httpx.Response:
             transport = httpx.ASGITransport(app=self._ward.desk.app, client=(self._address, 1))
             async with httpx.AsyncClient(transport=transport, base_url=ORIGIN, cookies=self.cookies) as client:

@@ -278,7 +278,9 @@ def test_a_shift_at_the_desk(headquarters: tuple[Headquarters, Posts], tmp_path:
         browser.press("input[value=false]")
         browser.fill("#reason", "áp phích <i>trên tường</i>")
         browser.press("form[action$=verdict] button")
-        soon(browser, "document.querySelector('.steps')?.textContent.includes('false: áp phích <i>trên tường</i>')")
+        soon(
+            browser, "document.querySelector('.steps')?.textContent.includes('False alert: áp phích <i>trên tường</i>')"
+        )
         browser.picture(SHOTS / "alert-1440.png")
         book = OrderBook(engine_in(hq.data))
         book.open()
@@ -291,7 +293,8 @@ def test_a_shift_at_the_desk(headquarters: tuple[Headquarters, Posts], tmp_path:
         # On a phone, in Vietnamese: nothing to be scrolled sideways.
         browser.size(390, 844, phone=True)
         browser.press("form[action='/language'] button")
-        soon(browser, "document.documentElement?.lang === 'vi' && document.querySelector('#board')")
+        soon(browser, "document.documentElement?.lang === 'vi' && document.querySelector('.steps')")
+        browser.go(f"{hq.origin}/")
         soon(browser, f"{card}?.querySelector('img')?.naturalWidth > 0")
         assert browser.js("document.documentElement.scrollWidth") <= 390
         browser.picture(SHOTS / "board-390-vi.png")

@@ -493,7 +493,7 @@ def test_a_press_is_told_to_every_open_board_within_two_seconds_of_its_delivery(
                 told.append((self._number, watch.boot_ns()))
                 live._stop.set()
 
-    live._listeners |= {Page(1), Page(2)}  # type: ignore[arg-type]
+    live._listeners |= {Page(1): None, Page(2): None}  # type: ignore[dict-item]
     live._run()
     assert sorted(number for number, _ in told) == [1, 2]
     assert all(at_ns - watch.pressed_ns <= 2 * NS for _, at_ns in told)

@@ -44,6 +44,7 @@ def drawn(draw: random.Random, number: int) -> Card:
         has_picture=draw.random() < 0.5,
         changed=draw.randrange(1, 100),
         told=None,
+        heard_utc_ns=NOON_NS + number * NS,
     )
     near = [
         Nearby("gate-9", "House 9", draw.randrange(90), False, draw.random() < 0.5, Picture(7, incident(7), NOON_NS)),

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -17,16 +17,21 @@ from sqlalchemy import insert, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from agent import wire
+from agent.clock import parse_rfc3339
 from agent.evidence import verify
+from agent.sending.plan import check_range
+from agent.station.cases import desk as desk_module
+from agent.station.cases import reading as reading_module
 from agent.station.cases.states import Act, Objection, State
 from agent.station.db.engine import writing
 from agent.station.db.tables import receipt
 from agent.station.inspection.desk import RESULTS, drawn_of
 from agent.station.inspection.report import DEFINED
-from agent.station.inspection.sample import Candidate, draw
+from agent.station.inspection.sample import Candidate, draw, draw_files, sender_candidate
 from agent.station.orders import OrderBook
 from agent.station.people.roles import Role
 from agent.station.web.words import load
+from agent.types import NS
 from tests.fakes.database import KINDS, fresh
 from tests.fakes.desk import Visitor
 from tests.fakes.evidence_post import NODE, UTC_0, EvidencePost
@@ -286,6 +291,18 @@ def test_who_comes_second_is_shown_what_became_of_it(ward: FootageWard) -> None:
     assert "Somebody has acted on this case meanwhile" in answer.text
     assert "the owner was here" in answer.text
     assert "State</dt><dd><strong>open" in answer.text
+    assert re.search('value="because"[^>]* id="close-reason"', answer.text)  # what he typed is not lost
+    assert answer.text.count('value="because"') == 1
+    assert act(supervisor, where, "close").status_code == 303
+    late = {"reason": "to the district", "recipient": "District <3>", "reference": "D-77"}
+    answer = act(supervisor, where, "transfer", **late)  # and it is closed: there is no such form any more
+    assert answer.status_code == 409
+    assert "You wrote: to the district · District &lt;3&gt; · D-77" in answer.text
+    assert act(supervisor, where, "reopen").status_code == 303
+    answer = act(supervisor, where, "transfer", **(late | {"seen": "1"}))
+    assert answer.status_code == 409
+    for typed in ('value="to the district"', 'value="District &lt;3&gt;"', 'value="D-77"'):
+        assert answer.text.count(typed) == 1
     for wrong in ("", "-1", "x", "²", "9" * 10):
         assert act(supervisor, where, "close", seen=wrong).status_code == 400
 
@@ -386,6 +403,16 @@ WRONG: list[tuple[dict[str, Any], int]] = [
 ]
 
 
+def test_what_a_phone_puts_into_a_text_unseen_costs_nobody_his_text(ward: FootageWard) -> None:
+    operator = visitor(ward, Role.OPERATOR)
+    where = opened(operator, reason="a\u00adstolen \u200bbike")
+    family = "\u200d".join("👨👩👧")
+    assert act(operator, where, "note", reason=f"they came {family}").status_code == 303
+    page = operator.get(where).text
+    assert "astolen bike" in page
+    assert "they came 👨👩👧" in page
+
+
 def test_what_cannot_be_a_case_is_refused_and_none_is_made(ward: FootageWard) -> None:
     operator = visitor(ward, Role.OPERATOR)
     operator.get("/cases")
@@ -408,6 +435,168 @@ def test_a_hold_that_could_not_be_asked_is_said_and_asked_again(ward: FootageWar
     assert "Not yet asked" not in operator.get(where).text
 
 
+def asked_of(ward: FootageWard, of: str = POST) -> list[wire.Command]:
+    """What a post was asked, the oldest first."""
+    with OrderBook(ward.engine) as book:
+        return [wire.decode(one.payload, wire.Command) for one in reversed(book.of(of))]
+
+
+def answer(ward: FootageWard, verb: str, state: Literal["done", "failed"], detail: str = "", of: str = POST) -> None:
+    """The post answers every order of this verb that waits."""
+    with OrderBook(ward.engine) as book:
+        for one in book.of(of):
+            if one.verb == verb and one.state == "waiting":
+                assert book.answered(of, wire.Reply(id=one.id, state=state, detail=detail))
+
+
+def test_a_case_of_three_days_is_held_in_one_sent_and_viewed_a_day_at_a_time(either: FootageWard) -> None:
+    operator = visitor(either, Role.OPERATOR)
+    days = {"from": "2023-11-14T00:00:00", "to": "2023-11-16T12:00:00"}
+    where = opened(operator, **days)
+    asked = [(one.verb, one.args["from"][:13], one.args["to"][:13]) for one in asked_of(either)]
+    assert asked == [
+        ("hold", "2023-11-14T00", "2023-11-16T12"),
+        ("send", "2023-11-14T00", "2023-11-15T00"),
+        ("send", "2023-11-15T00", "2023-11-16T00"),
+        ("send", "2023-11-16T00", "2023-11-16T12"),
+    ]
+    assert len({one.args["id"] for one in asked_of(either)}) == 4
+    for one in asked_of(either):
+        if one.verb == "send":
+            check_range(*(parse_rfc3339(one.args[name]) for name in ("from", "to")))  # the post takes it
+    assert operator.get(where).text.count('<option value="') == 3
+    for part, day in ((None, "14"), ("0", "14"), ("2", "16")):
+        fields = {} if part is None else {"part": part}
+        seen = act(operator, where, "view", post=POST, reason="who came by", **fields)
+        assert seen.headers["location"].startswith(f"/footage?post.{POST}=on&from=2023-11-{day}T00")
+        assert operator.get(seen.headers["location"]).status_code == 200
+    page = operator.get(where).text
+    assert re.search("16.11.2023 00:00:00 . 16.11.2023 12:00:00</span>", page)
+    before = page.count("<strong>Viewed</strong>")
+    for part in ("3", "-1", "x", ""):
+        assert act(operator, where, "view", post=POST, reason="who came by", part=part).status_code == 400
+    assert operator.get(where).text.count("<strong>Viewed</strong>") == before == 3
+
+
+def test_what_a_post_does_not_keep_is_said_and_it_is_asked_again(either: FootageWard) -> None:
+    operator = visitor(either, Role.OPERATOR)
+    where = opened(operator)
+    assert "asked to keep it, has not answered yet" in operator.get(where).text
+    assert f'action="{where}/keep"' not in operator.page
+    answer(either, "send", "done")
+    answer(either, "hold", "failed", "hold: the share for holds is <full>")
+    page = operator.get(where).text
+    assert "does not keep it: hold: the share for holds is &lt;full&gt;" in page
+    assert f"may be overwritten there: {POST}." in page
+    assert act(operator, where, "keep").status_code == 303
+    first, _, again, release = asked_of(either)
+    assert release.args == {"hold": first.args["id"]}  # or the archive would keep its range for ever
+    assert (again.verb, again.args["from"], again.args["to"]) == ("hold", first.args["from"], first.args["to"])
+    assert again.args["id"] != first.args["id"]  # a post remembers what it has refused
+    assert "has not answered yet" in operator.get(where).text
+    answer(either, "hold", "done")
+    assert "(keeps it)" in operator.get(where).text
+    assert f'action="{where}/keep"' not in operator.page
+    act(operator, where, "close")
+    released = [one.args["hold"] for one in asked_of(either) if one.verb == "release"]
+    assert released == [first.args["id"], again.args["id"]]
+
+
+def test_a_post_that_was_dark_for_too_long_is_asked_again(either: FootageWard) -> None:
+    operator = visitor(either, Role.OPERATOR)
+    where = opened(operator)
+    with OrderBook(either.engine) as book:
+        book.due(either.clock.utc().utc_ns + 15 * 86_400 * NS)
+    assert "did not answer in time; will not send all of it" in operator.get(where).text
+    assert act(operator, where, "keep").status_code == 303
+    assert act(operator, where, "keep").status_code == 303  # twice: once
+    hold, _, again, release, send = asked_of(either)
+    assert [one.verb for one in (again, release, send)] == ["hold", "release", "send"]
+    assert release.args["hold"] == hold.args["id"]  # should it have come there all the same
+    assert "has not answered yet" in operator.get(where).text
+
+
+def test_what_a_post_does_not_send_is_said_and_asked_for_again_while_it_keeps_all(ward: FootageWard) -> None:
+    operator = visitor(ward, Role.OPERATOR)
+    where = opened(operator)
+    for turn in (1, 2):
+        answer(ward, "hold", "done")
+        answer(ward, "send", "failed", "send: 16 orders are at work already; wait for their end")
+        assert "keeps it; will not send all of it: send: 16 orders are at work" in operator.get(where).text
+        assert act(operator, where, "keep").status_code == 303
+        sends = [one.args["id"] for one in asked_of(ward) if one.verb == "send"]
+        assert len(set(sends)) == len(sends) == turn + 1
+        assert "(keeps it)" in operator.get(where).text
+    assert [one.verb for one in asked_of(ward)].count("hold") == 1
+    assert [line["act"] for line in ward.trail() if line["kind"] == "case"] == ["opened", "held", "held", "held"]
+
+
+def test_the_list_has_pages_and_is_searched(ward: FootageWard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading_module, "SHOWN_MAX", 2)
+    operator = visitor(ward, Role.OPERATOR)
+    for n in range(5):
+        opened(operator, number=f"K{n}")
+
+    def listed() -> list[str]:
+        return re.findall(r'<a href="/cases/[0-9]+">([^<]+)</a>', operator.page)
+
+    def turned(way: str) -> list[str]:
+        found = re.search(rf'rel="{way}" href="([^"]+)"', operator.page)
+        assert found
+        operator.get(found[1].replace("&amp;", "&"))
+        return listed()
+
+    operator.get("/cases")
+    assert listed() == ["K4", "K3"]
+    assert 'rel="prev"' not in operator.page
+    assert [turned("next"), turned("next")] == [["K2", "K1"], ["K0"]]
+    assert 'rel="next"' not in operator.page
+    assert [turned("prev"), turned("prev")] == [["K2", "K1"], ["K4", "K3"]]
+    operator.get("/cases?find=school+k")
+    assert [listed(), turned("next")] == [["K4", "K3"], ["K2", "K1"]]
+    assert 'value="school k"' in operator.page
+    operator.get("/cases?find=k1")
+    assert listed() == ["K1"]
+    assert "No case has these words." in operator.get("/cases?find=%3Cscript%3E").text
+    assert operator.get("/cases?find=" + "x" * 5000).status_code == 200
+    for wrong in ("before=x", "after=-1", "before=" + "9" * 12):
+        assert operator.get(f"/cases?{wrong}").status_code == 400
+
+
+def test_many_posts_are_not_all_in_the_page_and_may_be_named_all_the_same(
+    ward: FootageWard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator = visitor(ward, Role.OPERATOR)
+    assert '<option value="gate-9">' in operator.get("/cases").text
+    monkeypatch.setattr(reading_module, "NAMED_MAX", 1)
+    page = operator.get("/cases").text
+    assert "datalist" not in page
+    assert 'list="posts"' not in page
+    opened(operator, posts=f"{POST} gate-9")
+
+
+def test_what_is_cut_or_is_not_what_its_post_recorded_is_said_on_the_page(
+    ward: FootageWard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film(ward, tmp_path)
+    operator = visitor(ward, Role.OPERATOR)
+    where = opened(operator)
+    assert "not what its post recorded" not in operator.get(where).text
+    assert "belong to it; the first" not in operator.page
+    with writing(ward.engine, "judge") as db:
+        count = db.execute(text("update footage set state = 'mismatch'")).rowcount
+    assert operator.get(where).text.count("not what its post recorded") == count > 1
+    monkeypatch.setattr(reading_module.items_of, "__defaults__", (1,))
+    monkeypatch.setattr(desk_module, "ATTACHED_MAX", 1)
+    assert f"{count} files and alerts belong to it; the first 1 are shown." in operator.get(where).text
+    where = opened(operator)
+    assert f"There is more of {POST} here" in operator.get(where).text
+    assert "1 files and alerts; there was more" in operator.page
+    for _ in range(1, count):
+        assert act(operator, where, "attach", post=POST).status_code == 303
+    assert "There is more of" not in operator.get(where).text
+
+
 # -- inspection -------------------------------------------------------------------------------------------------------
 
 
@@ -426,9 +615,14 @@ def test_a_sample_is_drawn_once_repeated_by_anybody_and_its_results_have_names(
     assert [(one["who"], one["week"]) for one in drawn] == [("auditor", "2026-W47")]
     ((body,),) = ward.database.rows("select body from inspection_draw")
     told, kept = json.loads(body), drawn_of(body)
-    for kind in ("posts", "footage"):  # by what is on record alone
-        again = draw(ward.site, "2026-W47", [Candidate(**one) for one in told[kind]], 5)
-        assert tuple(again) == getattr(kept, kind)
+    seed, week = told["seed"], "2026-W47"  # by what is on record alone
+    assert tuple(draw(ward.site, week, [Candidate(**one) for one in told["posts"]], 5, seed=seed)) == kept.posts
+    posts = [one.node for one in draw(ward.site, week, list(map(sender_candidate, told["senders"])), 5, seed=seed)]
+    assert posts == told["drawn_senders"]
+    files = [Candidate(**one) for one in told["footage"]]
+    assert tuple(draw_files(ward.site, week, posts, files, 5, seed=seed)) == kept.footage
+    assert [one["seed"] for one in drawn] == [seed]
+    assert seed in auditor.get("/inspection").text
     assert {one.node for one in kept.posts} == {POST, "gate-9"}
     assert {one.node for one in kept.footage} == {POST}
 

@@ -18,23 +18,39 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from agent.disk import PosixDisk
 from agent.errors import ConfigError, Transient
 from agent.evidence import keys, receipts, standalone, verify
+from agent.recording import holds
 from agent.recording.footage import NoFootage
+from agent.sending import plan
 from agent.station.archive import name_of
-from agent.station.cases.desk import CaseDesk, Opening
+from agent.station.cases import desk as desk_module
+from agent.station.cases import reading as reading_module
+from agent.station.cases.desk import RANGE_S_MAX, CaseDesk, Opening
 from agent.station.cases.export import Exporter, Unwatched, _Making
-from agent.station.cases.keeping import HoldAct, in_force, may_go, to_hold, to_release
+from agent.station.cases.keeping import (
+    Answer,
+    HoldAct,
+    Kept,
+    in_force,
+    keeps,
+    may_go,
+    pieces,
+    to_hold,
+    to_release,
+)
 from agent.station.cases.reading import Case, Cases
 from agent.station.cases.states import MAY, TABLE, UNEXPLAINED, Act, Objection, State, Told, allowed, decide, state_of
 from agent.station.db.board import alert
 from agent.station.db.engine import writing
 from agent.station.db.people import person
 from agent.station.db.tables import receipt
+from agent.station.db.uploads import footage
+from agent.station.footage import survey
 from agent.station.people.roles import Person, Role, Scope
 from agent.station.people.trail import Trail
 from agent.station.people.trail_line import said
@@ -135,6 +151,57 @@ def test_holds_are_asked_while_a_case_is_open_and_let_go_when_it_is_closed() -> 
     assert in_force([HoldAct(Act.HELD, "cam-1", "h1"), HoldAct(Act.RELEASED, "cam-1", "h1")]) == {}
     late = [HoldAct(Act.HELD, "cam-1", "h1"), HoldAct(Act.HELD, "cam-1", "h2"), HoldAct(Act.RELEASED, "cam-1", "h1")]
     assert in_force(late) == {"cam-1": "h2"}  # the end of an old one does not end the new one
+
+
+def asked_of(verb: str, n: int, state: str, hold: str = "h1", said: str = "", span: tuple[int, int] = (0, 9)) -> Answer:
+    return Answer(n, verb, hold, span[0] * NS, span[1] * NS, "case 7", state, said)
+
+
+@pytest.mark.parametrize(
+    ("states", "kept"),
+    [
+        ([], Kept.ASKED),  # the book does not have it any more
+        (["waiting"], Kept.ASKED),
+        (["done"], Kept.KEPT),
+        (["failed"], Kept.REFUSED),
+        (["refused"], Kept.REFUSED),
+        (["expired"], Kept.EXPIRED),
+        (["expired", "waiting"], Kept.ASKED),  # queued twice, around a power cut
+        (["expired", "done"], Kept.KEPT),
+        (["failed", "expired"], Kept.EXPIRED),
+    ],
+)
+def test_a_hold_is_kept_when_its_post_says_so_and_not_before(states: list[str], kept: Kept) -> None:
+    orders = [asked_of("hold", n, state, said="full") for n, state in enumerate(states)]
+    others = [asked_of("hold", 9, "done", hold="h0"), asked_of("release", 9, "done")]
+    found = keeps("h1", [(0, 9 * NS)], "case 7", [*others, *orders])
+    assert found.kept is kept
+    assert found.lost is (kept in (Kept.REFUSED, Kept.EXPIRED))
+    assert found.why == ("full" if found.lost else "")
+
+
+def test_a_piece_is_sent_when_an_order_that_has_it_whole_is_not_lost() -> None:
+    parts = [(0, 10 * NS), (10 * NS, 20 * NS)]
+    whole = asked_of("send", 1, "failed", said="longer than 24 hours", span=(0, 20))
+    first = asked_of("send", 2, "done", span=(0, 10))
+    half = asked_of("send", 3, "waiting", span=(10, 15))
+    for orders, unsent in (([], ()), ([whole], (*parts,)), ([whole, first], (parts[1],)),
+                           ([first, whole, half], (parts[1],)), ([first], ())):  # fmt: skip
+        found = keeps("h1", parts, "case 7", orders)
+        assert found.unsent == unsent
+        assert (found.lost, found.after) == (bool(unsent), 1 if unsent else 0)
+        assert found.why_unsent == (whole.said if unsent else "")
+    assert keeps("h1", parts, "case 8", [whole]).unsent == ()
+
+
+@given(start=st.integers(0, 10**18), seconds=st.integers(1, 7 * 86_400))
+def test_pieces_of_a_case_are_a_day_at_most_and_add_up_to_it(start: int, seconds: int) -> None:
+    found = pieces(start, start + seconds * NS)
+    assert (found[0][0], found[-1][1]) == (start, start + seconds * NS)
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(found))
+    assert all(0 < end - begin <= min(plan.RANGE_NS_MAX, survey.RANGE_S_MAX * NS) for begin, end in found)
+    assert len(found) <= 7 < plan.ORDERS_MAX
+    assert RANGE_S_MAX * NS <= holds.RANGE_NS_MAX  # it is held in one
 
 
 # -- the desk ---------------------------------------------------------------------------------------------------------
@@ -324,14 +391,119 @@ def test_who_may_not_see_one_of_its_posts_does_not_see_the_case(world: World) ->
     half = Person("tu", "Tu", Role.OPERATOR, Scope(whole_site=False, posts=frozenset({POST})))
     for who in (half, ELSEWHERE, Person("x", "X", Role.OPERATOR, Scope(whole_site=False))):
         assert world.cases.find(who.scope, n) is None
-        assert world.cases.listing(who.scope) == []
+        assert world.cases.listing(who.scope).rows == []
         assert world.writer.act(who, n, Act.NOTED, FULL, seen=1) is None
         assert world.writer.dispose(who, n, FULL, seen=1) is None
         assert world.writer.attach(who, n, seen=1, node=POST, from_utc_ns=0, to_utc_ns=9) is None
     assert world.writer.open(half, Opening(number="1", reason="r", place="", from_utc_ns=1, to_utc_ns=2,
                                            posts=(POST, "cam-98"))) is Objection.NOT_YOURS  # fmt: skip
     whole = Person("ty", "Ty", Role.OPERATOR, Scope(whole_site=False, posts=frozenset({POST, "cam-98", "cam-97"})))
-    assert [row.n for row in world.cases.listing(whole.scope)] == [n]
+    assert [row.n for row in world.cases.listing(whole.scope).rows] == [n]
+
+
+def many_files(world: World, count: int) -> None:
+    """... more of its post, by their rows alone."""
+    with writing(world.desk.engine, "many files") as db:
+        one = dict(db.execute(select(footage).limit(1)).mappings().one())
+        del one["n"]
+        rows = [
+            one | {"name": f"segments/{k:06d}.mp4", "sha256": f"{k:064x}", "announced": f"{k:064x}"}
+            for k in range(count)
+        ]
+        db.execute(insert(footage), rows)
+
+
+def test_what_is_more_than_one_act_attaches_is_said_until_it_is_attached_alerts_first(
+    filmed: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk_module, "ATTACHED_MAX", 20)
+    files = len(filmed.case(filmed.open()).items)
+    many_files(filmed, 45 - files)
+    with writing(filmed.desk.engine, "alerts") as db:
+        for k in range(3):
+            db.execute(
+                insert(alert).values(
+                    incident=f"{k:036d}", node=POST, severity="alert", event=k, raised_utc_ns=UTC_0 + NS,
+                    due_utc_ns=UTC_0,
+                )
+            )  # fmt: skip
+    filmed.desk.knows("cam-9")
+    n = filmed.open(posts=(POST, "cam-9"))
+    case = filmed.case(n)
+    assert [item.kind for item in case.items].count("alert") == 3
+    assert case.items_count == 20
+    assert case.unattached == (POST, "cam-9")  # the act was of both
+    left = []
+    for node in ("cam-9", POST, POST, "cam-9"):
+        done = filmed.writer.attach(OPERATOR, n, seen=case.newest, node=node, from_utc_ns=case.from_utc_ns,
+                                    to_utc_ns=case.to_utc_ns)  # fmt: skip
+        case = filmed.case(n)
+        left.append((done, case.unattached))
+    assert left == [(0, (POST,)), (20, (POST,)), (8, ()), (0, ())]
+    assert case.items_count == 48
+    assert [step.detail for step in case.steps if step.act is Act.ATTACHED] == ["20+", "0", "20+", "8"]
+
+
+def test_a_case_of_more_than_a_page_shows_says_how_many_and_its_package_names_them_all(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipts_of(world, film(world, tmp_path))
+    many_files(world, 30)
+    monkeypatch.setattr(reading_module, "ITEMS_SHOWN_MAX", 10)
+    monkeypatch.setattr(reading_module.items_of, "__defaults__", (10,))
+    n = world.open()
+    case = world.case(n)
+    assert len(case.items) == 10
+    assert case.items_count > 30
+    told = json.loads(world.exporter._files(case)["case.json"])
+    assert len(told["items"]) == told["items_count"] == case.items_count
+
+
+def test_what_is_not_what_its_node_recorded_is_marked_in_the_case_and_in_its_package(filmed: World) -> None:
+    many_files(filmed, 2)
+    with writing(filmed.desk.engine, "judge") as db:
+        db.execute(update(footage).where(footage.c.sha256 == f"{0:064x}").values(state="mismatch"))
+        db.execute(update(footage).where(footage.c.sha256 == f"{1:064x}").values(state="mismatch"))
+        right = dict(db.execute(select(footage).where(footage.c.sha256 == f"{1:064x}")).mappings().one())
+        del right["n"]  # the same content, under its own name as well
+        db.execute(insert(footage).values(**(right | {"announced": "e" * 64, "state": "verified"})))
+    case = filmed.case(filmed.open())
+    assert [item.ref for item in case.items if item.mismatch] == [f"{0:064x}"]
+    told = json.loads(filmed.exporter._files(case)["case.json"])
+    assert [item["ref"] for item in told["items"] if item.get("mismatch")] == [f"{0:064x}"]
+
+
+def test_the_list_is_read_a_page_at_a_time_and_looked_through_for_words(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_module, "SHOWN_MAX", 3)
+    for _ in range(8):
+        world.open()
+    opening = Opening(number="K-9", reason="Mất trộm xe đạp", place="Cổng trường", from_utc_ns=1, to_utc_ns=2,
+                      posts=(POST,))  # fmt: skip
+    special = world.writer.open(OPERATOR, opening)
+    world.open()
+
+    def page(**at: Any) -> tuple[list[int], int | None, int | None]:
+        found = world.cases.listing(EVERYWHERE, **at)
+        return [row.n for row in found.rows], found.older, found.newer
+
+    assert page() == ([10, 9, 8], 8, None)
+    assert page(before=8) == ([7, 6, 5], 5, 7)
+    assert page(before=2) == ([1], None, 1)
+    assert page(before=1) == ([], None, 0)
+    assert page(after=0) == ([3, 2, 1], 1, 3)
+    assert page(after=7) == ([10, 9, 8], 8, None)
+    assert page(after=10) == ([], 11, None)
+    for words in ("k-9", "cong TRUONG", "xe dap mat"):
+        assert page(words=words) == ([special], None, None)
+    assert page(words="bicycle") == ([10, 8, 7], 7, None)
+    assert page(words="bicycle no-such-word") == ([], None, None)
+    monkeypatch.setattr(reading_module, "LOOKED_AT_MAX", 4)
+    assert page(words="no-such-word") == ([], 7, None)
+    assert world.cases.listing(EVERYWHERE, words="no-such-word").looked_to == 7
+    assert page(words="k-9", before=7) == ([], 3, 6)
+    assert page(words="k-9", after=6) == ([special], special, 10)
 
 
 def test_disposal_leaves_a_tombstone_of_each_file_and_takes_what_no_other_case_needs(filmed: World) -> None:

@@ -49,7 +49,7 @@ def test_from_nothing_known_to_the_moment_on_the_screen(ward: FootageWard, tmp_p
     post.seal()
     visitor = ward.visitor("operator")
     for number in (1, 2, 3):
-        ward.hear(number, node=POST, time="2023-11-14T22:13:21.000Z", monons=1_001 * NS)
+        ward.hear(number, node=POST, time="2023-11-14T22:13:21.000Z", monons=1_001 * NS, historical=True)
     for number in (1, 2, 3):
         assert "film of the moment" not in visitor.get(f"/alerts/{incident(number)}").text, "this post sends none"
     ward.hear(4, node=POST, monons=900 * NS)  # of which nothing is here

@@ -16,9 +16,11 @@ from sqlalchemy import insert
 from agent import wire
 from agent.clock import rfc3339
 from agent.errors import ConfigError
+from agent.evidence.chain import What
 from agent.station.db.cases import case_head, case_post
 from agent.station.db.engine import writing
 from agent.station.intake import StatusIn
+from agent.station.ledgers import Alarm, Ledgers
 from agent.station.people import view_log
 from agent.station.people.roles import Role, scope_of
 from agent.station.people.view_log import without
@@ -128,6 +130,43 @@ def test_a_school_sees_its_bells_and_alerts_and_whom_they_reach(ward: Ward) -> N
         assert stranger not in page
     ward.desk.registry.set_disabled("minh", disabled=True, by="account:test")
     assert "Nobody else is set to answer" in ward.visitor("school").get("/school").text
+
+
+def test_what_happens_now_comes_to_a_page_that_is_open(either: Ward) -> None:
+    """A bell and a crowd, after the page was fetched: its script is told of the alert, and fetches what is new."""
+    ward = either
+    ward.person("school", Role.SCHOOL, OWN)
+    visitor = ward.visitor("school")
+    page = visitor.get("/school").text
+    assert '<script src="/assets/school.js" defer></script>' in page
+    assert visitor.get("/assets/school.js").headers["content-type"].startswith("text/javascript")
+    assert 'data-step="0"' in page and "Without scripts this page is not live" in page
+    ward.hear(1, severity="bell", place=PLACE)
+    gathers(ward, 2, since_s=30, summary="20 people at the gate")
+    part = visitor.get("/school", **{"x-wardpost-part": "school"}).text
+    assert f'href="/alerts/{incident(1)}"' in part and "20 people at the gate" in part
+    for once in ("<html", "<nav", "<script", "Whom alerts of your posts reach"):
+        assert once not in part
+    whole = visitor.get("/school").text
+    assert " ".join(part.split()) in " ".join(whole.split())
+    assert 'data-step="0"' not in whole, "the script listens from there on"
+
+
+def test_posts_and_alerts_that_have_no_room_on_the_page_are_told(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    posts = [f"gate-{number:02}" for number in range(33)]
+    ward.person("school", Role.SCHOOL, *posts)
+    ward.person("small", Role.SCHOOL, OWN)
+    page = ward.visitor("school").get("/school").text
+    assert page.count('<li class="post ') == 30
+    assert "3 more posts" in page and '<a class="button" href="/posts">' in page
+    assert "more posts" not in ward.visitor("small").get("/school").text
+    monkeypatch.setattr("agent.station.web.school.SHOWN_MAX", 2)
+    for number in range(2):
+        ward.hear(number, severity="bell", node=posts[32])
+    visitor = ward.visitor("school")
+    assert "There are more on the board" not in visitor.get("/school").text
+    ward.hear(3, severity="bell", node=posts[32])
+    assert "There are more on the board" in visitor.get("/school").text
 
 
 def test_the_stations_contacts_are_named_without_their_addresses(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,6 +310,9 @@ def test_no_address_tells_a_school_or_a_household_of_anybody_else(ward: Ward, ro
         ward.hear(number, node=node, severity="bell", place=place)
         ward.hear(number, node=node, severity="thumbnail", jpeg=base64.b64encode(JPEG).decode())
     ward.desk.trail.note("live-began", "lan", address="192.0.2.9", post=OTHER, view=incident(8), reason="x", case="")
+    with writing(ward.engine, "raise alarms") as db:
+        for node in (OWN, OTHER):  # numbers 1 and 2, too
+            Ledgers.raise_alarm(db, Alarm(node, What.FOOTAGE, f"a file of {node}"), ward.clock.utc().utc_ns)
     visitor = ward.visitor("me")
     walked = 0
     for (method, path), may in MAY.items():
@@ -278,8 +320,10 @@ def test_no_address_tells_a_school_or_a_household_of_anybody_else(ward: Ward, ro
             continue
         for post, number in ((OTHER, 2), (OWN, 1)):
             real = path.replace("{post}", post).replace("{incident}", incident(number)).replace("{asset}", "desk.css")
+            real = real.replace("{alarm}", str(number))
             visitor.get("/account")
-            answer = visitor.get(real) if method == "GET" else visitor.post(real, text="x", to="lan", verdict="true")
+            fields: dict[str, Any] = {"text": "x", "comment": "x", "to": "lan", "verdict": "true"}
+            answer = visitor.get(real) if method == "GET" else visitor.post(real, **fields)
             if post == OTHER and real != path.replace("{asset}", "desk.css"):
                 assert answer.status_code in (403, 404), f"{method} {real}: {answer.status_code}"
             elif may is not None and role not in may:

@@ -31,6 +31,8 @@ from agent.station.inspection.sample import (
     Candidate,
     PostFacts,
     draw,
+    draw_files,
+    first_of,
     footage_candidates,
     post_candidate,
     week_of,
@@ -99,11 +101,31 @@ DRAWN = ["cam-7", "cam-2", "cam-1", "cam-3"]
 """By the formula of sample.py, in 40 digits."""
 
 
+def test_a_draw_with_a_seed_is_that_of_tomorrow_too_and_hangs_on_it() -> None:
+    candidates = [Candidate(f"cam-{n}", "", n + 1.0, "") for n in range(8)]
+    assert [one.node for one in draw("ward-7", "2026-W47", candidates, 4, seed="ab" * 32)] == SEEDED
+    seeds = [f"{n:064x}" for n in range(3000)]
+    first = [draw("ward-7", "2026-W47", candidates, 1, seed=seed)[0].node for seed in seeds]
+    for n in range(8):
+        assert first.count(f"cam-{n}") / len(seeds) == pytest.approx((n + 1) / 36, abs=0.03), n
+
+
+SEEDED = ["cam-5", "cam-4", "cam-7", "cam-6"]
+"""By the same formula, worked out apart from it."""
+
+
+def test_of_files_each_drawn_post_has_one_before_any_has_two() -> None:
+    files = footage_candidates([("busy", f"{n:064x}") for n in range(9)] + [("calm", "f" * 64), ("other", "e" * 64)])
+    drawn = draw_files("ward-7", "2026-W47", ["calm", "busy"], files, 5, seed="ab" * 32)
+    assert [one.node for one in drawn] == ["calm", "busy", "busy", "busy", "busy"]
+    assert len({one.ref for one in drawn}) == 5
+    assert draw_files("ward-7", "2026-W47", ["calm", "busy"], files[::-1], 5, seed="ab" * 32) == drawn
+    assert first_of("ab" * 32, "calm") != first_of("ab" * 32, "busy") != first_of("cd" * 32, "busy")
+
+
 def test_weight_zero_is_never_drawn_and_files_of_a_busy_post_do_not_crowd_out_the_others() -> None:
     assert draw("s", "w", [Candidate("a", "", 0.0, ""), Candidate("b", "", -1.0, "")], 5) == []
-    files = [("busy", f"{n:064}") for n in range(10)] + [("calm", "f" * 64)]
-    found = footage_candidates(files, [f"{9:064}"])
-    assert len(found) == 10  # what was looked at is not looked at again
+    found = footage_candidates([("busy", f"{n:064}") for n in range(9)] + [("calm", "f" * 64)])
     assert sum(one.weight for one in found if one.node == "busy") == pytest.approx(1, abs=1e-4)
     assert sum(one.weight for one in found if one.node == "calm") == 1
 

@@ -243,7 +243,9 @@ def test_whatever_a_node_says_the_message_is_whole(said: str, place: str, when: 
         data=wire.EventData(incident=incident(1), phase="started", severity="alert", summary=said, place=place),
     )
     alert = Alert(
-        *(incident(1), "gate-2", "alert", 10**18, 10**18, False, False, "", None, "", "", "", False, 1), told=told
+        *(incident(1), "gate-2", "alert", 10**18, 10**18, False, False, "", None, "", "", "", False, 1),
+        told=told,
+        heard_utc_ns=10**18,
     )
     cap = Cap(site="ward-7", sender="desk", language="en", origin=ORIGIN, hours=1)
     assert cap_rules.problems(cap.document(alert)) == []
@@ -298,7 +300,7 @@ def test_labels_are_escaped() -> None:
     """As the text format asks; read back by Prometheus' own parser."""
     odd = 'a"b\\c\nd'
     one = Standing(odd, 1, 2, 3, 4, 0, 1, "why")
-    figures = metrics.Figures(odd, "1", {}, {}, {}, 0, 0, [one], 1_500_000_000)
+    figures = metrics.Figures(odd, "1", {}, {}, {}, 0, 0, 0, [one], 1_500_000_000)
     families = list(text_string_to_metric_families(metrics.render(figures)))
     labels = {value for family in families for sample in family.samples for value in sample.labels.values()}
     assert odd in labels

@@ -117,7 +117,7 @@ def test_the_memory_of_failures_is_bounded() -> None:
         throttle.failed(f"login-{number}", f"address-{number}")
         throttle.succeeded(f"login-{number}", f"from-{number}")
     assert len(throttle._accounts) <= ENTRIES_MAX and len(throttle._addresses) <= ENTRIES_MAX
-    assert len(throttle._known) <= ENTRIES_MAX
+    assert len(throttle._known) <= ENTRIES_MAX and len(throttle._pairs) <= ENTRIES_MAX
 
 
 # -- the registry -----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from agent.station.web.desk import Desk, make_desk
 from agent.station.web.settings import WebSettings
 from tests.fakes.database import fresh
 from tests.fakes.desk import ORIGIN, PASSWORD, Visitor, quick
+from tests.fakes.footage_ward import FootageWard
 from tests.fakes.ward import SITE, Ward, ward
 from tests.unit.test_site import provisioned
 
@@ -141,6 +143,19 @@ def test_the_list_is_searched_by_name_place_house_and_provider(office: Office) -
     assert visitor.get("/posts?page=99999").status_code == 200, "a page that is gone meanwhile is the last one"
 
 
+@pytest.mark.parametrize("asked", ["truong", "Trường", "TRƯỜNG dong", "trường  đông", "gate-2"])
+def test_a_post_is_found_however_its_place_is_written(tmp_path: Path, asked: str) -> None:
+    with fresh("sqlite", tmp_path) as database:
+        made = FootageWard(tmp_path, database)
+        made.footage.knows("gate-2", "Cổng Trường Đông Ngạc")
+        made.footage.knows("lane-1", "Ngõ 12")
+        made.person("lan", Role.OPERATOR)
+        page = made.visitor("lan").get(f"/posts?find={asked}").text
+        assert 'href="/posts/gate-2"' in page and 'href="/posts/lane-1"' not in page
+        made.footage.engine.dispose()
+        made.close()
+
+
 def test_a_long_list_comes_in_pages_and_every_post_is_on_one_of_them(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +250,29 @@ def test_the_to_do_list_says_what_why_and_what_to_bring(office: Office) -> None:
     told = text(visitor.page)
     assert told.index("Place gate-1") < told.index("Place lane-2") or "now Place lane-2" in told
     assert "Clean the lens" in told and "ladder" in told and "no power (sure)" in told
+
+
+def test_a_post_that_was_revoked_is_said_to_be_and_nobody_is_sent_there(tmp_path: Path, register: Path) -> None:
+    """Its card was stolen: the post stays in the lists, for its past does, but what it does not say means nothing."""
+    root = tmp_path / "site"
+    shutil.copytree(register, root)
+    with fresh("sqlite", tmp_path) as database, ward(tmp_path, database, PLACES) as made:
+        office = Office(made, tmp_path, root)
+        technician = office.visitor(Role.TECHNICIAN)
+        assert 'href="/posts/gate-1"' in technician.get("/to-do").text
+        assert main(["site", "revoke", str(root), "gate-1", "--reason", "stolen"]) == 0
+        made.tick(8)
+        assert 'href="/posts/gate-1"' not in technician.get("/to-do").text
+        (said,) = re.findall(
+            r'href="/posts/gate-1".*?<p class="state bad">.*?</span> ([^<]*)</p>',
+            technician.get("/posts").text,
+            re.DOTALL,
+        )
+        assert re.fullmatch("revoked · (dark|gone)", said), "and nothing is guessed of why"
+        page = text(technician.get("/posts/gate-1").text)
+        assert said in page and "Why" not in page and "household" not in page
+        (line,) = [one for one in technician.get("/map/posts").json()["posts"] if one[0] == "gate-1"]
+        assert line[2:4] == [21.0285, 105.8542] and line[5] == said, "where it stood"
 
 
 def test_a_page_is_as_fresh_as_it_says(office: Office) -> None:

@@ -103,6 +103,8 @@ def test_a_clock_that_cannot_be_gone_by_gives_way_to_the_arrival() -> None:
     assert when(at + NS, timeerrms=None) == (at + NS, None), "nobody vouches for it"
     assert when(at + 600 * NS) == (at + 600 * NS, None), "told at once, and ten minutes off: a wrong clock"
     assert when(at + 600 * NS, historical=True) == (at, 1000), "told late"
+    assert when(at + 40 * 86_400 * NS, historical=True) == (at, 1000), "the post was dark for long"
+    assert when(at - 600 * NS, historical=True) == (at - 600 * NS, None), "late, and ahead of its arrival"
     assert when(at, historical=True, timeerrms=None) == (at, None)
     assert when(at, time="yesterday") == (at, None)
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
 from agent import wire
+from agent.clock import rfc3339
 from agent.station.orders import OrderBook
 from agent.station.people.roles import Role
 from agent.station.web.footage import LABELS
+from agent.station.web.pages import Pages
 from agent.station.web.words import load
 from agent.types import NS
 from tests.fakes.database import KINDS, fresh
@@ -55,6 +59,9 @@ def post(tmp_path: Path, ward: FootageWard) -> EvidencePost:
     for name in list(made.post.disk.list("segments"))[:2]:
         ward.footage.take(made, name)
     return made
+
+
+moment = Pages(time_zone="UTC").moment
 
 
 def views(ward: FootageWard) -> list[dict[str, object]]:
@@ -196,6 +203,37 @@ def test_no_path_leads_anywhere_else_and_a_range_that_is_none_is_refused(ward: F
     assert views(ward) == []
 
 
+SAYS = {
+    "from=2023-11-14T22:13:20&to=2023-11-14T22:13:20": "The time must end after it begins, and within 24 hours.",
+    "from=2023-11-14T22:13:20&to=2023-11-16T22:13:20": "The time must end after it begins, and within 24 hours.",
+    "from=2300-01-01T00:00&to=2300-01-01T01:00": "Give a time from and a time to. Years go from 2000 to 2199.",
+    "from=2023-11-14T22:13:20&to=": "Give a time from and a time to. Years go from 2000 to 2199.",
+    "from=%3Cb%3E&to=x": "Give a time from and a time to. Years go from 2000 to 2199.",
+}
+
+
+@pytest.mark.parametrize("query", SAYS)
+def test_a_range_that_is_none_brings_the_form_back_as_it_was_filled_in(ward: FootageWard, query: str) -> None:
+    ward.footage.knows()
+    ward.footage.knows("gate-9", "Other gate")
+    operator = ward.visitor("operator")
+    typed: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
+    page = operator.get(f"/footage?post.{POST}=on&{query}")
+    asked = operator.post(f"/footage/{POST}/request", **typed, reason="x")
+    for answer in (page, asked):
+        assert answer.status_code == 400 and SAYS[query] in answer.text
+        assert re.findall(r'name="(?:from|to)" value="([^"]*)" required', answer.text) == [
+            escape(one) for one in typed.values()
+        ]
+        assert f'name="post.{POST}" checked' in answer.text and 'name="post.gate-9" checked' not in answer.text
+        assert '<section class="post"' not in answer.text
+    assert "footage-requested" not in ward.kinds()
+
+    # Without a reason nobody is asked; what was chosen stays on the page.
+    answer = operator.post(f"/footage/{POST}/request", **_range(), reason=" ")
+    assert answer.status_code == 400 and "2023-11-14T22:13:20" in answer.text and '<section class="post"' in answer.text
+
+
 def test_ranges_behind_the_end_and_a_file_that_is_away(ward: FootageWard, post: EvidencePost) -> None:
     operator = ward.visitor("operator")
     address = re.findall(r"^/footage/.*$", operator.get(MEDIA).text, re.MULTILINE)[0]
@@ -209,13 +247,39 @@ def test_ranges_behind_the_end_and_a_file_that_is_away(ward: FootageWard, post: 
 
 def test_around_an_alert(ward: FootageWard, post: EvidencePost) -> None:
     """A link that the alert's page has: half an hour around the time that the post told."""
-    name = ward.hear(7, node=POST, time="2023-11-14T22:13:21.000Z")
+    name = ward.hear(7, node=POST, time="2023-11-14T22:13:21.000Z", historical=True)
     page = ward.visitor("operator").get(f"/footage?alert={name}")
     assert 'value="2023-11-14T21:58:21"' in page.text
     assert 'value="2023-11-14T22:28:21"' in page.text
     assert "Around the alert of 14.11.2023 22:13:21" in page.text
     assert "checked" in page.text
     assert ward.visitor("other-school").get(f"/footage?alert={name}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"time": "1970-01-01T00:05:00.000Z", "timeerrms": None},
+        {"time": "2026-11-22T03:46:39.000Z", "timeerrms": None},
+        {"time": "2026-11-22T03:46:39.000Z", "timeerrms": 3000},  # told at once, and three quarters of an hour off
+    ],
+)
+def test_around_an_alert_of_a_post_whose_clock_cannot_be_gone_by(ward: FootageWard, told: dict[str, Any]) -> None:
+    """By the time of arrival, as the search and the bells do, and that is said."""
+    ward.footage.knows()
+    arrived = moment(ward.clock.utc().utc_ns)
+    name = ward.hear(7, node=POST, **told)
+    page = ward.visitor("operator").get(f"/footage?alert={name}").text
+    assert f"Around the alert of {arrived}" in page
+    assert "This is when the alert arrived" in page
+
+    # The post goes on telling of it; its clock is set by now, and that it ended is told at once.
+    ward.clock.advance(1200)
+    now = moment(ward.clock.utc().utc_ns)
+    ward.hear(7, node=POST, time=rfc3339(ward.clock.utc().utc_ns), timeerrms=5, phase="ended")
+    page = ward.visitor("operator").get(f"/footage?alert={name}").text
+    assert f"Around the alert of {now}" in page
+    assert "This is when the alert arrived" not in page
 
 
 def test_a_day_is_looked_at_and_two_hours_are_played(ward: FootageWard, post: EvidencePost) -> None:
@@ -239,6 +303,7 @@ def test_the_routes_above_are_all_there_are(ward: FootageWard) -> None:
         f"{post}/list.m3u8": seeing,
         f"{post}/files/{{footage}}": seeing,
         f"{post}/request": seeing - {Role.AUDITOR},
+        f"{post}/hold": seeing - {Role.AUDITOR},
     }
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event
 
-from agent.station.alerts import Alerts
+from agent.station.alerts import COUNTED_MAX, Alerts
 from agent.station.db.engine import database_url, open_engine
+from agent.station.evidence_alarms import EvidenceAlarms
 from agent.station.footage import told
 from agent.station.footage.blocks import BLOCK
 from agent.station.people.roles import Scope
@@ -73,14 +74,32 @@ def test_the_board_reads_the_newest_ends_of_indexes(engine: Engine, filled: tupl
     of = "alert_of_" if posts else "alert_"
     with plans(engine) as found:
         shown = alerts(engine).board(scope, NOW_NS - 30 * 24 * HOUR_NS)
+        alerts(engine).board(scope, NOW_NS - 30 * 24 * HOUR_NS, 3)
+        assert alerts(engine).open_count(scope) <= COUNTED_MAX + 1
     assert shown and all(one.told is not None for one in shown), "what was filled in can be read"
     walked = [line for line in found if "alert" in line]
     assert walked and all(line.startswith((f"SEARCH alert USING INDEX {of}waiting (",
                                            f"SEARCH alert USING INDEX {of}raised (")) for line in walked)  # fmt: skip
-    assert not any(line.startswith("SCAN") for line in found)
+    scanned = {line for line in found if line.startswith("SCAN")}
+    assert scanned <= {"SCAN anon_1"}, "what is counted: a bounded end of an index"
     with plans(engine) as found:
         alerts(engine).changed_since(scope, 10, 50)
     assert found[0].startswith(f"SEARCH alert USING INDEX {of}changed ("), found
+
+
+@pytest.mark.parametrize("posts", [0, 1, 60])
+def test_evidence_alarms_are_found_by_their_indexes(engine: Engine, filled: tuple[Path, Filled], posts: int) -> None:
+    """The board, a post and the list of what is to be done show them; the board's thread asks four times a second."""
+    scope = WHOLE if not posts else Scope(whole_site=False, posts=frozenset(filled[1].posts[:posts]))
+    known = EvidenceAlarms(engine, trail=None, clock=StandingClock(utc_ns=NOW_NS))  # type: ignore[arg-type]
+    with plans(engine) as found:
+        known.open(scope)
+        known.past(filled[1].posts[0])
+    walked = [line for line in found if "evidence_alarm" in line]
+    assert len(walked) == 2 and all("USING INDEX evidence_alarm_o" in line for line in walked), found
+    with plans(engine) as found:
+        known.newest_change()
+    assert found == ["SEARCH evidence_alarm USING COVERING INDEX evidence_alarm_changed"]
 
 
 def test_what_is_overdue_is_found_without_what_is_known_to_be(engine: Engine) -> None:

@@ -26,6 +26,9 @@ from agent.station.posts.known import Spot
 from agent.types import NS
 
 VIEW_KEPT_S = 2.0
+SPOTS_KEPT_S = 60.0
+NEAR_LOOKED_AT_MAX = 200
+"""Of the register's posts near one, those that are looked for: many may never have been heard."""
 EVENTS_LOOKED_AT_MAX = 2000
 """Behind the newest of a post: an older picture tells nothing of now."""
 
@@ -94,6 +97,7 @@ class Around:
         self._clock = clock
         self._lock = threading.Lock()
         self._view: _View | None = None
+        self._kept: tuple[int, Mapping[str, Spot]] | None = None
 
     def near(self, scope: Scope, bell: str) -> list[Nearby]:
         """The bell's own post first, then the nearest that these eyes may see; `neighbours_max` of them at most."""
@@ -122,6 +126,20 @@ class Around:
                 )
                 for one in shown
             ]
+
+    def names(self, scope: Scope, post: str, posts_max: int) -> list[str]:
+        """A post and then those near it that these eyes may see, the nearest first, `posts_max` in all. None when
+        nobody has heard it; itself only when the register puts it near nobody.
+        """
+        if not scope.covers(post):
+            return []
+        with self._lock:
+            spots = self._placed()
+        near = nearest(post, spots, among=spots, m_max=self._settings.near_m_max)
+        names = [post, *(one.node for one in near if scope.covers(one.node))][:NEAR_LOOKED_AT_MAX]
+        with reading(self._engine, "look for posts") as db:
+            heard = set(db.execute(select(node.c.node).where(node.c.node.in_(names))).scalars())
+        return [name for name in names if name in heard][:posts_max]
 
     def picture(self, scope: Scope, post: str) -> tuple[str, bytes] | None:
         """A post's newest picture, JPEG, and its incident; None also when it is not for these eyes."""
@@ -168,13 +186,22 @@ class Around:
         if self._view is None or not 0 <= now - self._view.boot_ns < VIEW_KEPT_S * NS:
             with reading(self._engine, "look around a bell") as db:
                 known = {str(of): (str(place), str(state)) for of, place, state in db.execute(_POSTS)}
-            try:
-                spots = self._register()
-            except WardpostError as error:  # a bell is shown without its neighbours rather than not at all
-                log.warning("bells: nobody can tell what is near: %s", error)
-                spots = {}
-            self._view = _View(now, spots, known)
+            self._view = _View(now, self._spots(), known)
         return self._view
+
+    def _placed(self) -> Mapping[str, Spot]:
+        """Where posts are, as the register said a moment ago: one is not put up every minute."""
+        now = self._clock.boot_ns()
+        if self._kept is None or not 0 <= now - self._kept[0] < SPOTS_KEPT_S * NS:
+            self._kept = now, self._spots()
+        return self._kept[1]
+
+    def _spots(self) -> Mapping[str, Spot]:
+        try:
+            return self._register()
+        except WardpostError as error:  # a bell is shown without its neighbours rather than not at all
+            log.warning("bells: nobody can tell what is near: %s", error)
+            return {}
 
 
 _POSTS = select(node.c.node, node.c.place, node.c.state)

@@ -5,8 +5,9 @@ Writers wait for each other (agent/station/people/trail.py), so what is decided 
 
 from __future__ import annotations
 
+import itertools
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +17,18 @@ from agent.clock import Clock
 from agent.errors import WardpostError
 from agent.station.archive import name_of
 from agent.station.cases import reading
-from agent.station.cases.keeping import Queue, hold_args, may_go, to_hold, to_release
+from agent.station.cases.keeping import (
+    Keeps,
+    Kept,
+    Piece,
+    Queue,
+    hold_args,
+    may_go,
+    pieces,
+    to_ask_again,
+    to_hold,
+    to_release,
+)
 from agent.station.cases.reading import Case, Item
 from agent.station.cases.states import Act, Objection, State, Told, decide, state_of
 from agent.station.cases.wishes import granted
@@ -93,9 +105,9 @@ class CaseDesk:
             posts = sorted(set(opening.posts))
             entry.db.execute(insert(case_post), [{"case_n": n, "node": node} for node in posts])
             self._put(entry, who, n, 1, Act.OPENED, told, state=after, opening=head | {"posts": posts})
-            found = _unattached(entry.db, n, posts, opening.from_utc_ns, opening.to_utc_ns)
+            found, more = _unattached(entry.db, n, posts, opening.from_utc_ns, opening.to_utc_ns)
             if found:
-                self._attach(entry, who, n, 2, found)
+                self._attach(entry, who, n, 2, found, more=more)
         return n
 
     def act(self, who: Person, n: int, act: Act, told: Told, *, seen: int, **of: Any) -> int | Objection | None:
@@ -136,9 +148,9 @@ class CaseDesk:
                 return decided
             if node not in reading.posts_of(entry.db, n):
                 return None
-            found = _unattached(entry.db, n, [node], from_utc_ns, to_utc_ns)
-            if found:
-                self._attach(entry, who, n, seen + 1, found)
+            found, more = _unattached(entry.db, n, [node], from_utc_ns, to_utc_ns)
+            if found or node in reading.unattached_of(entry.db, n):  # none: that there is no more is on record, too
+                self._attach(entry, who, n, seen + 1, found, more=more, node=node)
         return len(found)
 
     def dispose(self, who: Person, n: int, told: Told, *, seen: int) -> int | Objection | None:
@@ -187,21 +199,25 @@ class CaseDesk:
     # -- what is kept -------------------------------------------------------------------------------------------------
 
     def keep(self, who: Person, n: int) -> str:
-        """Asks the posts to keep and send what an open case needs, and not to keep what a closed one does not need any
-        more. Returns what stood in the way, in words; empty: nothing. Safe to repeat: an order that was queued before
-        a power cut is the same one when it is queued again.
+        """Asks the posts to keep and send what an open case needs, again where they have refused or not answered, and
+        not to keep what a closed one does not need any more. Returns what stood in the way, in words; empty: nothing.
+        Safe to repeat: an order that was queued before a power cut is the same one when it is queued again.
         """
         case = self._cases.find(who.scope, n)
         if case is None:
             return ""
-        generation = sum(1 for step in case.steps if step.act is Act.RELEASED)
         try:
             for node in to_hold(case.state, case.posts, case.held):
-                hold = self._id(case, node, "hold", generation)
-                args = hold_args(case.from_utc_ns, case.to_utc_ns, case.number)
-                self._queue(node, "hold", args | {"id": hold})
-                self._queue(node, "send", args | {"id": self._id(case, node, "send", generation)})
+                hold = self._id(case, node, "hold", case.generation)
+                self._queue(node, "hold", self._args(case) | {"id": hold})
+                parts = pieces(case.from_utc_ns, case.to_utc_ns)
+                for number, part in enumerate(parts, 1):
+                    verb = "send" if len(parts) == 1 else f"send {number}"
+                    send = self._id(case, node, verb, case.generation)
+                    self._queue(node, "send", self._args(case, part) | {"id": send})
                 self._note_hold(who, n, Act.HELD, node, hold)
+            for node, keeps in to_ask_again(case.state, case.held, self._cases.kept(case) if case.held else {}):
+                self._ask_again(who, case, node, keeps)
             for node, hold in to_release(case.state, case.held):
                 self._queue(node, "release", {"hold": hold})
                 self._note_hold(who, n, Act.RELEASED, node, hold)
@@ -209,14 +225,35 @@ class CaseDesk:
             return str(error).partition(";")[0][:200]
         return ""
 
-    def _note_hold(self, who: Person, n: int, act: Act, node: str, hold: str) -> None:
-        """Somebody else may have done the same meanwhile: then there is nothing to note."""
+    def _ask_again(self, who: Person, case: Case, node: str, keeps: Keeps) -> None:
+        """What it has refused has a new id, by the order that came to nothing: a post remembers those that are over."""
+        hold = keeps.hold
+        if keeps.kept in (Kept.REFUSED, Kept.EXPIRED):
+            hold = str(uuid.uuid5(_IDS, f"{keeps.hold}/again"))
+            self._queue(node, "hold", self._args(case) | {"id": hold})
+            # The old one may have come there all the same, with the answer lost; and while nobody has released it, the
+            # archive keeps its range.
+            self._queue(node, "release", {"hold": keeps.hold})
+        for part in keeps.unsent:
+            send = str(uuid.uuid5(_IDS, f"{keeps.hold}/send/{keeps.after}/{part[0]}"))
+            self._queue(node, "send", self._args(case, part) | {"id": send})
+        self._note_hold(who, case.n, Act.HELD, node, hold, again=True)
+
+    @staticmethod
+    def _args(case: Case, part: Piece | None = None) -> dict[str, Any]:
+        start, end = part or (case.from_utc_ns, case.to_utc_ns)
+        return hold_args(start, end, case.number)
+
+    def _note_hold(self, who: Person, n: int, act: Act, node: str, hold: str, *, again: bool = False) -> None:
+        """Somebody else may have done the same meanwhile: then there is nothing to note. `again`: the hold is there
+        already, and its footage was asked for once more.
+        """
         with self._trail.writing("note a hold") as entry:
             newest = reading.newest_of(entry.db, n)
             held = reading.held_of(entry.db, n)
             state = state_of(reading.acts_of(entry.db, n))
             after = decide(state, act, who.role, Told(), seen=newest, newest=newest)
-            if isinstance(after, State) and (held.get(node) == hold) != (act is Act.HELD):
+            if isinstance(after, State) and (again or (held.get(node) == hold) != (act is Act.HELD)):
                 self._put(entry, who, n, newest + 1, act, Told(), state=after, node=node, detail=hold)
 
     def _id(self, case: Case, node: str, verb: str, generation: int) -> str:
@@ -249,9 +286,22 @@ class CaseDesk:
             )
         )
 
-    def _attach(self, entry: Entry, who: Person, n: int, number: int, found: Sequence[dict[str, Any]]) -> None:
-        entry.db.execute(insert(case_item), [{"case_n": n, "act": number, **row} for row in found])
-        self._put(entry, who, n, number, Act.ATTACHED, Told(), state=State.OPEN, detail=str(len(found)))
+    def _attach(
+        self,
+        entry: Entry,
+        who: Person,
+        n: int,
+        number: int,
+        found: Sequence[dict[str, Any]],
+        *,
+        more: bool,
+        node: str = "",
+    ) -> None:
+        """`more`: the bound left something; `node`: of one post, else of all."""
+        if found:
+            entry.db.execute(insert(case_item), [{"case_n": n, "act": number, **row} for row in found])
+        count = f"{len(found)}{reading.MORE if more else ''}"
+        self._put(entry, who, n, number, Act.ATTACHED, Told(), state=State.OPEN, detail=count, node=node)
         for first in range(0, len(found), _NAMED_MAX):
             part = found[first : first + _NAMED_MAX]
             entry.note("case-items", who.login, case=n, items=[f"{r['kind']}:{r['node']}/{r['ref']}" for r in part])
@@ -287,37 +337,60 @@ _NAMED_MAX = 200
 """Files in one line of the audit log."""
 
 
-def _unattached(db: Connection, n: int, posts: Iterable[str], from_utc_ns: int, to_utc_ns: int) -> list[dict[str, Any]]:
-    """Files and alerts of these posts that touch the range. What is not what its node recorded is evidence, too."""
+def _unattached(
+    db: Connection, n: int, posts: Iterable[str], from_utc_ns: int, to_utc_ns: int
+) -> tuple[list[dict[str, Any]], bool]:
+    """Alerts of these posts in the range, then files that touch it, ATTACHED_MAX of them; and whether there are more.
+
+    What is not what its node recorded is evidence, too.
+    """
     names = list(posts)
     has = set(db.execute(select(case_item.c.node, case_item.c.kind, case_item.c.ref).where(case_item.c.case_n == n)))
-    gone = set(db.execute(select(case_tombstone.c.node, case_tombstone.c.sha256)))
-    f, a = footage.c, alert.c
-    files = db.execute(
-        select(f.node, f.sha256, f.name, f.bytes, f.from_utc_ns, f.to_utc_ns)
-        .where(f.node.in_(names), f.to_utc_ns > from_utc_ns, f.from_utc_ns < to_utc_ns)
-        .order_by(f.from_utc_ns, f.n)
-    )
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for row in files:
-        key = (row.node, "footage", row.sha256)
-        if key not in has and (row.node, row.sha256) not in gone:
-            found[key] = {
-                "node": row.node, "kind": "footage", "ref": row.sha256, "name": row.name, "bytes": row.bytes,
-                "from_utc_ns": row.from_utc_ns, "to_utc_ns": row.to_utc_ns,
-            }  # fmt: skip
-    alerts = db.execute(
+    for row in itertools.chain(
+        _alerts(db, names, from_utc_ns, to_utc_ns),  # first: a few, and what the case is about
+        _files(db, names, from_utc_ns, to_utc_ns),
+    ):
+        key = (row["node"], row["kind"], row["ref"])
+        if key not in has:
+            found.setdefault(key, row)
+        if len(found) > ATTACHED_MAX:
+            break
+    return list(found.values())[:ATTACHED_MAX], len(found) > ATTACHED_MAX
+
+
+def _alerts(db: Connection, names: list[str], from_utc_ns: int, to_utc_ns: int) -> Iterator[dict[str, Any]]:
+    a = alert.c
+    rows = db.execute(
         select(a.node, a.incident, a.severity, a.raised_utc_ns)
         .where(a.node.in_(names), a.raised_utc_ns >= from_utc_ns, a.raised_utc_ns < to_utc_ns + NS)
         .order_by(a.raised_utc_ns)
     )
-    for of, incident, severity, raised_utc_ns in alerts:
-        if (of, "alert", incident) not in has:
-            found[of, "alert", incident] = {
-                "node": of, "kind": "alert", "ref": incident, "name": severity, "bytes": 0,
-                "from_utc_ns": raised_utc_ns, "to_utc_ns": None,
-            }  # fmt: skip
-    return list(found.values())[:ATTACHED_MAX]
+    for of, incident, severity, raised_utc_ns in rows:
+        yield {
+            "node": of, "kind": "alert", "ref": incident, "name": severity, "bytes": 0,
+            "from_utc_ns": raised_utc_ns, "to_utc_ns": None,
+        }  # fmt: skip
+
+
+def _files(db: Connection, names: list[str], from_utc_ns: int, to_utc_ns: int) -> Iterator[dict[str, Any]]:
+    """Without what was disposed of."""
+    f = footage.c
+    gone = (
+        select(case_tombstone.c.sha256)
+        .where(case_tombstone.c.node == f.node, case_tombstone.c.sha256 == f.sha256)
+        .exists()
+    )
+    rows = db.execute(
+        select(f.node, f.sha256, f.name, f.bytes, f.from_utc_ns, f.to_utc_ns)
+        .where(f.node.in_(names), f.to_utc_ns > from_utc_ns, f.from_utc_ns < to_utc_ns, ~gone)
+        .order_by(f.from_utc_ns, f.n)
+    )
+    for row in rows:
+        yield {
+            "node": row.node, "kind": "footage", "ref": row.sha256, "name": row.name, "bytes": row.bytes,
+            "from_utc_ns": row.from_utc_ns, "to_utc_ns": row.to_utc_ns,
+        }  # fmt: skip
 
 
 def _all_footage(db: Connection, n: int) -> list[Item]:

@@ -23,7 +23,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -40,7 +40,7 @@ from agent.station.archive import ReadableArchive
 from agent.station.archive_retention_rows import Removed
 from agent.station.cases.desk import CaseDesk, copying
 from agent.station.cases.origin import StationCatalog, StationDisk, ledger_of
-from agent.station.cases.reading import Case, Step
+from agent.station.cases.reading import ITEMS_PACKED_MAX, Case, Step, files_of, items_of
 from agent.station.cases.states import Act, Objection, Told
 from agent.station.db.cases import case_act
 from agent.station.db.engine import reading
@@ -330,7 +330,11 @@ class Exporter:
             clock=self._clock,
         )
 
-    def _files(self, case: Case) -> dict[str, bytes]:
+    def _files(self, shown: Case) -> dict[str, bytes]:
+        """With all that belongs to the case, not only what a page shows."""
+        with reading(self._engine, "read a case") as db:
+            items = items_of(db, shown.n, ITEMS_PACKED_MAX, newest=shown.newest)
+        case = replace(shown, items=tuple(items))
         lines, cut = self._trail(case)
         return {
             "case.json": _json(case_dict(case, trail_cut=cut)),
@@ -341,7 +345,8 @@ class Exporter:
         """`files`: those of the case, where they have been read already."""
         case = making.case
         of_case = self._files(case) if files is None else files
-        here = [item.ref for item in case.items if item.kind == "footage" and item.node == node]
+        with reading(self._engine, "read a case") as db:
+            here = files_of(db, case.n, node)
         root = ledger_of(self._engine, node, here)
         if root is None:
             raise ConfigError(f"export: {node}: the station has no ledger of this post, so nothing can be proved")
@@ -448,10 +453,12 @@ def case_dict(case: Case, *, trail_cut: bool = False) -> dict[str, Any]:
                     "from": "" if item.from_utc_ns is None else rfc3339(item.from_utc_ns),
                     "to": "" if item.to_utc_ns is None else rfc3339(item.to_utc_ns),
                     "disposed": item.gone,
+                    "mismatch": item.mismatch,  # it is not what its node recorded
                 }
             )
             for item in case.items
         ],
+        "items_count": max(case.items_count, len(case.items)),
         "tombstones": [
             {
                 "post": stone.node,

@@ -10,15 +10,17 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from agent.errors import ConfigError, Corrupt, Transient
+from agent.errors import ConfigError, Corrupt, NoRoom, Transient
 
-_WAIT = ("08", "40", "53", "55", "57", "58", "42P01")
-"""SQLSTATE classes: connection, deadlock, no room or connections left, lock, shut down or cancelled, its disk; and a
-table that is not there: no station has been started on it yet."""
+_WAIT = ("08", "25006", "40", "53", "55", "57", "58", "42P01")
+"""SQLSTATE classes: connection, nothing may be written (a standby, or its keeper sees the disk fill up), deadlock, no
+room or connections left, lock, shut down or cancelled, its disk; and a table that is not there: no station has been
+started on it yet."""
 _ASK = ("28", "3D", "42501")
 """Password or user, no such database, no right: a person must act."""
 _BROKEN = ("XX001", "XX002")
 """A page or an index of it is damaged."""
+_FULL = "53100"
 
 
 def name_of(url: URL) -> str:
@@ -30,7 +32,8 @@ def name_of(url: URL) -> str:
 
 @contextmanager
 def plain(name: str, what: str) -> Iterator[None]:
-    """Turns the errors of SQLAlchemy and its drivers into Transient, Corrupt or ConfigError; what is a bug passes.
+    """Turns the errors of SQLAlchemy and its drivers into Transient (NoRoom: its disk is full), Corrupt or ConfigError;
+    what is a bug passes.
 
     `name`: the database, see `name_of`. `what`: a verb for the sentence, as in "cannot store".
     """
@@ -62,11 +65,14 @@ def _of(name: str, what: str, error: DBAPIError) -> Exception:
     if state.startswith(_ASK):
         return ConfigError(f"station.database: {name}: {words}")
     if state.startswith(_WAIT):
-        return Transient(f"{name}: cannot {what}: {words}")
+        said = f"{name}: cannot {what}: {words}"
+        return NoRoom(f"{said}: the disk is full; make room on it") if state == _FULL else Transient(said)
     return error
 
 
 def _of_sqlite(name: str, what: str, error: DBAPIError, kind: str) -> Exception:
+    if getattr(error.orig, "sqlite_errorname", "") == "SQLITE_FULL":
+        return NoRoom(f"{name}: cannot {what}: the disk is full; make room on it")
     if kind == "OperationalError":
         return Transient(f"{name}: cannot {what}: {error.orig}; check the disk")
     if kind == "DatabaseError":

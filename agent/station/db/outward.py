@@ -17,7 +17,7 @@ outward = Table(
     Column("destination", Words, nullable=False),
     Column("event", Words, nullable=False),  # what is told, once to each destination
     Column("kind", Words, nullable=False),
-    Column("incident", Words, nullable=False, server_default=""),  # empty: it is about a post
+    Column("incident", Words, nullable=False, server_default=""),  # empty: it is about a post or its evidence
     Column("made_utc_ns", Whole, nullable=False),
     Column("made_boot_id", Words, nullable=False),  # of the station: ages are boot time where possible
     Column("made_boot_ns", Whole, nullable=False),
@@ -27,19 +27,19 @@ outward = Table(
     Column("ended_utc_ns", Whole),  # when it was delivered, given up or settled
     Column("why", Words, nullable=False, server_default=""),  # the last attempt failed, or it was given up
     UniqueConstraint("event", "destination"),
-    CheckConstraint("kind in ('bell', 'alert', 'overdue', 'dark', 'back')", name="kind"),
+    CheckConstraint("kind in ('bell', 'alert', 'overdue', 'evidence', 'dark', 'back')", name="kind"),
     CheckConstraint("state in ('waiting', 'delivered', 'given-up', 'settled')", name="state"),
     Index("outward_head", "state", "destination", "n"),
 )
 
-# Up to which row of `alert_step` and `change` a destination has been told.
+# Up to which row of `alert_step`, `change` and `evidence_alarm` a destination has been told.
 outward_mark = Table(
     "outward_mark",
     metadata,
     Column("destination", Words, primary_key=True),
     Column("stream", Words, primary_key=True),
     Column("n", Whole, nullable=False),
-    CheckConstraint("stream in ('step', 'change')", name="stream"),
+    CheckConstraint("stream in ('step', 'change', 'evidence')", name="stream"),
     sqlite_with_rowid=False,
 )
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Engine
 
-from agent import wire
-from agent.clock import Clock, parse_rfc3339, rfc3339
-from agent.errors import Corrupt
+from agent.clock import Clock, rfc3339
 from agent.station import archive_retention_rows as retention
 from agent.station import uploads_rows
 from agent.station.db.engine import reading
+from agent.station.footage.asking import answer_of, args_of, range_of, result_of, says
 from agent.station.orders import Order, OrderBook
 from agent.station.signing import Signer
 
@@ -57,13 +54,18 @@ class Requests:
         self._new_id = new_id
         self._clock = clock
 
-    def ask(self, node: str, start_utc_ns: int, end_utc_ns: int, reason: str) -> str:
-        """Queues it; durable when it returns. The command's id. Raises ConfigError where no command can be signed."""
-        command_id = self._new_id()
+    def ask(self, book: OrderBook, node: str, start_utc_ns: int, end_utc_ns: int, reason: str) -> tuple[str, bool]:
+        """Queues it, by the book of somebody's transaction. The command's id, and whether it is new: a request of the
+        same range that is still open is the same request. Raises ConfigError where no command can be signed.
+        """
         args = {"from": rfc3339(start_utc_ns), "to": rfc3339(end_utc_ns), "reason": reason}
-        with OrderBook(self._engine) as book:
-            self._signer.queue(book, node, VERB, args, command_id=command_id, clock=self._clock)
-        return command_id
+        for order in book.waiting(node, VERB):
+            asked = args_of(order)
+            if (asked.get("from"), asked.get("to")) == (args["from"], args["to"]):
+                return order.id, False
+        command_id = self._new_id()
+        self._signer.queue(book, node, VERB, args, command_id=command_id, clock=self._clock)
+        return command_id, True
 
     def of(self, nodes: Sequence[str], start_utc_ns: int, end_utc_ns: int) -> dict[str, list[Request]]:
         """What was asked of each post that touches a range, the newest first."""
@@ -72,16 +74,17 @@ class Requests:
         found: dict[str, list[Request]] = {node: [] for node in nodes}
         for node, orders in asked.items():
             for order in orders:
-                told = _range(order) if order.verb == VERB and len(found[node]) < SHOWN_MAX else None
+                if order.verb != VERB or len(found[node]) >= SHOWN_MAX:
+                    continue
+                args = args_of(order)
+                told = range_of(args)
                 if told is not None and told[0] < end_utc_ns and told[1] > start_utc_ns:
-                    found[node].append(self._request(order, *told))
+                    found[node].append(self._request(order, *told, str(args.get("reason", ""))))
         return found
 
     def _request(self, order: Order, start_utc_ns: int, end_utc_ns: int, reason: str) -> Request:
-        answer = _object(order.answer)
-        result = answer.get("result")
-        result = result if isinstance(result, dict) else {}
-        left = result.get("left")
+        answer = answer_of(order)
+        left = result_of(answer).get("left")
         with reading(self._engine, "look for footage") as db:
             kept = uploads_rows.of_order(db, order.id, FILES_MAX)
             removed = retention.of_order(db, order.id)
@@ -95,25 +98,8 @@ class Requests:
             state=order.state,
             sent=order.sent,
             left=left if isinstance(left, int) else None,
-            answer=str(result.get("summary") or answer.get("detail") or "")[:400],
+            answer=says(answer),
             files=len(kept),
             bytes=sum(one.bytes for one in kept),
             removed=removed,
         )
-
-
-def _range(order: Order) -> tuple[int, int, str] | None:
-    """From, to and why, of a command; None for one that is not of this release."""
-    try:
-        args = wire.decode(order.payload, wire.Command).args
-        return parse_rfc3339(str(args["from"])), parse_rfc3339(str(args["to"])), str(args.get("reason", ""))
-    except (Corrupt, KeyError, ValueError):
-        return None
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text) if text else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

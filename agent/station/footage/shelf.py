@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Select, bindparam, select
+from sqlalchemy import ColumnElement, Engine, Select, bindparam, or_, select
 
 from agent.errors import Transient
 from agent.recording.fragments import Fragment, Header, scan
@@ -29,6 +29,8 @@ from agent.types import EndReason, Segment, TimeAnchor
 FILES_MAX = 2000  # of one range: a day of files of 43 s
 HERE_MAX = 5000
 """Files of a post in the archive: with more, each file of a range is asked for, else those that are here."""
+SET_ASIDE_MAX = 50
+"""Files that are not what their post recorded, told one by one, of one post: the newest."""
 INDEXED_MAX = 2000
 READ_BYTES = 1 << 20
 COLUMNS = 12  # of a row of `Stored`
@@ -38,6 +40,10 @@ _THERE = ~(
     .exists()
 )
 """Not disposed of (agent/station/cases)."""
+
+
+class Lost(Exception):  # noqa: N818  (a state, told on the page)
+    """A file is on record, and not in the archive, or nothing of it is what came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,18 @@ class Stored:
         return TimeAnchor(self.boot_id, self.start_ns, self.from_utc_ns, None, "file")
 
 
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A file that is not what its post recorded: it is kept, and never played."""
+
+    name: str  # on the node
+    sha256: str
+    detail: str  # what is wrong with it
+    from_utc_ns: int | None  # by its own header; None: it tells of no time
+    to_utc_ns: int | None
+    received_utc_ns: int
+
+
 def _shown(which: ColumnElement[bool]) -> Select[Any]:
     """Rows of `Stored` that may be played."""
     c = footage.c
@@ -108,6 +126,32 @@ _NAMED = Among(_shown(footage.c.node == bindparam("node")), footage.c.sha256)
 _AROUND = Question(
     lambda of: _shown(
         (footage.c.node == of["node"]) & (footage.c.to_utc_ns > of["start"]) & (footage.c.from_utc_ns < of["end"])
+    ),
+    {"node": footage.c.node.type, "start": footage.c.to_utc_ns.type, "end": footage.c.from_utc_ns.type},
+)
+
+
+_SET_ASIDE = Question(
+    lambda of: (
+        select(
+            footage.c.name,
+            footage.c.sha256,
+            footage.c.detail,
+            footage.c.from_utc_ns,
+            footage.c.to_utc_ns,
+            footage.c.received_utc_ns,
+        )
+        .where(
+            footage.c.state == State.MISMATCH.value,
+            footage.c.node == of["node"],
+            or_(
+                footage.c.from_utc_ns.is_(None),
+                (footage.c.to_utc_ns > of["start"]) & (footage.c.from_utc_ns < of["end"]),
+            ),
+            _THERE,
+        )
+        .order_by(footage.c.n.desc())
+        .limit(SET_ASIDE_MAX)
     ),
     {"node": footage.c.node.type, "start": footage.c.to_utc_ns.type, "end": footage.c.from_utc_ns.type},
 )
@@ -175,18 +219,28 @@ class Shelf:
             around = _AROUND.ask(db, [{"node": node, **within} for node in named])
         return {node: _stored(rows) | found[node] for node, rows in zip(named, around, strict=True)}
 
+    def set_aside(self, nodes: Sequence[str], start_utc_ns: int, end_utc_ns: int) -> dict[str, list[SetAside]]:
+        """Files of these posts that are not what was recorded: those that touch the range by their own word, and those
+        that tell of no time.
+        """
+        within = {"start": start_utc_ns, "end": end_utc_ns}
+        with reading(self._engine, "look for footage") as db:
+            found = _SET_ASIDE.ask(db, [{"node": node, **within} for node in nodes])
+        return {node: [SetAside(*row[-6:]) for row in rows] for node, rows in zip(nodes, found, strict=True)}
+
     def index(self, stored: Stored) -> Indexed:
-        """Its fragments. The first time it blocks for reading through the file, without its media data."""
+        """Its fragments. The first time it blocks for reading through the file, without its media data. Raises Lost."""
         with self._lock:
             known = self._indexed.get(stored.archived)
             if known is not None:
                 self._indexed.move_to_end(stored.archived)
                 return known
-        try:
-            with io.BufferedReader(_Archived(self._archive, stored), READ_BYTES) as file:
-                found = scan(file, contents=False)
-        except FileNotFoundError:
-            raise Transient(f"archive: {stored.archived} is on record, and not there; is the disk mounted?") from None
+        if self._archive.size(stored.archived) is None:
+            raise Lost(f"archive: {stored.archived} is on record, and not there; is the disk mounted?")
+        with io.BufferedReader(_Archived(self._archive, stored), READ_BYTES) as file:
+            found = scan(file, contents=False)
+        if found.header is None and stored.boot_id:  # it had one when it came
+            raise Lost(f"archive: {stored.archived} is not what came; check the disk")
         indexed = Indexed(found.header, len(found.init), found.fragments)
         with self._lock:
             self._indexed[stored.archived] = indexed
@@ -202,6 +256,8 @@ class Shelf:
             except FileNotFoundError:
                 data = b""
             if not data:
+                with self._lock:
+                    self._indexed.pop(stored.archived, None)  # whoever looks next is told
                 raise Transient(f"archive: {stored.archived} ends at byte {first}, it should have {stored.bytes}")
             yield data
             first, count = first + len(data), count - len(data)

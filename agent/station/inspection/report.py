@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 PERIOD_DAYS_MAX = 92.0
@@ -70,6 +70,22 @@ class RemovedFact:
     why: str
     files: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a report leaves out, for there was more than it reads."""
+
+    alerts: bool
+    requests: bool
+    views: bool
+    cases: bool
+    posts: int  # so many have no line of their own
+
+    @property
+    def names(self) -> list[str]:
+        """Of what something was left out: words.*.json, `report.cut.<name>`."""
+        return [one.name for one in fields(self) if getattr(self, one.name)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,18 @@ def as_csv(
     removed: Sequence[RemovedFact],
     definitions: Mapping[str, str],
     period: tuple[str, str],
+    incomplete: Sequence[str] = (),
 ) -> str:
-    """Three tables, one below the other: figures, posts, what was removed. Shares as numbers from 0 to 1."""
+    """Three tables, one below the other: figures, posts, what was removed. Shares as numbers from 0 to 1.
+
+    `incomplete`: what was left out, in words; it stands above.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(["from", period[0]])
     writer.writerow(["to", period[1]])
+    for said in incomplete:
+        writer.writerow(["incomplete", "", "", "", safe(said)])
     writer.writerow([])
     writer.writerow(["figure", "part", "of", "share", "definition"])
     for name, share in shares(found):

@@ -10,8 +10,9 @@ import datetime as dt
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 
-from agent.clock import parse_rfc3339, rfc3339
+from agent.clock import rfc3339
 from agent.station.alerts import Alert
+from agent.station.moments import told_ns
 from agent.station.outward.notice import PLACE_CHARS_MAX, SUMMARY_CHARS_MAX, clean
 from agent.types import NS
 
@@ -63,7 +64,7 @@ class Cap:
         certain = "Observed" if alert.severity == "bell" or alert.verdict == "true" else "Likely"
         _put(info, "certainty", "Unlikely" if cancelled else certain)
         _put(info, "effective", _time(alert.raised_utc_ns))
-        onset = None if told is None else _moment(told.time)
+        onset = None if told is None else told_ns(told.time)
         if onset is not None:
             _put(info, "onset", _time(onset))
         _put(info, "expires", _time(alert.raised_utc_ns + int(self._hours * 3600 * NS)))
@@ -125,13 +126,6 @@ def _place(alert: Alert) -> str:
 def _changed(alert: Alert) -> int:
     """As far as it is known to the second: when it was acknowledged, else when it was raised."""
     return max(alert.raised_utc_ns, alert.acknowledged_utc_ns or 0)
-
-
-def _moment(text: str) -> int | None:
-    try:
-        return parse_rfc3339(text)
-    except ValueError:
-        return None
 
 
 def _time(utc_ns: int) -> str:

@@ -41,7 +41,7 @@ def destinations(settings: OutwardSettings, *, clock: Clock, origin: str = "") -
     for one in settings.contact:
         plan = Plan(
             name=one.name,
-            tell=frozenset({"overdue"}),
+            tell=frozenset({"overdue", "evidence"}),
             keep_s=one.keep_h * 3600,
             after_s=one.after_s,
             unless_answered=True,

@@ -27,6 +27,7 @@ class Figures:
     alerts: Mapping[str, int]  # raised, by severity
     unacknowledged: Mapping[str, int]
     overdue: int  # of those
+    evidence_alarms: int  # that nobody has acknowledged
     events: int  # taken in
     outward: Sequence[Standing]
     now_utc_ns: int
@@ -46,6 +47,8 @@ def _lines(f: Figures) -> Iterator[str]:
     waiting = _by("severity", SEVERITIES, f.unacknowledged)
     yield from _family("wardpost_alerts_unacknowledged", "gauge", "Alerts that nobody has acknowledged.", waiting)
     yield from _family("wardpost_alerts_overdue", "gauge", "Of these, past their deadline.", [({}, f.overdue)])
+    about = "Evidence alarms that nobody has acknowledged."
+    yield from _family("wardpost_evidence_alarms_open", "gauge", about, [({}, f.evidence_alarms)])
     names = [({"destination": one.destination}, one) for one in f.outward]
     held = [(labels, one.waiting) for labels, one in names]
     yield from _family("wardpost_outward_waiting", "gauge", "Notices that wait for a destination.", held)

@@ -17,18 +17,19 @@ from agent import wire
 from agent.clock import rfc3339
 from agent.errors import Corrupt
 
-Kind = Literal["bell", "alert", "overdue", "dark", "back"]
+Kind = Literal["bell", "alert", "overdue", "evidence", "dark", "back"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TYPES: dict[Kind, str] = {
     "bell": "wardpost.bell",
     "alert": "wardpost.alert",
     "overdue": "wardpost.alert.overdue",
+    "evidence": "wardpost.evidence.alarm",
     "dark": "wardpost.post.dark",
     "back": "wardpost.post.back",
 }
 PLACE_CHARS_MAX = 200
 SUMMARY_CHARS_MAX = 500
-_BIDI = {0x200E, 0x200F, 0x061C, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+BIDI = {0x200E, 0x200F, 0x061C, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 """They turn the reading order around: a text would show other words than it says."""
 
 
@@ -39,18 +40,21 @@ class Notice(Struct, frozen=True, kw_only=True):
     kind: Kind
     site: str
     node: str
-    time: str  # bell, alert, overdue: when it happened, by the node; dark, back: when the station noticed
+    time: str  # bell, alert, overdue: when it happened, by the node; others: when the station noticed
     noticed: str  # when the station had it
     place: str = ""
     incident: str = ""
     severity: str = ""
-    event: str = ""  # person, bell, tamper, ...
+    event: str = ""  # person, bell, tamper, ...; evidence: what was found, as altered-footage
     summary: str = ""
     timeerrms: int | None = None
     historical: bool = False
     due: str = ""  # to be acknowledged by then
     since: str = ""  # dark: last heard; back: heard again
     onvif: str = ""
+    file: str = ""  # evidence: on the post
+    recorded: str = ""  # its sha256 by the post
+    arrived: str = ""  # and that of what came
 
     def as_dict(self) -> dict[str, Any]:
         """What a program is told: `type`, `timestamp`, `data`, as Standard Webhooks recommends."""
@@ -121,6 +125,36 @@ def of_post(
     )
 
 
+def of_evidence(
+    *,
+    alarm: int,
+    site: str,
+    node: str,
+    place: str,
+    what: str,
+    said: str,
+    file: str,
+    recorded: str,
+    arrived: str,
+    noticed_utc_ns: int,
+) -> Notice:
+    """What came from a post is not what it recorded, or its ledger does not hold."""
+    return Notice(
+        id=f"evidence-{alarm}",
+        kind="evidence",
+        site=site,
+        node=node,
+        place=clean(place, PLACE_CHARS_MAX),
+        time=rfc3339(noticed_utc_ns),
+        noticed=rfc3339(noticed_utc_ns),
+        event=what,
+        summary=clean(said, SUMMARY_CHARS_MAX),
+        file=clean(file, PLACE_CHARS_MAX),
+        recorded=recorded,
+        arrived=arrived,
+    )
+
+
 def headline(notice: Notice) -> str:
     """The subject of a message."""
     where = f"{notice.place} ({notice.node})" if notice.place else f"post {notice.node}"
@@ -132,6 +166,8 @@ def headline(notice: Notice) -> str:
         case "overdue":
             call = "HELP CALL" if notice.severity == "bell" else "Alert"
             return f"NOT ANSWERED: {call} at {where}"
+        case "evidence":
+            return f"EVIDENCE ALARM at {where}"
         case "dark":
             return f"Silent: {where}"
     return f"Heard again: {where}"
@@ -143,8 +179,12 @@ def text(notice: Notice, *, origin: str = "") -> str:
     `origin`: the desk's own address, under which the alert is; whoever follows it there logs in first.
     """
     lines = [notice.summary or headline(notice)]
+    if notice.kind == "evidence":
+        lines += [f"{name} {digest}" for name, digest in _digests(notice) if digest]
     if notice.kind in ("dark", "back"):
         lines.append(f"{'Last heard' if notice.kind == 'dark' else 'Heard again'}: {notice.since}")
+    elif notice.kind == "evidence":
+        lines.append(f"Noticed: {notice.noticed}")
     else:
         sure = "clock not verified" if notice.timeerrms is None else f"±{max(-(-notice.timeerrms // 1000), 1)} s"
         lines.append(f"When: {notice.time} ({sure})" + (", delivered late" if notice.historical else ""))
@@ -161,6 +201,10 @@ def text(notice: Notice, *, origin: str = "") -> str:
     return "\n".join(lines)
 
 
+def _digests(notice: Notice) -> tuple[tuple[str, str], ...]:
+    return ("SHA-256 by the post:", notice.recorded), ("SHA-256 of what came:", notice.arrived)
+
+
 def clean(said: str, chars_max: int) -> str:
     """One line of at most so many characters: no control characters, no line breaks, no turned reading order, nothing
     that XML 1.0 cannot hold.
@@ -171,7 +215,7 @@ def clean(said: str, chars_max: int) -> str:
 
 def _harmless(char: str) -> bool:
     code = ord(char)
-    if code in _BIDI or code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF:
+    if code in BIDI or code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF:
         return False
     return unicodedata.category(char) != "Cs"
 

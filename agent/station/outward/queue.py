@@ -1,8 +1,9 @@
 """The durable queue of what the station tells: a row for each notice and destination, in the station's database.
 
-Notices are made of what the board (`alert_step`) and the store (`change`) have committed, in their order, and a
-destination's mark moves in the same transaction as its rows: after a kill -9 none is missing and none is there twice.
-A row is delivered at least once; its event and destination name it for ever, and who receives it can tell.
+Notices are made of what the board (`alert_step`), the store (`change`) and whoever finds false evidence
+(`evidence_alarm`) have committed, in their order, and a destination's mark moves in the same transaction as its rows:
+after a kill -9 none is missing and none is there twice. A row is delivered at least once; its event and destination
+name it for ever, and who receives it can tell.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from agent.clock import Clock
 from agent.errors import Corrupt
 from agent.station.db.board import alert, alert_step
 from agent.station.db.engine import reading, writing
+from agent.station.db.evidence import evidence_alarm
 from agent.station.db.outward import outward, outward_mark, outward_silent
 from agent.station.db.tables import change, event, node
 from agent.station.db.upsert import Upsert
@@ -34,6 +36,7 @@ ENDED_MAX = 20_000
 """Rows that are no longer waiting, of all destinations."""
 WHY_CHARS_MAX = 300
 _POSTS = ("dark", "back")
+_STREAMS = ("step", "change", "evidence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,8 @@ class Plan:
     name: str
     tell: frozenset[Kind]
     keep_s: float
-    after_s: float = 0.0  # alerts, and what is overdue, so long after it was put on record
-    unless_answered: bool = False  # an alert that somebody has acknowledged meanwhile is not told any more
+    after_s: float = 0.0  # alerts, evidence, and what is overdue, so long after it was put on record
+    unless_answered: bool = False  # what somebody has acknowledged meanwhile is not told any more
     posts: frozenset[str] | None = None  # of these posts only; None: of all
 
 
@@ -82,7 +85,7 @@ class OutwardQueue:
         self._trail = trail
         self._clock = clock
         self._site = site
-        self._seen: tuple[int, int] | None = None  # of the streams, when nothing was left to do
+        self._seen: tuple[int, int, int] | None = None  # of the streams, when nothing was left to do
         self._row = Upsert(outward, lambda bare: bare.on_conflict_do_nothing(index_elements=["event", "destination"]))
         self._silent = Upsert(outward_silent, lambda bare: bare.on_conflict_do_nothing())
 
@@ -99,7 +102,7 @@ class OutwardQueue:
             known = set(db.execute(select(outward_mark.c.destination).distinct()).scalars())
             for plan in plans:
                 if plan.name not in known:
-                    for stream, n in zip(("step", "change"), newest, strict=True):
+                    for stream, n in zip(_STREAMS, newest, strict=True):
                         db.execute(insert(outward_mark).values(destination=plan.name, stream=stream, n=n))
             gone = sorted(known - {plan.name for plan in plans})
             for table in (outward_mark, outward_silent):
@@ -119,9 +122,11 @@ class OutwardQueue:
             for plan in plans:
                 rows, more = self._steps(db, plan, newest[0])
                 posts, more_posts = self._changes(db, plan, newest[1])
-                self._row.many(db, [self._values(plan, one) for one in (*rows, *posts)]) if rows or posts else None
-                made += len(rows) + len(posts)
-                left = left or more or more_posts
+                evidence, more_evidence = self._evidence(db, plan, newest[2])
+                found = (*rows, *posts, *evidence)
+                self._row.many(db, [self._values(plan, one) for one in found]) if found else None
+                made += len(found)
+                left = left or more or more_posts or more_evidence
             if made:
                 _trim(db)
         self._seen = None if left else newest
@@ -236,6 +241,44 @@ class OutwardQueue:
         _set_mark(db, plan.name, "change", mark, reached)
         return found, more
 
+    def _evidence(self, db: Connection, plan: Plan, newest: int) -> tuple[list[Notice], bool]:
+        """Evidence alarms, each once: what is counted on an open one is not told again."""
+        mark = _mark(db, plan.name, "evidence")
+        if newest <= mark:
+            return [], False
+        c = evidence_alarm.c
+        theirs = true() if plan.posts is None else c.node.in_(sorted(plan.posts))
+        rows = db.execute(
+            select(evidence_alarm, node.c.place)
+            .outerjoin(node, node.c.node == c.node)
+            .where(c.n > mark, c.n <= newest, theirs)
+            .order_by(c.n)
+            .limit(ROWS_MAX)
+        ).all()
+        found: list[Notice] = []
+        reached, more = (rows[-1].n, True) if len(rows) == ROWS_MAX else (newest, False)
+        for row in rows if "evidence" in plan.tell else []:
+            if self._is_early(row.first_utc_ns, plan.after_s):
+                reached, more = row.n - 1, True
+                break
+            if not (plan.unless_answered and row.acknowledged_utc_ns is not None):
+                found.append(
+                    notices.of_evidence(
+                        alarm=row.n,
+                        site=self._site,
+                        node=row.node,
+                        place=row.place or "",
+                        what=row.what,
+                        said=row.text,
+                        file=row.file,
+                        recorded=row.recorded,
+                        arrived=row.arrived,
+                        noticed_utc_ns=row.first_utc_ns,
+                    )
+                )
+        _set_mark(db, plan.name, "evidence", mark, reached)
+        return found, more
+
     def _shed(self, destination: str) -> None:
         with reading(self._engine) as db:
             count = select(func.count()).where(outward.c.state == "waiting", outward.c.destination == destination)
@@ -256,18 +299,17 @@ class OutwardQueue:
         )
         with reading(self._engine) as db:
             row = db.execute(query).one_or_none()
-        return None if row is None else self._waiting(row)
+            answered = row is not None and (row.acknowledged_utc_ns is not None or _evidence_is_answered(db, row.event))
+        return None if row is None else self._waiting(row, answered=answered)
 
-    def _waiting(self, row: Any) -> Waiting:
+    def _waiting(self, row: Any, *, answered: bool) -> Waiting:
         try:
             told = notices.decode(row.body)
         except Corrupt:
             told = None
         same = row.made_boot_id == self._clock.boot_id
         age_ns = self._clock.boot_ns() - row.made_boot_ns if same else self._clock.utc().utc_ns - row.made_utc_ns
-        return Waiting(
-            row.n, row.destination, told, row.attempts, max(age_ns, 0) / NS, row.acknowledged_utc_ns is not None
-        )
+        return Waiting(row.n, row.destination, told, row.attempts, max(age_ns, 0) / NS, answered)
 
     def note(self, one: Waiting, outcome: Outcome) -> bool:
         """Writes down what became of an attempt. Returns whether the notice waits on."""
@@ -366,10 +408,22 @@ def _standings(counted: Mapping[str, Mapping[str, int]], heads: Mapping[str, Any
         )
 
 
-def _newest(db: Connection) -> tuple[int, int]:
-    """The highest row numbers of `alert_step` and `change`."""
-    step = db.execute(select(func.coalesce(func.max(alert_step.c.n), 0))).scalar_one()
-    return int(step), int(db.execute(select(func.coalesce(func.max(change.c.n), 0))).scalar_one())
+def _evidence_is_answered(db: Connection, told: str) -> bool:
+    """`told`: the event of a row; of one that is about something else, no."""
+    kind, _, n = told.partition("-")
+    if kind != "evidence" or not n.isdecimal():
+        return False
+    answered = select(evidence_alarm.c.acknowledged_utc_ns).where(evidence_alarm.c.n == int(n))
+    return db.execute(answered).scalar() is not None
+
+
+def _newest(db: Connection) -> tuple[int, int, int]:
+    """The highest row numbers of `alert_step`, `change` and `evidence_alarm`."""
+    step, changed, found = (
+        int(db.execute(select(func.coalesce(func.max(table.c.n), 0))).scalar_one())
+        for table in (alert_step, change, evidence_alarm)
+    )
+    return step, changed, found
 
 
 def _mark(db: Connection, destination: str, stream: str) -> int:

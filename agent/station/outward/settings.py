@@ -28,7 +28,9 @@ class WebhookSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields
     name: Id
     url: str  # https://...; http:// on this machine only
     secret_file: str  # whsec_ and 24 to 64 bytes in base64; a second line, while a secret is being replaced
-    tell: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=5)] = ("bell", "alert", "overdue", "dark", "back")
+    tell: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=6)] = (
+        "bell", "alert", "overdue", "evidence", "dark", "back",
+    )  # fmt: skip
     ca: str = ""  # PEM; empty: the authorities that the machine trusts
     keep_h: Annotated[float, Meta(gt=0, le=720)] = 24.0  # a notice that could not be delivered for so long is given up
     timeout_s: Annotated[float, Meta(ge=1, le=60)] = 10.0  # of one attempt, all in all

@@ -1,4 +1,7 @@
-"""Logging in: the delay, the password, the session, and the line on the audit log, in this order."""
+"""Logging in: the delay, the password, the session, and the line on the audit log, in this order.
+
+Wherever a password is asked for it is asked for here, or guesses would be counted at one door and not at the other.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,14 @@ class Entered:
     """What came of an attempt: a session's token; or none, and for how long no attempt is looked at."""
 
     token: str = ""
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """Whether a password was right; or for how long no attempt is looked at."""
+
+    right: bool = False
     wait_s: float = 0.0
 
 
@@ -48,6 +59,19 @@ class Entrance:
             self._registry.set_password(known, self._passwords.hash(password), by=known, upgrade=True)
         self._trail.note("login", known, address=address)
         return Entered(token=self._sessions.begin(known))
+
+    def confirm(self, login: str, password: str, address: str) -> Confirmed:
+        """Whether this is the password of `login`, who is in and is asked for it again. A guess here is one there."""
+        wait_s = self._throttle.wait_s(login, address)
+        if wait_s > 0:
+            return Confirmed(wait_s=wait_s)
+        kept = self._registry.password(login)
+        self._throttle.failed(login, address)
+        if not self._passwords.fits(kept, password) or kept is None:
+            self._trail.note("password-refused", login, address=address)
+            return Confirmed()
+        self._throttle.succeeded(login, address)
+        return Confirmed(right=True)
 
     def leave(self, token: str, login: str, address: str) -> None:
         """Logs out."""

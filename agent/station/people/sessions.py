@@ -2,19 +2,26 @@
 
 It ends after some time without a request, after a shift at the latest, and at once when its person is disabled or gets
 another password or role. Logging in always makes a new one, so nobody can be made to use a session that another knows.
+
+That a session is in use is noted in the database, and kept in memory while that cannot be written: a full disk must not
+take the board from who is looking at it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from sqlalchemy import Engine, delete, func, insert, select, update
 
 from agent.clock import Clock
+from agent.errors import Transient
 from agent.station.db.engine import reading, writing
 from agent.station.db.people import person, session
 from agent.station.people.registry import find
@@ -27,6 +34,10 @@ SEEN_EVERY_S = 60.0
 PER_PERSON_MAX = 20
 CLOCK_BACK_S_MAX = 300.0
 """A session that begins later than this from now was made by a clock that was wrong: it ends."""
+UNNOTED_MAX = 10_000
+"""Sessions whose use could not be written down; beyond it those are forgotten that were used longest ago."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,8 @@ class Sessions:
         self._clock = clock
         self._idle_ns = int(idle_s * NS)
         self._whole_ns = int(whole_s * NS)
+        self._lock = threading.Lock()
+        self._unnoted: OrderedDict[str, int] = OrderedDict()  # last use by SHA-256, UTC ns
 
     def begin(self, login: str) -> str:
         """A new session; returns its token. Ended ones are cleared away, and the person's oldest beyond a bound."""
@@ -64,7 +77,10 @@ class Sessions:
         return token
 
     def find(self, token: str, *, touch: bool = True) -> Session | None:
-        """Whose session this is; None when it is none, or has ended. `touch`: it is used now."""
+        """Whose session this is; None when it is none, or has ended. `touch`: it is used now.
+
+        That it is used costs nobody his answer: what cannot be noted is tried again after SEEN_EVERY_S.
+        """
         if not TOKEN.fullmatch(token):
             return None
         sha256, now = _sha256(token), self._clock.utc().utc_ns
@@ -72,15 +88,32 @@ class Sessions:
             row = db.execute(
                 select(session.c.login, session.c.made_utc_ns, session.c.seen_utc_ns).where(session.c.sha256 == sha256)
             ).one_or_none()
-            if row is None or not self._lasts(row.made_utc_ns, row.seen_utc_ns, now):
+            if row is None:
+                return None
+            seen_ns = max(row.seen_utc_ns, self._unnoted.get(sha256, 0))
+            if not self._lasts(row.made_utc_ns, seen_ns, now):
                 return None
             people = [one for one in find(db, row.login) if not one.disabled]
         if not people:
             return None
-        if touch and now - row.seen_utc_ns > SEEN_EVERY_S * NS:
-            with writing(self._engine, "note a session") as db:
-                db.execute(update(session).where(session.c.sha256 == sha256).values(seen_utc_ns=now))
+        if touch and now - seen_ns > SEEN_EVERY_S * NS:
+            self._note(sha256, now)
         return Session(people[0], sha256)
+
+    def _note(self, sha256: str, now_ns: int) -> None:
+        try:
+            with writing(self._engine, "note a session") as db:
+                db.execute(update(session).where(session.c.sha256 == sha256).values(seen_utc_ns=now_ns))
+        except Transient as error:
+            log.warning("%s", error)
+            with self._lock:
+                self._unnoted[sha256] = now_ns
+                self._unnoted.move_to_end(sha256)
+                while len(self._unnoted) > UNNOTED_MAX:
+                    self._unnoted.popitem(last=False)
+        else:
+            with self._lock:
+                self._unnoted.pop(sha256, None)
 
     def _lasts(self, made_ns: int, seen_ns: int, now_ns: int) -> bool:
         if max(made_ns, seen_ns) > now_ns + CLOCK_BACK_S_MAX * NS:

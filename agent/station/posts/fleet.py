@@ -40,7 +40,7 @@ class PostView:
     """One post as it is shown."""
 
     post: Known
-    now: Verdict | None  # None: it is heard, and nothing is wrong
+    now: Verdict | None  # None: it is heard, and nothing is wrong; or it was revoked
     outage: Outage | None  # the one that goes on
     uptime: Uptime
     cost: Cost
@@ -112,12 +112,17 @@ def _view(
     running = own[-1] if own and own[-1].end_utc_ns is None else None
     if not post.heard and running is None:  # the change that told of it is older than what the station keeps
         running = Outage(post.seen_utc_ns, None)
-    now = why_blind(post) if running is None else why_dark(post, running, around, now_utc_ns=now_utc_ns)
+    now = None
+    if not post.revoked:
+        now = why_blind(post) if running is None else why_dark(post, running, around, now_utc_ns=now_utc_ns)
     blamed = [
         why_dark(post, one, around, now_utc_ns=now_utc_ns)
         for one in over
         if not any(at_once(one.start_utc_ns, other.start_utc_ns) for other in aways)
     ]
+    task = None
+    if not post.revoked:
+        task = _sooner(_task(post, now, blamed), bell_task(bell_of(post, now_utc_ns)) if post.heard else None)
     known_days = (now_utc_ns - max(post.known_since_utc_ns, start)) / DAY_NS
     return PostView(
         post,
@@ -125,7 +130,7 @@ def _view(
         running,
         calendar.uptime(post, own),
         cost(post, now, blamed, days=known_days),
-        _sooner(_task(post, now, blamed), bell_task(bell_of(post, now_utc_ns)) if post.heard else None),
+        task,
         lambda: tuple(PastOutage(one, why_dark(post, one, around, now_utc_ns=now_utc_ns)) for one in over),
     )
 

@@ -22,6 +22,7 @@ class Spot:
     lat: float | None = None
     lon: float | None = None
     custodian: str = ""
+    revoked: bool = False  # its certificates are worth nothing any more: what it does not say means nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,11 @@ class Known:
     def heard(self) -> bool:
         """Whether the station hears it now."""
         return self.state in ("online", "late")
+
+    @property
+    def revoked(self) -> bool:
+        """Whether its site has given it up, by the register."""
+        return self.spot.revoked
 
 
 @dataclass(frozen=True, slots=True)

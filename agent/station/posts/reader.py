@@ -30,11 +30,12 @@ EXPLAINED_POSTS_MAX = 2_000
 
 
 def spots_of(nodes: Iterable[Node]) -> dict[str, Spot]:
-    """From the site's register."""
+    """From the site's register. One that was revoked shares nothing with anybody any more: it is no evidence."""
     return {
-        one.node: Spot(one.house, one.pole, one.provider, one.lat, one.lon, one.custodian)
+        one.node: Spot(lat=one.lat, lon=one.lon, revoked=True)
+        if one.state == "revoked"
+        else Spot(one.house, one.pole, one.provider, one.lat, one.lon, one.custodian)
         for one in nodes
-        if one.state != "revoked"
     }
 
 

@@ -71,7 +71,7 @@ def posts(
 def _line(view: PostView, words: Words, now_ns: int, *, cost: bool) -> str:
     """One post in one line: how it is, since when, why, how far its footage reaches."""
     post = view.post
-    parts = [words(f"state.{post.state}")]
+    parts = [words.state(post)]
     if not post.heard:
         parts[0] += f", last heard {rfc3339(post.seen_utc_ns)}, {words.span((now_ns - post.seen_utc_ns) / NS)} ago"
     if view.now is not None:

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from agent.clock import parse_rfc3339
+from agent.station.moments import told_ns
 from agent.station.posts.known import Known, Spot
 from agent.station.posts.why_dark import Cause, Verdict
 from agent.types import NS
@@ -105,12 +105,7 @@ def storage_days(post: Known, now_utc_ns: int) -> float | None:
 
 def _oldest(post: Known) -> int | None:
     recording = None if post.beat is None else post.beat.said.recording
-    if recording is None or recording.oldest is None:
-        return None
-    try:
-        return parse_rfc3339(recording.oldest)
-    except ValueError:
-        return None
+    return None if recording is None or recording.oldest is None else told_ns(recording.oldest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +128,7 @@ def bell_of(post: Known, now_utc_ns: int) -> BellLine | None:
     said = None if post.beat is None else post.beat.said.bell
     if said is None:
         return None
-    tested, since = _told_ns(said.tested), _told_ns(said.since)
+    tested, since = told_ns(said.tested), told_ns(said.since)
     if said.state in ("stuck", "high"):
         return BellLine(said.state, since)
     newest, good, late_s = since, "new", BELL_NEW_S_MAX
@@ -150,13 +145,6 @@ def bell_task(line: BellLine | None) -> Task | None:
     if line.look in ("stuck", "high"):
         return Task("do.bell", ("bring.bell", "bring.meter"), Urgency.NOW)
     return Task("do.belltest", ("bring.meter",), Urgency.SOON)
-
-
-def _told_ns(text: str) -> int | None:
-    try:
-        return parse_rfc3339(text) if text else None
-    except (ValueError, OverflowError):
-        return None
 
 
 def wear(post: Known) -> float | None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from agent.clock import rfc3339
 from agent.quantities import DAY_S
 from agent.station.posts.fleet import PostView
-from agent.station.posts.known import Evidence
+from agent.station.posts.known import Evidence, Known
 from agent.station.posts.upkeep import BellLine, bell_of, storage_days
 from agent.station.posts.why_dark import Verdict
 
-LANGUAGES = ("en", "vi")
+DEFAULT = "en"
+FOLDER: Traversable = importlib.resources.files("agent.station.posts")
+_LANGUAGE = re.compile(r"[a-z]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +30,9 @@ class Words:
 
     @classmethod
     def of(cls, language: str) -> Words:
-        """`en` or `vi`; English for any other."""
-        name = f"words.{language if language in LANGUAGES else 'en'}.json"
-        text = importlib.resources.files("agent.station.posts").joinpath(name).read_text(encoding="utf-8")
-        return cls(json.loads(text))
+        """By its file; English where there is none, and for what it does not say."""
+        texts = _read(DEFAULT)
+        return cls(texts if language == DEFAULT else texts | _read(language))
 
     def __call__(self, key: str) -> str:
         return self.texts[key]
@@ -56,11 +59,24 @@ class Words:
         name = self(f"source.{one.source}")
         return name if one.utc_ns is None else f"{name}, {rfc3339(one.utc_ns)}"
 
+    def state(self, post: Known) -> str:
+        """`dark`; `revoked · dark`."""
+        state = self(f"state.{post.state}")
+        return f"{self('state.revoked')} · {state}" if post.revoked else state
+
     def why(self, verdict: Verdict) -> str:
         """`network, the provider (likely)`."""
         where = "" if verdict.scope == "post" else f", {self(f'scope.{verdict.scope}')}"
         sure = "" if verdict.confidence == 0 else f" ({self(f'word.{verdict.word}')})"
         return f"{self(f'cause.{verdict.cause}')}{where}{sure}"
+
+
+def _read(language: str) -> dict[str, str]:
+    path = FOLDER.joinpath(f"words.{language}.json")
+    if not _LANGUAGE.fullmatch(language) or not path.is_file():
+        return {}
+    found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def verdict_dict(verdict: Verdict, words: Words) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from agent import wire
-from agent.clock import parse_rfc3339
-from agent.station.bells.deciding import pressed_at
+from agent.station.bells.deciding import FRESH_NS, SURE_MS_MAX
+from agent.station.moments import told_ns
 
 SEVERITIES = ("record", "notice", "alert", "bell")
 """Lowest first."""
@@ -68,22 +68,17 @@ class Entry:
 
 
 def entry_of(told: wire.CloudEvent, *, n: int, node: str, received_utc_ns: int, picture: bool) -> Entry:
-    """One event by itself. `picture`: whether it carries one.
-
-    When it was: by the node's clock, where that can be gone by; else when it arrived, and nobody can say how far off
-    that is (`error_ms` None).
-    """
+    """One event by itself. `picture`: whether it carries one."""
     data = told.data
-    at = pressed_at(told.time, told.timeerrms, late=told.historical, received_utc_ns=received_utc_ns)
-    sure = at is not None and _is(told.time, at)
+    at, error_ms = moment_of(told, received_utc_ns)
     return Entry(
         incident=data.incident,
         node=node,
         kind=kind_of(told),
         label=data.label or ("motion" if told.type == "wardpost.motion" else ""),
         severity=data.severity if data.severity in SEVERITIES else SEVERITIES[0],
-        at_utc_ns=received_utc_ns if at is None else at,
-        error_ms=told.timeerrms if sure else None,
+        at_utc_ns=at,
+        error_ms=error_ms,
         event=n,
         picture=n if picture else None,
         zones=zones_text(set(data.zones)),
@@ -91,11 +86,18 @@ def entry_of(told: wire.CloudEvent, *, n: int, node: str, received_utc_ns: int, 
     )
 
 
-def _is(time: str, utc_ns: int) -> bool:
-    try:
-        return parse_rfc3339(time) == utc_ns
-    except (ValueError, OverflowError):
-        return False
+def moment_of(told: wire.CloudEvent, received_utc_ns: int) -> tuple[int, int | None]:
+    """When it was, UTC ns, and how far off that may be, ms.
+
+    By the node's clock, where that can be gone by: it knows its error, and told the event late, or at once. Else when
+    it arrived, and nobody can say how far off that is (None).
+    """
+    at, error_ms = told_ns(told.time), told.timeerrms
+    if at is None or error_ms is None or not 0 <= error_ms <= SURE_MS_MAX or at > received_utc_ns + FRESH_NS:
+        return received_utc_ns, None
+    if not told.historical and at < received_utc_ns - FRESH_NS:
+        return received_utc_ns, None
+    return at, error_ms
 
 
 def kind_of(told: wire.CloudEvent) -> str:

@@ -48,7 +48,7 @@ def table(
     watching = () if footage is None else _footage(footage)
     return check_table(
         (
-            Route(method="GET", path="/assets/{asset}", handler=asset, may=ANYBODY),
+            Route(method="GET", path="/assets/{asset}", handler=asset, may=ANYBODY, faceless=True),
             Route(method="GET", path="/login", handler=door.login, may=ANYBODY),
             Route(method="POST", path="/login", handler=door.enter, may=ANYBODY),
             Route(method="POST", path="/language", handler=door.language, may=ANYBODY),
@@ -85,6 +85,7 @@ def _footage(footage: Footage) -> tuple[Route, ...]:
         Route(method="GET", path=f"{post}/list.m3u8", handler=footage.media, may=SEEING),
         Route(method="GET", path=f"{post}/files/{{footage}}", handler=footage.file, may=SEEING),
         Route(method="POST", path=f"{post}/request", handler=footage.ask, may=ACTING),
+        Route(method="POST", path=f"{post}/hold", handler=footage.hold, may=ACTING),
     )
 
 

@@ -24,8 +24,9 @@ from agent.station.archive_retention_making import make_retention
 from agent.station.cases.desk import Remover
 from agent.station.cases.states import NAME_CHARS_MAX, TEXT_CHARS_MAX
 from agent.station.db.engine import reading
-from agent.station.people.roles import POST, Role, Scope
+from agent.station.people.roles import POST, Role
 from agent.station.people.trail import Trail
+from agent.station.posts.choosing import Choosing
 from agent.station.web.gate import Asked, Refused
 from agent.station.web.pages import Pages
 from agent.station.web.routes import Route
@@ -33,6 +34,9 @@ from agent.types import NS
 
 READING = frozenset({Role.OPERATOR, Role.SUPERVISOR, Role.AUDITOR, Role.ADMIN})
 NAMED_SHOWN_MAX = 200
+POST_CHARS_MAX = 40
+AHEAD_SHOWN_MAX = 100
+"""Posts of the table of what goes, those of which the most goes first."""
 _STATUS = {No.NOT_YOURS: 403, No.ONE_PERSON: 403, No.OVER: 409}
 
 
@@ -40,7 +44,15 @@ class ArchivePages:
     """Handlers. Any thread."""
 
     def __init__(
-        self, *, engine: Engine, trail: Trail, archive: Remover, pages: Pages, clock: Clock, policy: Policy
+        self,
+        *,
+        engine: Engine,
+        trail: Trail,
+        archive: Remover,
+        pages: Pages,
+        clock: Clock,
+        policy: Policy,
+        choosing: Choosing,
     ) -> None:
         self._engine = engine
         self._trail = trail
@@ -48,6 +60,7 @@ class ArchivePages:
         self._pages = pages
         self._clock = clock
         self._policy = policy
+        self._choosing = choosing
 
     def routes(self) -> tuple[Route, ...]:
         """Who may use what."""
@@ -65,10 +78,10 @@ class ArchivePages:
 
     def ask(self, asked: Asked) -> Response:
         """Somebody wants footage removed."""
-        node, reason = asked.field("post", 40), asked.field("reason", TEXT_CHARS_MAX)
+        node, reason = asked.field("post", POST_CHARS_MAX), asked.field("reason", TEXT_CHARS_MAX)
         authority = asked.field("authority", NAME_CHARS_MAX)
         start, end = (self._pages.instant(asked.form.get(name, "")) for name in ("from", "to"))
-        if not POST.fullmatch(node) or node not in self._posts(asked.who.scope):
+        if not POST.fullmatch(node) or not self._choosing.places(asked.who.scope, [node]):
             return self._page(asked, "archive.no.post", status=400)
         if not reason or not authority:
             return self._page(asked, "archive.no.reason", status=400)
@@ -110,10 +123,6 @@ class ArchivePages:
             engine=self._engine, trail=self._trail, archive=self._archive, clock=self._clock, policy=self._policy
         )
 
-    def _posts(self, scope: Scope) -> list[str]:
-        with reading(self._engine, "list posts") as db:
-            return rows.posts(db, scope)
-
     def _need(self, asked: Asked) -> rows.Ask:
         with reading(self._engine, "read an ask") as db:
             found = rows.asks(db, asked.who.scope, n=int(asked.params["removal"]))
@@ -123,7 +132,8 @@ class ArchivePages:
 
     def _page(self, asked: Asked, wrong: str = "", *, status: int = 200) -> Response:
         scope, form, desk = asked.who.scope, asked.form, self._desk()
-        ahead = desk.forecast(scope)
+        ahead, offered = desk.forecast(scope), self._choosing.offered(scope)
+        more_ahead = max(len(ahead) - AHEAD_SHOWN_MAX, 0)
         with reading(self._engine, "read the archive") as db:
             used, wait = rows.used_bytes(db), rows.waiting(db)
             asks, removed = rows.asks(db, scope), rows.removed_at(db, scope)
@@ -135,13 +145,16 @@ class ArchivePages:
             used=used,
             wait=wait,
             unsure=self._policy.days > 0 and not desk.clock_trusted,
-            ahead=ahead,
+            ahead=sorted(ahead, key=lambda one: -sum(one.bytes))[:AHEAD_SHOWN_MAX] if more_ahead else ahead,
+            more_ahead=more_ahead,
             days=FORECAST_DAYS,
             totals=[sum(one.bytes[day] for one in ahead) for day in range(FORECAST_DAYS)],
             asks=asks,
             open_asks={one.n for one in asks if not desk.over(one)},
             removed=removed,
-            posts=self._posts(scope),
+            posts=offered.posts,
+            more_posts=offered.more,
+            post_max=POST_CHARS_MAX,
             asking=asked.who.role in ASKING,
             wrong=asked.words(wrong) if wrong else "",
             given={name: form.get(name, "") for name in ("post", "reason", "authority", "from", "to")},

@@ -15,6 +15,7 @@ from agent.station.web.gate import Asked, Refused
 KINDS = {
     "desk.css": "text/css; charset=utf-8",
     "board.js": "text/javascript; charset=utf-8",
+    "school.js": "text/javascript; charset=utf-8",
     "posts.css": "text/css; charset=utf-8",
     "cases.css": "text/css; charset=utf-8",
     "cases.js": "text/javascript; charset=utf-8",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 
 from starlette.concurrency import run_in_threadpool
@@ -13,16 +14,19 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from agent import wire
 from agent.clock import Clock
 from agent.errors import Transient, WardpostError
-from agent.station.alerts import ANSWERING, TEXT_CHARS_MAX, Alert, Alerts
+from agent.station.alerts import ANSWERING, COUNTED_MAX, SKIP_MAX, TEXT_CHARS_MAX, Alert, Alerts, Step
 from agent.station.bells.around import Around
 from agent.station.footage.clip import Clips
+from agent.station.moments import told_ns
 from agent.station.people.roles import Role
 from agent.station.people.sessions import Sessions
 from agent.station.web.cards import Card, Cards
+from agent.station.web.evidence import EvidencePages, Mark
 from agent.station.web.gate import Asked, Refused
 from agent.station.web.live import Full, Live
-from agent.station.web.pages import Pages, Part, told_ns
+from agent.station.web.pages import Pages, Part
 from agent.station.web.viewed import Viewed
+from agent.station.web.words import Words
 from agent.types import MS, NS
 
 HEARTBEAT_S = 15.0
@@ -53,6 +57,7 @@ class Board:
         send_verdict: SendVerdict,
         around: Around,
         clips: Clips,
+        evidence: EvidencePages,
     ) -> None:
         self._alerts = alerts
         self._live = live
@@ -65,18 +70,35 @@ class Board:
         self._send_verdict = send_verdict
         self._around = around
         self._clips = clips
+        self._evidence = evidence
+        self._judging = threading.Lock()
 
     # -- what is seen -------------------------------------------------------------------------------------------------
 
     def page(self, asked: Asked) -> Response:
-        """The board."""
+        """The board; for its script: the cards that it would have now, and how many alerts are open."""
+        skip = asked.query.get("skip", "0")
+        if not _NUMBER.fullmatch(skip) or int(skip) > SKIP_MAX:
+            raise Refused(400)
         step = self._alerts.newest_step()  # before the alerts: what comes in between is told twice, not never
         now = self._clock.utc().utc_ns
-        shown = self._alerts.board(asked.who.scope, now - self._span_ns)
+        shown = self._alerts.board(asked.who.scope, now - self._span_ns, int(skip))
+        count = self._alerts.open_count(asked.who.scope)
         self._see_pictures(asked, shown)
+        if asked.part:
+            parts = [self._part(asked, one, near=n < NEAR_MAX) for n, one in enumerate(shown)]
+            return Response(json.dumps({"open": count, "cards": parts}), media_type="application/json")
         cards = [self._html(asked, self._card(asked, one, near=n < NEAR_MAX)) for n, one in enumerate(shown)]
         page = self._pages.render(
-            "board.html", asked=asked, words=asked.words, cards=cards, step=step, now_ms=now // MS, person=asked.who
+            "board.html",
+            evidence=self._evidence.strip(asked),
+            asked=asked,
+            words=asked.words,
+            cards=cards,
+            step=step,
+            now_ms=now // MS,
+            person=asked.who,
+            more=_more(shown, count, int(skip)),
         )
         return HTMLResponse(page)
 
@@ -96,11 +118,13 @@ class Board:
         return Response(jpeg, media_type="image/jpeg")
 
     async def stream(self, asked: Asked) -> Response:
-        """Server-Sent Events: each alert that something has become of, whole, with the number of the step as id."""
+        """Server-Sent Events: each alert that something has become of, whole, with the number of the step as id; and
+        all evidence alarms that are open, whenever something has become of one. `evidence`: some are shown already.
+        """
         told = asked.headers["last-event-id"] or asked.query.get("after", "")
         if told and not _NUMBER.fullmatch(told):
             raise Refused(400)
-        if self._live.full:
+        if self._live.full(asked.who.login, asked.session):
             raise Refused(503, "refused.full", wait_s=10)
         after = int(told) if told else await run_in_threadpool(self._alerts.newest_step)
         return StreamingResponse(
@@ -108,33 +132,46 @@ class Board:
         )
 
     async def _told(self, asked: Asked, after: int) -> AsyncIterator[str]:
-        with suppress(Full), self._live.listening() as listener:
+        with suppress(Full), self._live.listening(asked.who.login, asked.session) as listener:
             yield f"retry: {RETRY_MS}\n: here\n\n"
-            sick = False
+            sick = (False, False)
+            shown: Mark | None = None if asked.query.get("evidence") else ()
             while not listener.over:
-                if listener.sick != sick:
-                    sick = listener.sick
-                    yield _event("state", {"sick": sick})
+                if listener.crowded:
+                    yield _event("crowded", {})
+                    return
+                if (listener.sick, listener.no_room) != sick:
+                    sick = (listener.sick, listener.no_room)
+                    full: dict[str, object] = {"full": True} if listener.no_room else {}
+                    yield _event("state", {"sick": listener.sick, **full})
                 try:
-                    changes = await run_in_threadpool(self._changes, asked, after)
+                    changes, evidence = await run_in_threadpool(self._changes, asked, after, shown)
                 except Transient:
-                    changes = []
+                    changes, evidence = [], (shown, None)
                 if changes is None:
                     yield _event("left", {})
                     return
                 for number, card in changes:
                     after = number
                     yield _event("alert", card, number)
+                shown, strip = evidence
+                if strip is not None:
+                    yield _event("evidence", {"html": strip.html})
                 if len(changes) < CHANGES_MAX and not await listener.wait(HEARTBEAT_S):
                     yield _event("still", {})
 
-    def _changes(self, asked: Asked, after: int) -> list[tuple[int, dict[str, object]]] | None:
-        """What is new for these eyes; None when they may see no more. An open board counts as use of its session."""
+    def _changes(
+        self, asked: Asked, after: int, shown: Mark | None
+    ) -> tuple[list[tuple[int, dict[str, object]]] | None, tuple[Mark | None, Part | None]]:
+        """What is new for these eyes, alerts and evidence; None when they may see no more. An open board counts as use
+        of its session.
+        """
         session = self._sessions.find(asked.token)
         if session is None or session.person != asked.who:
-            return None
+            return None, (shown, None)
         found = self._alerts.changed_since(session.person.scope, after, CHANGES_MAX)
-        return [(one.changed, self._part(asked, one)) for one in found]
+        evidence = self._evidence.news(asked, shown)
+        return [(one.changed, self._part(asked, one)) for one in found], evidence
 
     # -- what is done -------------------------------------------------------------------------------------------------
 
@@ -150,17 +187,28 @@ class Board:
         verdict, reason = asked.field("verdict", 10), asked.field("reason", TEXT_CHARS_MAX)
         if verdict not in ("true", "false"):
             raise Refused(400)
+        seen = asked.form.get("seen", "0")
+        if not _NUMBER.fullmatch(seen):
+            raise Refused(400)
         found, who = self._need(asked), asked.who
         said = ""
-        try:  # first: done twice it says the same twice, not done at all the node would never know
-            self._send_verdict(found.node, found.incident, verdict, reason, who.name)
-        except Transient:
-            raise
-        except WardpostError as error:
-            said = asked.words("act.notsent", why=str(error).partition(";")[0][:200])
-        if not self._alerts.judge(who, found.incident, verdict, reason):
-            raise Refused(404)
-        return self._done(asked, said, status=200)
+        with self._judging:  # else a post may be told what is not on record here
+            newest = self._alerts.unseen_verdict(who, found.incident, int(seen))
+            if newest is None:
+                try:  # first: done twice it says the same twice, not done at all the node would never know
+                    self._send_verdict(found.node, found.incident, verdict, reason, who.name)
+                except Transient:
+                    raise
+                except WardpostError as error:
+                    said = asked.words("act.notsent", why=str(error).partition(";")[0][:200])
+                if not self._alerts.judge(who, found.incident, verdict, reason, int(seen)):
+                    newest = self._alerts.unseen_verdict(who, found.incident, int(seen))
+                    if newest is None:
+                        raise Refused(404)
+        if newest is None:
+            return self._done(asked, said, status=200)
+        said = asked.words("act.judged", who=newest.who, text=_step_text(newest, {}, asked.words))
+        return self._done(asked, said, status=409, typed=reason)
 
     def hand_over(self, asked: Asked) -> Response:
         """To a colleague."""
@@ -179,19 +227,20 @@ class Board:
 
     # -- in words -----------------------------------------------------------------------------------------------------
 
-    def _done(self, asked: Asked, said: str = "", *, status: int = 200) -> Response:
-        """The alert as it is now: a part for the page's script, else the page again."""
+    def _done(self, asked: Asked, said: str = "", *, status: int = 200, typed: str = "") -> Response:
+        """The alert as it is now: a part for the page's script, else the page again, with the reason that was typed."""
         found = self._need(asked)
         if asked.part:
             part = self._part(asked, found) | {"said": said}
             return Response(json.dumps(part), status_code=status if said else 200, media_type="application/json")
         if said:
-            return HTMLResponse(self._whole(asked, found, said), status_code=status)
+            return HTMLResponse(self._whole(asked, found, said, typed), status_code=status)
         back = "/" if asked.form.get("back") == "/" else f"/alerts/{found.incident}"
         return RedirectResponse(back, status_code=303)
 
-    def _whole(self, asked: Asked, found: Alert, said: str = "") -> str:
+    def _whole(self, asked: Asked, found: Alert, said: str = "", typed: str = "") -> str:
         who = asked.who
+        seen = self._alerts.verdict_step(found.incident)  # before the steps: what comes in between counts as not seen
         steps = self._alerts.steps(who.scope, found.incident)
         others = self._alerts.answering(who.scope, found.incident) if who.role in HANDING_ON else []
         names = {one.login: one.name for one in others}
@@ -205,13 +254,15 @@ class Board:
             steps=steps,
             others=others,
             said=said,
-            names=names,
+            seen=seen,
+            typed=typed,
+            told=lambda step: _step_text(step, names, asked.words),
             kept=kept,
             clip=self._clips.of(found.node, found.incident),
         )
 
-    def _part(self, asked: Asked, one: Alert) -> dict[str, object]:
-        html = self._html(asked, self._card(asked, one)).html
+    def _part(self, asked: Asked, one: Alert, *, near: bool = True) -> dict[str, object]:
+        html = self._html(asked, self._card(asked, one, near=near)).html
         ringing = one.severity == "bell" and one.acknowledged_utc_ns is None
         return {"incident": one.incident, "html": html, "ringing": ringing, "open": one.acknowledged_utc_ns is None}
 
@@ -246,6 +297,32 @@ class Board:
 
     def _see_pictures(self, asked: Asked, shown: list[Alert]) -> None:
         self._viewed.note(asked, [(one.node, one.incident) for one in shown if one.has_picture], what="picture")
+
+
+def _step_text(step: Step, names: Mapping[str, str], words: Words) -> str:
+    """What a step says, for people: a verdict is kept as `true` or `false`, with its reason behind it."""
+    if step.what == "handed-over":
+        return names.get(step.text, step.text)
+    if step.what != "verdict":
+        return step.text
+    verdict, _, reason = step.text.partition(": ")
+    said = words("act.true" if verdict == "true" else "act.false")
+    return f"{said}: {reason}" if reason else said
+
+
+def _more(shown: list[Alert], count: int, skip: int) -> dict[str, int | bool]:
+    """What the page says of open alerts that it does not show. `next`: a link passes so many by; 0: there is none."""
+    here = sum(one.acknowledged_utc_ns is None for one in shown)
+    behind = skip + here
+    following = behind if here and count > behind and behind <= SKIP_MAX else 0
+    return {
+        "open": min(count, COUNTED_MAX),
+        "many": count > COUNTED_MAX,
+        "most": COUNTED_MAX,
+        "here": here,
+        "next": following,
+        "skip": skip,
+    }
 
 
 def _sentence(told: wire.CloudEvent) -> str:

@@ -4,18 +4,20 @@ showed: who comes second is shown what became of the case meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlencode
 
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
-from agent.clock import Clock
+from agent.clock import Clock, parse_rfc3339, rfc3339
 from agent.station.cases.desk import POSTS_MAX, RANGE_S_MAX, CaseDesk, Opening
 from agent.station.cases.export import Exporter
+from agent.station.cases.keeping import Piece, pieces, to_ask_again
 from agent.station.cases.packer import Packer
 from agent.station.cases.packing import WAITING_MAX, Answer, Job, Stage
-from agent.station.cases.reading import Case, Cases, Since
+from agent.station.cases.reading import ITEMS_PACKED_MAX, LOOKED_AT_MAX, Case, Cases, Since, Step
 from agent.station.cases.states import (
     MAY,
     NAME_CHARS_MAX,
@@ -41,6 +43,23 @@ ALL_POSTS = "*"
 READ_BYTES = 1 << 20
 REFRESH_S = 2
 """A page asks so often how far a package has come."""
+FORMS: Mapping[str, Act] = MappingProxyType(
+    {
+        "note": Act.NOTED,
+        "view": Act.VIEWED,
+        "copy": Act.COPIED,
+        "attach": Act.ATTACHED,
+        "keep": Act.HELD,
+        "transfer": Act.TRANSFERRED,
+        "return": Act.RETURNED,
+        "close": Act.CLOSED,
+        "reopen": Act.REOPENED,
+        "dispose": Act.DISPOSED,
+    }
+)
+"""What people do with a case, by the last part of the form's address."""
+_TYPED = ("reason", "recipient", "reference")
+_CHOSEN = ("post", "part")
 _STATUS = {Objection.NOT_YOURS: 403, Objection.CHANGED: 409, Objection.NOT_NOW: 409}
 Plain = Callable[[Asked], Response]
 
@@ -70,17 +89,12 @@ class CasePages:
     def routes(self) -> tuple[Route, ...]:
         """Who may use what."""
         case = "/cases/{case}"
-        acts: dict[str, tuple[Act, Plain]] = {
-            "note": (Act.NOTED, self._plain(Act.NOTED)),
-            "view": (Act.VIEWED, self.view),
-            "copy": (Act.COPIED, self.copy),
-            "attach": (Act.ATTACHED, self.attach),
-            "keep": (Act.HELD, self.keep),
-            "transfer": (Act.TRANSFERRED, self._plain(Act.TRANSFERRED)),
-            "return": (Act.RETURNED, self._plain(Act.RETURNED)),
-            "close": (Act.CLOSED, self._plain(Act.CLOSED)),
-            "reopen": (Act.REOPENED, self._plain(Act.REOPENED)),
-            "dispose": (Act.DISPOSED, self.dispose),
+        own: dict[Act, Plain] = {
+            Act.VIEWED: self.view,
+            Act.COPIED: self.copy,
+            Act.ATTACHED: self.attach,
+            Act.HELD: self.keep,
+            Act.DISPOSED: self.dispose,
         }
         return (
             Route(method="GET", path="/cases", handler=self.list, may=SEEING),
@@ -89,8 +103,8 @@ class CasePages:
             Route(method="GET", path=f"{case}/packages", handler=self.packages, may=MAY[Act.COPIED]),
             Route(method="GET", path=f"{case}/copies/{{copy}}", handler=self.download, may=MAY[Act.COPIED]),
             *(
-                Route(method="POST", path=f"{case}/{name}", handler=handler, may=MAY[act])
-                for name, (act, handler) in acts.items()
+                Route(method="POST", path=f"{case}/{name}", handler=own.get(act) or self._plain(act), may=MAY[act])
+                for name, act in FORMS.items()
             ),
         )
 
@@ -158,8 +172,7 @@ class CasePages:
             return self._list(asked, "case.no.reason", status=400)
         if not 0 < len(posts) <= POSTS_MAX or not all(POST.fullmatch(one) for one in posts):
             return self._list(asked, "case.no.posts", status=400)
-        known = {name for name, _ in self._cases.posts(asked.who.scope)}
-        if not known.issuperset(posts):
+        if not self._cases.knows(asked.who.scope, posts):
             return self._list(asked, "case.no.posts", status=400)
         start, end = self._range(asked)
         if start is None or end is None:
@@ -185,14 +198,21 @@ class CasePages:
             self._desk.keep(asked.who, n)
 
     def view(self, asked: Asked) -> Response:
-        """To the footage of one of its posts, once it is on the timeline who looks at it and why."""
+        """To the footage of one of its posts, once it is on the timeline who looks at it and why. Of a case that is
+        longer than a page of footage, to the part that the form names; the first one, where it names none.
+        """
         case, node = self._need(asked), asked.field("post", 40)
+        parts, chosen = pieces(case.from_utc_ns, case.to_utc_ns), asked.form.get("part", "0")
         if node not in case.posts:
             raise Refused(404)
-        done = self._desk.act(asked.who, case.n, Act.VIEWED, _told(asked), seen=_seen(asked), node=node)
+        if not _is_number(chosen) or int(chosen) >= len(parts):
+            raise Refused(400)
+        part = parts[int(chosen)]
+        detail = "/".join(map(rfc3339, part)) if len(parts) > 1 else ""
+        done = self._desk.act(asked.who, case.n, Act.VIEWED, _told(asked), seen=_seen(asked), node=node, detail=detail)
         if not isinstance(done, int):
             return self._done(asked, done)
-        start, end = self._pages.field(case.from_utc_ns), self._pages.field(case.to_utc_ns)
+        start, end = map(self._pages.field, part)
         return RedirectResponse(f"/footage?{urlencode({f'post.{node}': 'on', 'from': start, 'to': end})}", 303)
 
     def attach(self, asked: Asked) -> Response:
@@ -265,11 +285,19 @@ class CasePages:
     def _list(self, asked: Asked, wrong: str = "", *, status: int = 200) -> Response:
         now = self._clock.utc().utc_ns // (60 * NS) * 60 * NS
         form = asked.form
+        find = " ".join(asked.query.get("find", "").split())[:NAME_CHARS_MAX]
+        listed = self._cases.listing(
+            asked.who.scope, words=find, before=_case(asked, "before"), after=_case(asked, "after")
+        )
         page = self._pages.render(
             "cases.html",
             asked=asked,
             words=asked.words,
-            cases=self._cases.listing(asked.who.scope),
+            cases=listed.rows,
+            find=find,
+            older="" if listed.older is None else _list_address(find, before=listed.older),
+            newer="" if listed.newer is None else _list_address(find, after=listed.newer),
+            looked_max=None if listed.looked_to is None else LOOKED_AT_MAX,
             posts=self._cases.posts(asked.who.scope),
             may_open=asked.who.role in MAY[Act.OPENED],
             wrong=asked.words(wrong) if wrong else "",
@@ -302,11 +330,21 @@ class CasePages:
             seen=case.newest if case.steps and len(made) == len(case.steps) else None,
         )
 
+    def _typed(self, asked: Asked) -> tuple[str, dict[str, str]]:
+        """The form that is not done, and what was typed into it: whoever comes second need not write it anew."""
+        name = asked.path.rpartition("/")[2]
+        if not asked.form or name not in FORMS:
+            return "", {}
+        return name, {field: asked.form.get(field, "")[:TEXT_CHARS_MAX] for field in (*_TYPED, *_CHOSEN)}
+
     def _page(self, asked: Asked, said: str = "", *, status: int = 200) -> Response:
         jobs, case = self._jobs(asked), self._need(asked)
         self._note_read(asked, case)
         copying = asked.who.role in MAY[Act.COPIED]
         may = allowed(case.state, asked.who.role)
+        kept = self._cases.kept(case)
+        name, typed = self._typed(asked)
+        homeless = "" if not name or FORMS[name] in may else " · ".join(filter(None, (typed[one] for one in _TYPED)))
         page = self._pages.render(
             "case.html",
             asked=asked,
@@ -314,8 +352,16 @@ class CasePages:
             case=case,
             may={act.value for act in may},
             unheld=[node for node in case.posts if node not in case.held] if case.state is State.OPEN else [],
+            kept=kept,
+            lost=[node for node, _ in to_ask_again(case.state, case.held, kept)],
+            parts=pieces(case.from_utc_ns, case.to_utc_ns),
+            days={step.number: day for step in case.steps if (day := _day(step)) is not None},
             copies={step.number for step in case.steps if self._exporter.file(case.n, step) is not None},
             copying=copying,
+            packed_max=ITEMS_PACKED_MAX,
+            form=name,
+            typed=typed,
+            homeless=homeless,
             packages=self._packages(asked, Since(case.n, case.posts, case.newest, ()), jobs),
             refresh_s=REFRESH_S,
             pictures=asked.who.role is not Role.ADMIN,
@@ -340,6 +386,27 @@ def _seen(asked: Asked) -> int:
     if not _is_number(text):
         raise Refused(400)
     return int(text)
+
+
+def _case(asked: Asked, name: str) -> int | None:
+    """The case of an address of the list at which a page begins. Raises Refused."""
+    text = asked.query.get(name, "")
+    if text and not _is_number(text):
+        raise Refused(400)
+    return int(text) if text else None
+
+
+def _list_address(find: str, **at: int) -> str:
+    return "/cases?" + urlencode(({"find": find} if find else {}) | at)
+
+
+def _day(step: Step) -> Piece | None:
+    """The part of the case's time that somebody viewed; None: all of it, or another act."""
+    start, _, end = step.detail.partition("/")
+    try:
+        return (parse_rfc3339(start), parse_rfc3339(end)) if step.act is Act.VIEWED else None
+    except ValueError:
+        return None
 
 
 def _is_number(text: str) -> bool:

@@ -19,7 +19,9 @@ from agent.station.bells.settings import BellSettings
 from agent.station.cases.keeping import Queue
 from agent.station.cases.packer import Packer
 from agent.station.db.engine import open_engine
+from agent.station.evidence_alarms import EvidenceAlarms
 from agent.station.footage.clip import Clips
+from agent.station.footage.holds import Holds
 from agent.station.footage.requests import Requests
 from agent.station.footage.shelf import Shelf
 from agent.station.footage.survey import Surveyor
@@ -34,6 +36,7 @@ from agent.station.people.registry import Registry
 from agent.station.people.sessions import Sessions
 from agent.station.people.throttle import Throttle
 from agent.station.people.trail import Trail
+from agent.station.posts.choosing import Choosing
 from agent.station.posts.desk import PostsDesk, registered
 from agent.station.search.finder import Finder
 from agent.station.search.keeper import Keeper
@@ -46,6 +49,7 @@ from agent.station.web.bells import BellPages
 from agent.station.web.board import Board, SendVerdict
 from agent.station.web.casework import case_work, command_sender, inspection_routes
 from agent.station.web.door import Door
+from agent.station.web.evidence import EvidencePages
 from agent.station.web.feeds import Feeds
 from agent.station.web.footage import Footage
 from agent.station.web.gate import Gate
@@ -122,8 +126,9 @@ def make_desk(
         alert_deadline_s=settings.alert_deadline_s,
     )
     keeper = Keeper(engine, clock=clock)
-    live = Live(alerts, keeper, clock=clock, listeners_max=settings.listeners_max)
     pages = Pages(time_zone=settings.time_zone)
+    evidence = EvidencePages(alarms=EvidenceAlarms(engine, trail=trail, clock=clock), pages=pages)
+    live = Live(alerts, keeper, clock=clock, listeners_max=settings.listeners_max, others=evidence.newest_change)
     fetched = None
     if feeds is not None:
         tokens = Tokens(engine, trail=trail, clock=clock)
@@ -179,8 +184,10 @@ def make_desk(
         send_verdict=send_verdict,
         around=around,
         clips=Clips(engine=engine),
+        evidence=evidence,
     )
     footage = None
+    choosing = Choosing(engine, clock=clock)
     policy = retention or Policy()
     if archive is not None and signer is not None:
         shelf = Shelf(engine=engine, archive=archive)
@@ -189,6 +196,9 @@ def make_desk(
             shelf=shelf,
             surveyor=Surveyor(engine=engine, shelf=shelf, clock=clock),
             requests=Requests(engine=engine, signer=signer, new_id=uuid7_maker(clock), clock=clock),
+            holds=Holds(engine=engine, signer=signer, new_id=uuid7_maker(clock), clock=clock),
+            choosing=choosing,
+            around=around,
             alerts=alerts,
             viewed=Viewed(trail),
             trail=trail,
@@ -203,13 +213,17 @@ def make_desk(
         else Feeds(feeds, engine=engine, alerts=alerts, clock=clock, site=site, origin=settings.origin).routes()
     )
     known = PostsDesk(engine, register=registered(register), clock=clock, zone=pages.zone)
-    tiles = Tiles(Path(settings.tiles)) if settings.tiles else None
     mapped = MapPages(
-        desk=known, pages=pages, tiles=tiles, attribution=settings.tiles_attribution, has_map=has_map
+        desk=known,
+        pages=pages,
+        tiles=Tiles(Path(settings.tiles)) if settings.tiles else None,
+        attribution=settings.tiles_attribution,
+        has_map=has_map,
     ).routes()
     posts = PostPages(
         desk=known,
         alerts=alerts,
+        evidence=evidence,
         pages=pages,
         clock=clock,
     )
@@ -235,12 +249,15 @@ def make_desk(
         packer = work.packer
         casework += work.routes
         casework += ArchivePages(
-            engine=engine, trail=trail, archive=archive, pages=pages, clock=clock, policy=policy
+            engine=engine, trail=trail, archive=archive, pages=pages, clock=clock, policy=policy, choosing=choosing
         ).routes()
     book = SchoolBook(engine, trail=trail, clock=clock)
     homes = (
+        *evidence.routes(),
         *BellPages(around=around, viewed=Viewed(trail)).routes(),
-        *SchoolPages(engine=engine, alerts=alerts, pages=pages, clock=clock, book=book, contacts=contacts).routes(),
+        *SchoolPages(
+            engine=engine, alerts=alerts, pages=pages, clock=clock, book=book, evidence=evidence, contacts=contacts
+        ).routes(),
         *SchoolsPages(
             engine=engine,
             book=book,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from agent.errors import ConfigError
@@ -19,7 +21,8 @@ HOME = {
     Role.HOUSEHOLD: "/household",
 }
 """Where somebody begins who has no board, or a page of his own."""
-_BACK = ("/", "/login", "/account", "/school", "/household")
+BACK_CHARS_MAX = 8000
+_OWN = re.compile(r"/(?!/)[!-\[\]-~]*")
 
 
 class Door:
@@ -86,8 +89,11 @@ class Door:
     def password(self, asked: Asked) -> Response:
         """Another password; it ends all of one's sessions, this one too."""
         who = asked.who
-        kept = self._registry.password(who.login)
-        if not self._passwords.fits(kept, asked.form.get("old", "")):
+        confirmed = self._entrance.confirm(who.login, asked.form.get("old", ""), asked.address)
+        if confirmed.wait_s:
+            wait_s = int(confirmed.wait_s) + 1
+            return self._account(asked, asked.words("login.wait", seconds=wait_s), 429, wait_s=wait_s)
+        if not confirmed.right:
             return self._account(asked, asked.words("account.wrong"), 403)
         new = asked.form.get("new", "")
         if new != asked.form.get("again", ""):
@@ -104,15 +110,20 @@ class Door:
     def language(self, asked: Asked) -> Response:
         """Another language, and back to the page."""
         back = asked.form.get("back", "")
-        response = RedirectResponse(back if back in _BACK else "/", status_code=303)
+        response = RedirectResponse(back if _ours(back) else "/", status_code=303)
         if not self._gate.speaks(asked.form.get("language", "")):
             raise Refused(400)
         choose_language(response, asked.form["language"])
         return response
 
-    def _account(self, asked: Asked, said: str, status: int) -> Response:
+    def _account(self, asked: Asked, said: str, status: int, *, wait_s: int = 0) -> Response:
         page = self._pages.render("account.html", asked=asked, words=asked.words, said=said)
-        return HTMLResponse(page, status_code=status)
+        return HTMLResponse(page, status_code=status, headers={"Retry-After": str(wait_s)} if wait_s else {})
+
+
+def _ours(back: str) -> bool:
+    """Whether it is a place on this desk. A browser takes two slashes, of either kind, for another host."""
+    return len(back) <= BACK_CHARS_MAX and _OWN.fullmatch(back) is not None
 
 
 def home(role: Role) -> str:

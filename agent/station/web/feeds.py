@@ -15,6 +15,7 @@ from agent.station.alerts import Alert, Alerts
 from agent.station.db.board import alert
 from agent.station.db.engine import reading
 from agent.station.db.tables import event, node
+from agent.station.evidence_alarms import count_open
 from agent.station.outward import metrics, onvif, openapi
 from agent.station.outward.cap import ATOM_TYPE, CAP_TYPE, Cap
 from agent.station.outward.notice import PLACE_CHARS_MAX, SUMMARY_CHARS_MAX, clean
@@ -103,6 +104,7 @@ class Feeds:
             unacknowledged = db.execute(waiting).all()
             late = select(func.count()).where(unanswered, alert.c.overdue_utc_ns.isnot(None))
             overdue = db.execute(late).scalar_one()
+            evidence = count_open(db)
             events = db.execute(select(func.coalesce(func.max(event.c.n), 0))).scalar_one()
         figures = metrics.Figures(
             site=self._site,
@@ -111,6 +113,7 @@ class Feeds:
             alerts={severity: count for severity, count in raised},  # noqa: C416
             unacknowledged={severity: count for severity, count in unacknowledged},  # noqa: C416
             overdue=overdue,
+            evidence_alarms=evidence,
             events=events,
             outward=standings(self._engine),
             now_utc_ns=self._now(),

@@ -8,47 +8,59 @@ and a range of time; the rest is looked up.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from agent.clock import Clock
-from agent.errors import ConfigError
+from agent.errors import ConfigError, Transient
 from agent.recording.coverage import FUTURE, RECORDED, Stretch
 from agent.station import archive_retention_rows as retention
-from agent.station.alerts import Alerts
+from agent.station.alerts import Alert, Alerts
 from agent.station.archive_retention import Policy
 from agent.station.archive_retention_rows import Removed, Wait
+from agent.station.bells.around import Around
 from agent.station.db.engine import reading
-from agent.station.db.tables import node
 from agent.station.footage import bar, playlist, ranges
+from agent.station.footage.holds import Held, Holds
 from agent.station.footage.requests import Request, Requests
-from agent.station.footage.shelf import Shelf, Stored
+from agent.station.footage.shelf import SetAside, Shelf, Stored
 from agent.station.footage.survey import RANGE_S_MAX, Surveyed, Surveyor
-from agent.station.people.roles import Scope
+from agent.station.orders import OrderBook
+from agent.station.people.roles import POST
 from agent.station.people.trail import Trail
+from agent.station.posts.choosing import FIND_CHARS_MAX, OFFERED_MAX, Choosing
+from agent.station.search.meaning import moment_of
 from agent.station.web.gate import Asked, Refused
-from agent.station.web.pages import Pages, told_ns
+from agent.station.web.pages import Pages
 from agent.station.web.viewed import Viewed
 from agent.types import MS, NS, Cause
 
 POSTS_MAX = 8
 """On one page."""
-LISTED_MAX = 10_000
 REMOVED_MAX = 200
 """Files told one by one on the page, of one post."""
 DARK_MAX = 12
 """Dark stretches told in words, the longest."""
 AROUND_S = 1800.0
-"""Around an alert: half of it before, half behind."""
+"""Around an alert: half of it before, half behind. The words of `footage.nearest` say so."""
 NEAR_S = 120.0
 """The same, of its clip."""
 USUAL_S = 3600.0
 REASON_CHARS_MAX = 300
+TYPED_CHARS_MAX = 30
+"""Of a time that is none, and is shown again."""
 REFRESH_S = 5
+RETRY_S = 5.0
+"""After which a browser may ask again for what the archive did not give."""
+Ask = Callable[[OrderBook, str, int, int, str], tuple[str, bool]]
+"""(book, post, from, to, reason): asks the post. The order's id, and whether it is new. Raises ConfigError."""
 PLAYLIST = "application/vnd.apple.mpegurl"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,7 @@ class Range:
     start_utc_ns: int
     end_utc_ns: int
     mark_utc_ns: int | None = None  # of the alert
+    by_arrival: bool = False  # the mark: nobody can go by the post's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +84,16 @@ class Row:
     totals: dict[str, float]
     dark: list[Stretch]
     requests: list[Request]
+    holds: list[Held]
+    set_aside: list[SetAside]
     parts: str  # for the script: where each part is in media time, JSON
     removed: list[Removed]  # of its time, by retention
     first_goes_utc_ns: int | None  # of what is here, when the first file's time is over
 
     @property
     def busy(self) -> bool:
-        """Whether something is on its way."""
-        return any(one.open for one in self.requests)
+        """Whether something is on its way, or the post has yet to answer."""
+        return any(one.open for one in self.requests) or any(one.open for one in self.holds)
 
 
 class Footage:
@@ -91,6 +106,9 @@ class Footage:
         shelf: Shelf,
         surveyor: Surveyor,
         requests: Requests,
+        holds: Holds,
+        choosing: Choosing,
+        around: Around,
         alerts: Alerts,
         viewed: Viewed,
         trail: Trail,
@@ -105,6 +123,9 @@ class Footage:
         self._shelf = shelf
         self._surveyor = surveyor
         self._requests = requests
+        self._holds = holds
+        self._choosing = choosing
+        self._around = around
         self._alerts = alerts
         self._viewed = viewed
         self._trail = trail
@@ -117,19 +138,29 @@ class Footage:
         return self._page(asked)
 
     def _page(self, asked: Asked, said: str = "", *, status: int = 200) -> Response:
-        posts = self._posts(asked.who.scope)
-        chosen, where = self._chosen(asked, posts)
-        rows = self._rows(asked, {one: posts[one] for one in chosen}, where)
+        chosen, where = self._chosen(asked)
+        find = " ".join(asked.query.get("find", "")[:FIND_CHARS_MAX].split())
+        offered = self._choosing.offered(asked.who.scope, find, chosen)
+        if isinstance(where, str):  # the form comes back as it was filled in
+            said, status = asked.words(where), 400
+            start, end = (_given(asked).get(name, "")[:TYPED_CHARS_MAX] for name in ("from", "to"))
+        else:
+            start, end = self._pages.field(where.start_utc_ns), self._pages.field(where.end_utc_ns)
         page = self._pages.render(
             "footage.html",
             asked=asked,
             words=asked.words,
-            posts=posts,
+            posts=offered.posts,
+            more=offered.more,
+            find=find,
+            find_max=FIND_CHARS_MAX,
+            alert=asked.query.get("alert", ""),
+            nearest=bool(asked.query.get("nearest")),
             chosen=chosen,
-            rows=rows,
-            where=where,
-            start=self._pages.field(where.start_utc_ns),
-            end=self._pages.field(where.end_utc_ns),
+            rows=[] if isinstance(where, str) else self._rows(asked, chosen, where),
+            where=None if isinstance(where, str) else where,
+            start=start,
+            end=end,
             asking=asked.who.role.value != "auditor",
             said=said,
             player=self._player(),
@@ -141,8 +172,8 @@ class Footage:
 
     def part(self, asked: Asked) -> Response:
         """One post of the page, for its script: how far what was asked for has come."""
-        post, where = self._post(asked), self._range(asked)
-        (row,) = self._rows(asked, {post: self._posts(asked.who.scope)[post]}, where)
+        where = self._range(asked)
+        (row,) = self._rows(asked, self._one(asked), where)
         page = self._pages.render(
             "footage_post.html", asked=asked, words=asked.words, row=row, where=where,
             start=self._pages.field(where.start_utc_ns), end=self._pages.field(where.end_utc_ns),
@@ -156,7 +187,7 @@ class Footage:
         found = self._surveyor.survey(post, where.start_utc_ns, where.end_utc_ns, address=_address(post))
         seen = [found.files[index] for index in found.playlist.files]
         if not seen:
-            raise Refused(404, "footage.nothing")
+            raise Refused(503, "footage.away", wait_s=RETRY_S) if found.away else Refused(404, "footage.nothing")
         self._see(asked, seen)
         return Response(playlist.write(found.playlist, found.listed), media_type=PLAYLIST)
 
@@ -178,7 +209,11 @@ class Footage:
             headers["Content-Range"] = f"bytes {part[0]}-{part[0] + part[1] - 1}/{stored.bytes}"
         first, count = part or (0, stored.bytes)
         pieces = self._shelf.bytes(stored, first, count)
-        opening = next(pieces)  # what is not there is an answer of its own, not one that breaks off
+        try:
+            opening = next(pieces)  # what is not there is an answer of its own, not one that breaks off
+        except Transient as error:
+            log.warning("footage: %s", error)
+            raise Refused(503, "footage.unread", wait_s=RETRY_S) from None
         return StreamingResponse(
             _all(opening, pieces),
             status_code=200 if part is None else 206,
@@ -188,69 +223,85 @@ class Footage:
 
     def ask(self, asked: Asked) -> Response:
         """Has a post send what it has of the range."""
-        post, where, reason = self._post(asked), self._range(asked), asked.field("reason", REASON_CHARS_MAX)
+        return self._order(asked, self._requests.ask, kind="footage-requested", already="footage.already")
+
+    def hold(self, asked: Asked) -> Response:
+        """Has a post keep what it has of the range, and what it records in it from now on."""
+        return self._order(asked, self._holds.ask, kind="footage-held", already="footage.heldalready")
+
+    def _order(self, asked: Asked, ask: Ask, *, kind: str, already: str) -> Response:
+        """`kind`: of the line on the audit log; `already`: what is said when the same was asked for before."""
+        post, where, reason = self._post(asked), self._typed(asked), asked.field("reason", REASON_CHARS_MAX)
+        if isinstance(where, str):
+            return self._page(asked)
         if not reason:
-            raise Refused(400, "footage.reason")
+            return self._page(asked, asked.words("footage.reason"), status=400)
+        start, end = where.start_utc_ns, where.end_utc_ns
+        told = {"address": asked.address, "post": post, "start": start, "end": end, "reason": reason}
         try:
-            number = self._requests.ask(post, where.start_utc_ns, where.end_utc_ns, f"{asked.who.name}: {reason}"[:300])
+            with self._trail.writing("ask a post for footage") as entry:  # never one without the other
+                book = OrderBook.within(entry.db)
+                number, new = ask(book, post, start, end, f"{asked.who.name}: {reason}"[:300])
+                if new:
+                    entry.note(kind, asked.who.login, order=number, **told)
         except ConfigError as error:
             return self._page(asked, asked.words("footage.notsent", why=str(error)[:200]), status=409)
-        self._trail.note(
-            "footage-requested",
-            asked.who.login,
-            address=asked.address,
-            post=post,
-            start=where.start_utc_ns,
-            end=where.end_utc_ns,
-            reason=reason,
-            order=number,
-        )
+        if not new:
+            return self._page(asked, asked.words(already), status=409)
         back = f"/footage?post.{post}=on&from={asked.form['from']}&to={asked.form['to']}"
         return RedirectResponse(back, status_code=303)
 
     # -- what was asked -----------------------------------------------------------------------------------------------
 
-    def _posts(self, scope: Scope) -> dict[str, str]:
-        """The posts that a person may see, with their places."""
-        with reading(self._engine, "look for posts") as db:
-            rows = db.execute(select(node.c.node, node.c.place).order_by(node.c.node).limit(LISTED_MAX)).all()
-        return {str(name): str(place) for name, place in rows if scope.covers(name)}
+    def _one(self, asked: Asked) -> dict[str, str]:
+        """The post of the address, and its place. Raises Refused: there is none such for these eyes."""
+        found = self._choosing.places(asked.who.scope, [asked.params["post"]])
+        if not found:
+            raise Refused(404)
+        return found
 
     def _post(self, asked: Asked) -> str:
-        post = asked.params["post"]
-        if post not in self._posts(asked.who.scope):
-            raise Refused(404)
-        return post
+        return next(iter(self._one(asked)))
 
-    def _chosen(self, asked: Asked, posts: dict[str, str]) -> tuple[list[str], Range]:
-        """Posts and range of the page; those of an alert when one is named."""
-        given = asked.query if not asked.form else asked.form
+    def _chosen(self, asked: Asked) -> tuple[dict[str, str], Range | str]:
+        """Posts, with their places, and range of the page; those of an alert when one is named. In the place of a range
+        the name of a sentence that says why there is none.
+        """
+        given = _given(asked)
         incident = given.get("alert", "")
         if incident:
             alert = self._alerts.find(asked.who.scope, incident) if len(incident) == 36 else None
             if alert is None:
                 raise Refused(404)
-            at = None if alert.told is None else told_ns(alert.told.time)
-            at = alert.raised_utc_ns if at is None else at
-            half = round((NEAR_S if given.get("near") else AROUND_S) * NS / 2)
-            return [alert.node] if alert.node in posts else [], Range(at - half, at + half, at)
-        chosen = [name for name in posts if given.get(f"post.{name}") or asked.params.get("post") == name]
-        if len(chosen) > POSTS_MAX:
-            raise Refused(400, "footage.toomany")
+            where = _around(alert, NEAR_S if given.get("near") else AROUND_S)
+            names = [alert.node]
+            if given.get("nearest"):
+                names = self._around.names(asked.who.scope, alert.node, POSTS_MAX)
+            places = self._choosing.places(asked.who.scope, names)
+            return {name: places[name] for name in names if name in places}, where
+        named = {name.removeprefix("post.") for name, value in given.items() if name.startswith("post.") and value}
+        names = [name for name in {*named, asked.params.get("post", "")} if POST.fullmatch(name)]
+        chosen = {} if len(names) > OFFERED_MAX else self._choosing.places(asked.who.scope, names)
+        if len(names) > OFFERED_MAX or len(chosen) > POSTS_MAX:
+            return chosen, "footage.toomany"
         if not given.get("from") and not given.get("to"):
             now = self._clock.utc().utc_ns // (60 * NS) * 60 * NS + 60 * NS
             return chosen, Range(now - round(USUAL_S * NS), now)
-        return chosen, self._range(asked)
+        return chosen, self._typed(asked)
+
+    def _typed(self, asked: Asked) -> Range | str:
+        """The range of an address or a form, in local time of the desk; else the name of a sentence."""
+        start, end = (self._pages.instant(_given(asked).get(name, "")) for name in ("from", "to"))
+        if start is None or end is None:
+            return "footage.when"
+        return Range(start, end) if 0 < end - start <= RANGE_S_MAX * NS else "footage.long"
 
     def _range(self, asked: Asked) -> Range:
-        """The range of an address or a form, in local time of the desk. Raises Refused."""
-        given = asked.query if not asked.form else asked.form
-        start, end = (self._pages.instant(given.get(name, "")) for name in ("from", "to"))
-        if start is None or end is None:
-            raise Refused(400, "footage.when")
-        if not 0 < end - start <= RANGE_S_MAX * NS:
-            raise Refused(400, "footage.long")
-        return Range(start, end)
+        """The same. Raises Refused."""
+        found = self._typed(asked)
+        if isinstance(found, str):
+            raise Refused(400, found)
+        return found
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 
@@ -261,15 +312,25 @@ class Footage:
         start, end = where.start_utc_ns, where.end_utc_ns
         surveyed = self._surveyor.survey_all({post: _address(post) for post in places}, start, end)
         requests = self._requests.of(list(places), start, end)
+        holds = self._holds.of(list(places), start, end)
+        aside = self._shelf.set_aside(list(places), start, end)
         with reading(self._engine, "look for what was removed") as db:
             removed = retention.removed_all(db, list(places), start, end, REMOVED_MAX)
         return [
-            self._row(asked, place, surveyed[post], where, requests[post], removed[post])
+            self._row(asked, place, surveyed[post], where, requests[post], holds[post], aside[post], removed[post])
             for post, place in places.items()
         ]
 
     def _row(
-        self, asked: Asked, place: str, found: Surveyed, where: Range, requests: list[Request], removed: list[Removed]
+        self,
+        asked: Asked,
+        place: str,
+        found: Surveyed,
+        where: Range,
+        requests: list[Request],
+        holds: list[Held],
+        aside: list[SetAside],
+        removed: list[Removed],
     ) -> Row:
         post, words = found.node, asked.words
         dark = [one for one in found.stretches if one.what != RECORDED and one.detail != FUTURE]
@@ -289,6 +350,8 @@ class Footage:
             totals=bar.totals_s(found.stretches),
             dark=sorted(longest, key=lambda one: one.start_utc_ns),
             requests=requests,
+            holds=holds,
+            set_aside=aside,
             parts=_media_times(found),
             removed=removed,
             first_goes_utc_ns=min(
@@ -303,6 +366,20 @@ class Footage:
 
     def _see(self, asked: Asked, seen: list[Stored]) -> None:
         self._viewed.note(asked, [(one.node, one.sha256) for one in seen], what="footage")
+
+
+def _given(asked: Asked) -> Mapping[str, str]:
+    """The fields of the form, or of the address."""
+    return asked.form or asked.query
+
+
+def _around(alert: Alert, seconds: float) -> Range:
+    """Half of it before, half behind. By the post's clock where that can be gone by, else by the time of arrival."""
+    at, error_ms = alert.heard_utc_ns, None
+    if alert.told is not None:
+        at, error_ms = moment_of(alert.told, alert.heard_utc_ns)
+    half = round(seconds * NS / 2)
+    return Range(at - half, at + half, at, by_arrival=error_ms is None)
 
 
 def _address(post: str) -> str:

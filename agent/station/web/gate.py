@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from agent.errors import Transient, WardpostError
+from agent.errors import NoRoom, Transient, WardpostError
 from agent.station.outward.tokens import Purpose
 from agent.station.people.roles import Person
 from agent.station.people.sessions import Sessions, form_fits, form_token, new_token
@@ -41,6 +42,10 @@ FORM_S_MAX = 15.0
 PART_HEADER = "x-wardpost-part"
 """A page's own script asks for a part of it."""
 _LANGUAGE_S = 365 * 86_400
+_UNSEEN = dict.fromkeys((0x00AD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF))
+"""Soft hyphen, spaces and joiners of no width. What turns the direction of text is refused, as controls are."""
+_HOP = re.compile(r"\[(?P<six>[0-9a-fA-F:.]+)\](?::[0-9]+)?|(?P<four>[0-9.]+)(?::[0-9]+)?")
+"""An address as some proxies write it: in brackets, with the port of the connection."""
 
 Admit = Callable[[Purpose, str], None]
 """Raises Refused for an Authorization header that is not good for this purpose."""
@@ -83,9 +88,19 @@ class Asked:
             raise Refused(401)
         return self.person
 
+    @property
+    def here(self) -> str:
+        """Where the same page is found again; empty for the answer to a form: there is none."""
+        if self.form:
+            return ""
+        return f"{self.path}?{urlencode(self.query)}" if self.query else self.path
+
     def field(self, name: str, chars_max: int) -> str:
-        """A field of the form, one line, trimmed; empty when it is missing. Raises Refused."""
-        text = " ".join(self.form.get(name, "").split())
+        """A field of the form, one line, trimmed; empty when it is missing. Raises Refused.
+
+        What is typed and not seen is left out: a phone joins its emoji by such characters, an editor breaks words.
+        """
+        text = " ".join(self.form.get(name, "").translate(_UNSEEN).split())
         if len(text) > chars_max or not text.isprintable():
             raise Refused(400)
         return text
@@ -119,7 +134,8 @@ class Gate:
                 return Response(status_code=400)
             except Transient as error:
                 log.warning("%s %s: %s", route.method, route.path, error)
-                return self.refusal(words, Refused(503, wait_s=5))
+                full = isinstance(error, NoRoom)
+                return self.refusal(words, Refused(503, "refused.room", wait_s=60) if full else Refused(503, wait_s=5))
             except WardpostError as error:
                 log.error("%s %s: %s", route.method, route.path, error)  # noqa: TRY400
                 return self.refusal(words, Refused(500))
@@ -151,7 +167,7 @@ class Gate:
         if isinstance(route.may, Bearer):
             return await self._fetched(route, route.may.purpose, request, words, params)
         form = await _form(request) if route.method == "POST" else {}
-        token = request.cookies.get(SESSION, "")
+        token = "" if route.faceless else request.cookies.get(SESSION, "")
         session = await run_in_threadpool(self._sessions.find, token) if token else None
         door = request.cookies.get(DOOR, "")
         held = token if session is not None else door
@@ -163,7 +179,7 @@ class Gate:
             if route.method == "GET" and not route.stream and "text/html" in request.headers.get("accept", ""):
                 return RedirectResponse("/login", status_code=303)
             raise Refused(401)
-        fresh = "" if held else new_token()
+        fresh = "" if held or route.faceless else new_token()
         asked = Asked(
             path=request.url.path,
             params=params,
@@ -229,12 +245,20 @@ class Gate:
         return language in self._languages
 
     def address(self, request: Request) -> str:
-        """Who asks. Behind a proxy: whom the proxy names last, for what stands before that anybody may have written."""
+        """Who asks. Behind a proxy: whom the proxy names."""
         peer = request.client.host if request.client else ""
-        if self._proxied:
-            told = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
-            return told[:64] if told.isprintable() and told else peer
+        return last_hop(request.headers.getlist("x-forwarded-for"), peer) if self._proxied else peer
+
+
+def last_hop(lines: Sequence[str], peer: str) -> str:
+    """From X-Forwarded-For, all its lines, whom our proxy names: the last one, without a port. What stands before that
+    anybody may have written, also in a line of his own. `peer`: when it names nobody.
+    """
+    told = ",".join(lines).rpartition(",")[2].strip()
+    if not told or not told.isprintable():
         return peer
+    found = _HOP.fullmatch(told)
+    return (found["six"] or found["four"] if found else told)[:64]
 
 
 def set_cookie(

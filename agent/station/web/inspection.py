@@ -15,6 +15,7 @@ from agent.station.inspection.reading import InspectionReader
 from agent.station.inspection.report import (
     DEFINED,
     PERIOD_DAYS_MAX,
+    Cut,
     Figures,
     PostFigures,
     RemovedFact,
@@ -44,7 +45,7 @@ class Report:
     found: Figures
     posts: Sequence[PostFigures]
     removed: Sequence[RemovedFact]
-    cut: bool  # the audit log was too long to be read through
+    cut: Cut
 
 
 class InspectionPages:
@@ -89,6 +90,7 @@ class InspectionPages:
         body = self._reader.draw(week)
         drawn = None if body is None else drawn_of(body)
         scope = asked.who.scope
+        checks, more = self._reader.checks(scope, week)
         page = self._pages.render(
             "inspection.html",
             asked=asked,
@@ -98,7 +100,8 @@ class InspectionPages:
             drawn=drawn,
             posts=[one for one in drawn.posts if scope.covers(one.node)] if drawn else [],
             footage=[one for one in drawn.footage if scope.covers(one.node)] if drawn else [],
-            checks=self._reader.checks(scope, week),
+            checks=checks,
+            more=more,
             may=asked.who.role in INSPECTING,
             results=RESULTS,
             text_max=TEXT_CHARS_MAX,
@@ -134,6 +137,7 @@ class InspectionPages:
             made=made,
             now=self._clock.utc().utc_ns,
             figures=shares(made.found),
+            cut=self._left_out(asked, made),
             start=self._pages.field(made.start_utc_ns),
             end=self._pages.field(made.end_utc_ns),
         )
@@ -143,7 +147,9 @@ class InspectionPages:
         """For a spreadsheet."""
         made = self._make(asked)
         period = rfc3339(made.start_utc_ns), rfc3339(made.end_utc_ns)
-        text = as_csv(made.found, made.posts, made.removed, self._definitions(asked), period)
+        text = as_csv(
+            made.found, made.posts, made.removed, self._definitions(asked), period, self._left_out(asked, made)
+        )
         headers = {"Content-Disposition": 'attachment; filename="wardpost-report.csv"'}
         return Response("\ufeff" + text, media_type="text/csv; charset=utf-8", headers=headers)
 
@@ -156,7 +162,11 @@ class InspectionPages:
             "to": rfc3339(made.end_utc_ns),
             "made": rfc3339(self._clock.utc().utc_ns),
             "by": asked.who.login,
-            "views_cut": made.cut,
+            "alerts_cut": made.cut.alerts,
+            "requests_cut": made.cut.requests,
+            "views_cut": made.cut.views,
+            "cases_cut": made.cut.cases,
+            "posts_left_out": made.cut.posts,
         }
         told = as_dict(made.found, made.posts, made.removed, self._definitions(asked), about)
         headers = {"Content-Disposition": 'attachment; filename="wardpost-report.json"'}
@@ -165,19 +175,23 @@ class InspectionPages:
     def _definitions(self, asked: Asked) -> dict[str, str]:
         return {name: asked.words(f"report.what.{name}") for name in DEFINED}
 
+    @staticmethod
+    def _left_out(asked: Asked, made: Report) -> list[str]:
+        """In words."""
+        shown = len(made.posts)
+        of = {"posts": {"shown": shown, "of": shown + made.cut.posts}}
+        return [asked.words(f"report.cut.{name}", **of.get(name, {})) for name in made.cut.names]
+
     def _make(self, asked: Asked) -> Report:
         start, end = self._period(asked)
         now, scope = self._clock.utc().utc_ns, asked.who.scope
-        alerts = self._reader.alerts(scope, start, end)
-        posts = self._reader.posts(scope, start, end, now_utc_ns=now, zone=self._zone, alerts=alerts)
-        views, cut = self._reader.views(scope, start, end)
-        found = figures(
-            alerts=alerts,
-            requests=self._reader.requests([one.node for one in posts], start, end),
-            views=views,
-            cases=self._reader.cases(),
-            now_utc_ns=now,
-        )
+        alerts, alerts_cut = self._reader.alerts(scope, start, end)
+        posts, beyond = self._reader.posts(scope, start, end, now_utc_ns=now, zone=self._zone, alerts=alerts)
+        requests, requests_cut = self._reader.requests(scope, start, end)
+        views, views_cut = self._reader.views(scope, start, end)
+        cases, cases_cut = self._reader.cases(scope)
+        found = figures(alerts=alerts, requests=requests, views=views, cases=cases, now_utc_ns=now)
+        cut = Cut(alerts=alerts_cut, requests=requests_cut, views=views_cut, cases=cases_cut, posts=beyond)
         self._trail.note("report", asked.who.login, start=rfc3339(start), end=rfc3339(end), address=asked.address)
         return Report(start, end, found, posts, self._reader.removed(scope, start, end), cut)
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from agent.clock import Clock
-from agent.errors import WardpostError
+from agent.errors import NoRoom, WardpostError
 from agent.station.alerts import Alerts
 from agent.station.search.keeper import Keeper
 from agent.types import NS
@@ -23,6 +23,10 @@ POLL_S = 0.25
 TROUBLE_POLL_S = 2.0
 COMPLAIN_S = 60.0
 JOIN_S_MAX = 10.0
+PER_PERSON_MAX = 10
+"""Boards that one person has open, and never more than half of all: nobody can take them from the others."""
+PER_SESSION_MAX = 6
+"""... and one browser: it holds no more connections to one host."""
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +38,11 @@ class Full(Exception):  # noqa: N818  (an answer, not an error)
 class Listener:
     """One open page. Its methods belong to the event loop."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, who: str, session: str) -> None:
         self._live = live
+        self.who, self.session = who, session
+        self.crowded = False
+        """The same person has opened one board too many: this one, his oldest, ends."""
         self._loop = asyncio.get_running_loop()
         self._told = asyncio.Event()
 
@@ -63,22 +70,39 @@ class Listener:
         """The database is in the way: what the page shows may be old."""
         return self._live.sick
 
+    @property
+    def no_room(self) -> bool:
+        """... because its disk is full."""
+        return self._live.no_room
+
 
 class Live:
     """Start and stop from one thread."""
 
-    def __init__(self, alerts: Alerts, keeper: Keeper, *, clock: Clock, listeners_max: int) -> None:
+    def __init__(
+        self,
+        alerts: Alerts,
+        keeper: Keeper,
+        *,
+        clock: Clock,
+        listeners_max: int,
+        others: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`others`: a number that changes when something else than an alert is new. It raises WardpostError."""
         self._alerts = alerts
         self._keeper = keeper
         self._clock = clock
         self._listeners_max = listeners_max
         self._lock = threading.Lock()
-        self._listeners: set[Listener] = set()
+        self._per_person_max = min(PER_PERSON_MAX, max(listeners_max // 2, 1))
+        self._listeners: dict[Listener, None] = {}  # the oldest first
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._step = -1
+        self._others = others
+        self._newest = (-1, -1)
         self._complained_ns: int | None = None
         self.sick = False
+        self.no_room = False
         self.over = False
 
     def start(self) -> None:
@@ -95,25 +119,41 @@ class Live:
             self._thread.join(JOIN_S_MAX)
             self._thread = None
 
-    @property
-    def full(self) -> bool:
-        """As many pages listen as may."""
+    def full(self, who: str, session: str) -> bool:
+        """As many pages listen as may, and none of them would make room for another one of this person."""
         with self._lock:
-            return len(self._listeners) >= self._listeners_max
+            return len(self._listeners) >= self._listeners_max and self._yielding(who, session) is None
 
     @contextmanager
-    def listening(self) -> Iterator[Listener]:
-        """On the event loop. Raises Full."""
-        listener = Listener(self)
+    def listening(self, who: str, session: str) -> Iterator[Listener]:
+        """On the event loop. `who`: whose page it is, of which session; his oldest ends when he has one too many.
+
+        Raises Full.
+        """
+        listener = Listener(self, who, session)
         with self._lock:
+            yields = self._yielding(who, session)
+            if yields is not None:
+                yields.crowded = True
+                del self._listeners[yields]
             if len(self._listeners) >= self._listeners_max:
                 raise Full
-            self._listeners.add(listener)
+            self._listeners[listener] = None
+        if yields is not None:
+            yields.tell()
         try:
             yield listener
         finally:
             with self._lock:
-                self._listeners.discard(listener)
+                self._listeners.pop(listener, None)
+
+    def _yielding(self, who: str, session: str) -> Listener | None:
+        """The page that ends when this person opens one more; None: he may have it beside the others."""
+        theirs = [one for one in self._listeners if one.who == who]
+        here = [one for one in theirs if one.session == session]
+        if len(here) >= PER_SESSION_MAX:
+            return here[0]
+        return theirs[0] if len(theirs) >= self._per_person_max else None
 
     def look(self) -> None:
         """Once: takes in, judges, tells; of a backlog every POLL_S, not at its end. Raises WardpostError."""
@@ -126,24 +166,24 @@ class Live:
         self._tell_news()
 
     def _tell_news(self) -> None:
-        step = self._alerts.newest_step()
-        if step != self._step:
-            self._step = step
+        newest = self._alerts.newest_step(), self._others()
+        if newest != self._newest:
+            self._newest = newest
             self._tell_all()
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            sick = False
+            sick = no_room = False
             try:
                 self.look()
             except WardpostError as error:
-                sick = True
+                sick, no_room = True, isinstance(error, NoRoom)
                 self._complain(f"the board shows nothing new: {error}")
             except Exception:  # a bug must not leave the board dark for ever, and must not be silent
                 sick = True
                 log.exception("the board")
-            if sick != self.sick:
-                self.sick = sick
+            if (sick, no_room) != (self.sick, self.no_room):
+                self.sick, self.no_room = sick, no_room
                 self._tell_all()
             if not sick:
                 self._keep()

@@ -16,6 +16,7 @@ from agent.clock import Clock, rfc3339
 from agent.errors import ConfigError, Transient
 from agent.station.db.engine import reading
 from agent.station.db.tables import node
+from agent.station.footage.holds import HOLD_DAYS
 from agent.station.live.desk import LiveDesk
 from agent.station.live.views import View
 from agent.station.people.roles import Role
@@ -28,7 +29,6 @@ from agent.types import NS
 WATCHING = frozenset({Role.OPERATOR, Role.SUPERVISOR, Role.SCHOOL})
 REASON_CHARS_MAX = 100
 HOLD_BEFORE_S, HOLD_AFTER_S = 300, 1800
-HOLD_DAYS = 30
 ENDS = {
     "the privacy switch is on": "privacy",
     "its time was over": "time",

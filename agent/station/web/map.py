@@ -20,7 +20,7 @@ from agent.station.posts.fleet import PostView
 from agent.station.posts.plan import HEIGHT, WIDTH, Plan, plan
 from agent.station.posts.words import Words as PostWords
 from agent.station.web.gate import Asked, Refused
-from agent.station.web.pages import Pages
+from agent.station.web.pages import Pages, unturned
 from agent.station.web.posts import LOOKS, look_of, only
 from agent.station.web.routes import Route
 from agent.station.web.tiles import Tiles
@@ -131,11 +131,11 @@ class MapPages:
 
 def _line(view: PostView, told: PostWords) -> Line:
     post = view.post
-    state = told(f"state.{post.state}")
+    state = told.state(post)
     says = state if view.now is None else f"{state} · {told.why(view.now)}"
     placed = post.spot.lat is not None and post.spot.lon is not None
     lat, lon = (post.spot.lat, post.spot.lon) if placed else (None, None)
-    return post.node, post.place or post.node, lat, lon, look_of(view), says
+    return post.node, unturned(post.place) or post.node, lat, lon, look_of(view), says
 
 
 def _worst_first(lines: list[Line]) -> list[Line]:

@@ -15,6 +15,7 @@ from agent.station.people.oidc.entrance import OidcEntrance, Why
 from agent.station.people.oidc.flow import LASTS_S, Flows
 from agent.station.people.oidc.links import Links
 from agent.station.people.oidc.provider import Provider
+from agent.station.people.oidc.refusals import Refusals
 from agent.station.people.oidc.settings import OidcSettings, check
 from agent.station.people.registry import Registry
 from agent.station.people.sessions import Sessions
@@ -50,6 +51,7 @@ def oidc_routes(
         links=Links(engine, trail=trail, issuer=settings.issuer),
         sessions=sessions,
         throttle=throttle,
+        refusals=Refusals(boot_ns=clock.boot_ns),
         trail=trail,
     )
     return OidcPages(entrance=entrance, registry=registry, door=door, pages=pages).routes()

@@ -9,11 +9,15 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from agent.clock import parse_rfc3339
 from agent.errors import ConfigError
+from agent.station.moments import kept_ns
+from agent.station.outward.notice import BIDI
+from agent.station.web import words
 from agent.types import NS
 
+_TURNING = re.compile("[" + "".join(map(chr, sorted(BIDI))) + "]")
 _FIELD = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?")
 _UTC_S_MAX = 253_402_000_000
 
@@ -45,6 +49,7 @@ class Pages:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            finalize=_finished,
             auto_reload=False,  # installed: else each part of a page looks at its file again, a system call each
         )
         self._environment.filters["moment"] = self.moment
@@ -52,6 +57,7 @@ class Pages:
         self._environment.filters["span"] = _span
         self._environment.filters["size"] = _size
         self._environment.globals["zone"] = self._zone.key
+        self._environment.globals["languages"] = sorted(words.load().values(), key=lambda one: one("name"))
 
     @property
     def zone(self) -> dt.tzinfo:
@@ -77,21 +83,25 @@ class Pages:
         return f"{at:%Y-%m-%dT%H:%M:%S}"
 
     def instant(self, text: str) -> int | None:
-        """UTC ns of what such a field sends; None for what is no time."""
+        """UTC ns of what such a field sends; None for no time, or none that can be (agent/station/moments.py)."""
         if not _FIELD.fullmatch(text):
             return None
         try:
-            return int(dt.datetime.fromisoformat(text).replace(tzinfo=self._zone).timestamp()) * NS
+            return kept_ns(int(dt.datetime.fromisoformat(text).replace(tzinfo=self._zone).timestamp()) * NS)
         except (ValueError, OverflowError):
             return None
 
 
-def told_ns(text: str) -> int | None:
-    """UTC ns of the time that a node tells; None for what is no time."""
-    try:
-        return parse_rfc3339(text)
-    except (ValueError, OverflowError):
-        return None
+def unturned(text: str) -> str:
+    """Without what turns the direction of reading: a page would show other words than somebody, or a post, has said."""
+    return _TURNING.sub("", text)
+
+
+def _finished(value: object) -> object:
+    """Whatever a template says, just before it is escaped."""
+    if not isinstance(value, str):
+        return value
+    return Markup(unturned(value)) if isinstance(value, Markup) else unturned(value)  # noqa: S704  (it was one before)
 
 
 def _iso(utc_ns: int) -> str:

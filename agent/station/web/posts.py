@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlencode
 
 from starlette.responses import HTMLResponse, Response
@@ -11,6 +12,7 @@ from starlette.responses import HTMLResponse, Response
 from agent.clock import Clock
 from agent.quantities import gb
 from agent.station.alerts import Alerts
+from agent.station.moments import told_ns
 from agent.station.people.roles import Role, Scope
 from agent.station.posts.desk import PostsDesk
 from agent.station.posts.fleet import DAYS, PostView, ranking, todo
@@ -18,8 +20,10 @@ from agent.station.posts.outages import Day
 from agent.station.posts.upkeep import BellLine, bell_of, storage_days
 from agent.station.posts.words import Words as PostWords
 from agent.station.posts.words import overwrite_of
+from agent.station.search.meaning import fold
+from agent.station.web.evidence import EvidencePages
 from agent.station.web.gate import Asked, Refused
-from agent.station.web.pages import Pages, told_ns
+from agent.station.web.pages import Pages
 from agent.types import NS
 
 PICTURES = frozenset({Role.OPERATOR, Role.SUPERVISOR, Role.SCHOOL, Role.AUDITOR})
@@ -28,6 +32,8 @@ PAST_SHOWN_MAX = 20
 ROWS_MAX = 50
 """Posts on one page of the list."""
 SEARCH_CHARS_MAX = 60
+FOLDED_MAX = 100_000
+"""Posts whose words are kept as they are searched; some 400 bytes each."""
 PAGE_DIGITS_MAX = 5
 LOOKS = ("bad", "warn", "good")
 """Not heard; heard, and something is wrong or to be done; heard. Classes of posts.css and map.css."""
@@ -54,9 +60,10 @@ class Row:
 class PostPages:
     """Handlers. Any thread; they block for the database."""
 
-    def __init__(self, *, desk: PostsDesk, alerts: Alerts, pages: Pages, clock: Clock) -> None:
+    def __init__(self, *, desk: PostsDesk, alerts: Alerts, evidence: EvidencePages, pages: Pages, clock: Clock) -> None:
         self._desk = desk
         self._alerts = alerts
+        self._evidence = evidence
         self._pages = pages
         self._clock = clock
 
@@ -69,6 +76,7 @@ class PostPages:
             raise Refused(404)
         find = " ".join(asked.query.get("find", "")[:SEARCH_CHARS_MAX].split())
         provider = asked.query.get("provider", "")[:SEARCH_CHARS_MAX]
+        part = fold(find)
         told = PostWords.of(asked.words.language)
         views = self._views(asked)
         fitting = [
@@ -77,7 +85,7 @@ class PostPages:
             if (show != "trouble" or look_of(view) != "good")
             and (show != "dark" or not view.post.heard)
             and (not provider or view.post.spot.provider == provider)
-            and _found(view, find.casefold())
+            and (not part or part in _text(view.post.node, view.post.place, view.post.spot.house, view.post.spot.pole))
         ]
         pages = max(math.ceil(len(fitting) / ROWS_MAX), 1)
         page = min(int(number), pages)
@@ -116,6 +124,7 @@ class PostPages:
             ],
             wide=10 * (DAYS + 1),
             picture=picture,
+            evidence=self._evidence.of_post(asked, node),
             median="" if view.uptime.median_s is None else told.span(view.uptime.median_s),
             length=lambda outage: told.span(outage.seconds(self._clock.utc().utc_ns)),
         )
@@ -127,7 +136,7 @@ class PostPages:
         for trip in todo(self._views(asked)):
             keys = dict.fromkeys(key for view in trip if view.task is not None for key in view.task.bring)
             trips.append(([self._row(view, told) for view in trip], [told(key) for key in keys]))
-        return self._page(asked, "todo.html", trips=trips, told=told)
+        return self._page(asked, "todo.html", trips=trips, told=told, evidence=self._evidence.strip(asked))
 
     def _page(self, asked: Asked, template: str, **values: object) -> Response:
         return HTMLResponse(self._pages.render(template, asked=asked, words=asked.words, person=asked.who, **values))
@@ -152,7 +161,7 @@ class PostPages:
         return Row(
             view=view,
             look=look_of(view),
-            state=told(f"state.{post.state}"),
+            state=told.state(post),
             why="" if view.now is None else told.why(view.now),
             kept="" if kept is None else told.span(kept * 86_400),
             free="" if free is None else gb(free),
@@ -182,9 +191,10 @@ def _is_page(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= PAGE_DIGITS_MAX and int(text) > 0
 
 
-def _found(view: PostView, part: str) -> bool:
-    post = view.post
-    return not part or any(part in one.casefold() for one in (post.node, post.place, post.spot.house, post.spot.pole))
+@lru_cache(maxsize=FOLDED_MAX)
+def _text(*words: str) -> str:
+    """What a post is looked for in: kept, for folding takes some microseconds, and a station has tens of thousands."""
+    return fold(" ".join(words))
 
 
 def _look(day: Day) -> str:

@@ -15,6 +15,7 @@ PATTERNS = {
     "incident": re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"),
     "view": re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"),
     "post": re.compile(r"[a-z0-9-]{1,32}"),
+    "alarm": re.compile(r"[1-9][0-9]{0,8}"),
     "case": re.compile(r"[1-9][0-9]{0,8}"),
     "copy": re.compile(r"[1-9][0-9]{0,8}"),
     "removal": re.compile(r"[1-9][0-9]{0,8}"),
@@ -51,7 +52,7 @@ May = frozenset[Role] | Anybody | Bearer
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One method of one path. `handler` gets an `Asked` (agent/station/web/gate.py), on a thread that may block; that
-    of a `stream` is awaited.
+    of a `stream` is awaited. `faceless`: it is the same for anybody, so nobody is looked up, and no cookie is set.
     """
 
     method: Literal["GET", "POST"]
@@ -59,6 +60,7 @@ class Route:
     handler: Callable[..., Any]
     may: May
     stream: bool = False
+    faceless: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.may, frozenset):
@@ -68,6 +70,8 @@ class Route:
             raise TypeError(f"{self.method} {self.path}: may is a set of roles, ANYBODY, or a Bearer")
         elif isinstance(self.may, Bearer) and (self.method != "GET" or self.stream):
             raise ValueError(f"{self.method} {self.path}: with a token one may fetch, nothing else")
+        if self.faceless and (self.method != "GET" or not isinstance(self.may, Anybody)):
+            raise ValueError(f"{self.method} {self.path}: who asks must be looked up")
         if self.method not in METHODS or not self.path.startswith("/"):
             raise ValueError(f"{self.method} {self.path}: no such thing")
         unknown = set(_PARAMETER.findall(self.path)) - set(PATTERNS)

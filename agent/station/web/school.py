@@ -18,6 +18,7 @@ from agent.station.db.tables import event, node, stream
 from agent.station.outward.schools import SchoolBook
 from agent.station.people.registry import find
 from agent.station.people.roles import Person, Role
+from agent.station.web.evidence import EvidencePages
 from agent.station.web.gate import Asked
 from agent.station.web.pages import Pages
 from agent.station.web.routes import Route
@@ -30,6 +31,8 @@ EVENTS_OF_POST_MAX = 5000
 POSTS_MAX = 30
 SHOWN_MAX = 50
 CONTACTS_MAX = 50
+REFRESH_S = 20
+"""So often a page that is open looks for crowds; alerts it is told of at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class SchoolPages:
         pages: Pages,
         clock: Clock,
         book: SchoolBook,
+        evidence: EvidencePages,
         contacts: Sequence[tuple[str, float]] = (),
     ) -> None:
         """`contacts`: names of whom the station tells what nobody has acknowledged, and after how many seconds."""
@@ -107,6 +111,7 @@ class SchoolPages:
         self._pages = pages
         self._clock = clock
         self._book = book
+        self._evidence = evidence
         self._contacts = tuple(contacts)
 
     def routes(self) -> tuple[Route, ...]:
@@ -114,11 +119,13 @@ class SchoolPages:
         return (Route(method="GET", path="/school", handler=self.page, may=SCHOOLS),)
 
     def page(self, asked: Asked) -> Response:
-        """Today, by the pages' clock."""
+        """Today, by the pages' clock; for its script: what changes of it, posts and alerts."""
+        step = self._alerts.newest_step()  # before the alerts: what comes in between is looked for once more
         who, now = asked.who, self._clock.utc().utc_ns
         start = self._today(now)
+        own = sorted(who.scope.posts)
         with reading(self._engine, "read a school's posts") as db:
-            posts = sorted(who.scope.posts)[:POSTS_MAX]
+            posts = own[:POSTS_MAX]
             rows = db.execute(select(node.c.node, node.c.place, node.c.state).where(node.c.node.in_(posts)))
             known = {str(of): (str(place), str(state)) for of, place, state in rows}
             gates = [
@@ -130,17 +137,28 @@ class SchoolPages:
                 )
                 for of in posts
             ]
-            people = [one for one in find(db) if _answers(one, who)]
+            people = [] if asked.part else [one for one in find(db) if _answers(one, who)]
         alerts = [one for one in self._alerts.board(who.scope, start) if _is_of(one, start)]
+        changing = {
+            "asked": asked,
+            "words": asked.words,
+            "gates": gates,
+            "left_out": len(own) - len(posts),
+            "alerts": alerts[:SHOWN_MAX],
+            "more_alerts": len(alerts) > SHOWN_MAX,
+            "places": {gate.node: gate.place for gate in gates},
+        }
+        if asked.part:
+            return HTMLResponse(self._pages.render("school_now.html", **changing))
         return HTMLResponse(
             self._pages.render(
                 "school.html",
-                asked=asked,
-                words=asked.words,
-                gates=gates,
-                alerts=alerts[:SHOWN_MAX],
-                places={gate.node: gate.place for gate in gates},
+                **changing,
+                evidence=self._evidence.strip(asked),
+                step=step,
+                refresh_s=REFRESH_S,
                 people=people[:CONTACTS_MAX],
+                more_people=len(people[CONTACTS_MAX:]),
                 contacts=self._contacts,
                 own=self._book.contacts([who.login]),
                 today=start,

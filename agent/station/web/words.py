@@ -8,8 +8,10 @@ import json
 import re
 from collections.abc import Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 DEFAULT = "en"
+FOLDER: Traversable = files("agent.station.web")
 _FILE = re.compile(r"words\.([a-z]{2})\.json")
 _WISH = re.compile(r"\s*([a-zA-Z]{2})(?:-[a-zA-Z0-9-]{1,20})?\s*(?:;\s*q=([01](?:\.\d{0,3})?)\s*)?")
 HEADER_CHARS_MAX = 200
@@ -34,7 +36,7 @@ class Words:
 def load() -> dict[str, Words]:
     """Every language that there is a file for."""
     found = {}
-    for path in files("agent.station.web").iterdir():
+    for path in FOLDER.iterdir():
         match = _FILE.fullmatch(path.name)
         if match is not None:
             found[match[1]] = Words(match[1], json.loads(path.read_text(encoding="utf-8")))

@@ -1,7 +1,8 @@
 """Logging in by the provider: the delay, the provider, the link, the session, and the line on the audit log.
 
 Attempts are counted as those with a password are, by address: a failure makes its address wait. What the provider says
-is on the log in words of ours; what came from the browser is not.
+is on the log in words of ours; what came from the browser is not. Refusals that anybody can cause are noted up to a
+bound (`refusals.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from agent.station.people.oidc.claims import Claims
 from agent.station.people.oidc.flow import Flows
 from agent.station.people.oidc.links import Links
 from agent.station.people.oidc.provider import Provider
+from agent.station.people.oidc.refusals import Refusals
 from agent.station.people.sessions import Sessions
 from agent.station.people.throttle import Throttle
 from agent.station.people.trail import Trail
@@ -57,10 +59,11 @@ class OidcEntrance:
         links: Links,
         sessions: Sessions,
         throttle: Throttle,
+        refusals: Refusals,
         trail: Trail,
     ) -> None:
         self._provider, self._flows, self._links = provider, flows, links
-        self._sessions, self._throttle, self._trail = sessions, throttle, trail
+        self._sessions, self._throttle, self._refusals, self._trail = sessions, throttle, refusals, trail
 
     @property
     def name(self) -> str:
@@ -112,5 +115,8 @@ class OidcEntrance:
     def _refused(self, why: Why, address: str, text: str, **more: str) -> Returned:
         if why != "down":  # that is nobody's guess, and must not make a password wait
             self._throttle.failed("", address)
-        self._trail.note("login-refused", "", login="", address=address, how=HOW, why=text[:200], **more)
+        counted = self._refusals.note(why)
+        if counted is not None:
+            said = {**more, **counted}
+            self._trail.note("login-refused", "", login="", address=address, how=HOW, why=text[:200], **said)
         return Returned(why=why)

@@ -5,6 +5,7 @@ const LOST_MS = 40000; // two heartbeats of the stream, and some air
 const AGAIN_MS = [1000, 2000, 5000, 10000];
 const RING_MS = 4000;
 const CARDS_MAX = 300;
+const RENEW_MS = 3000; // between looks for what is open and not shown
 const $ = (id) => document.getElementById(id);
 
 const board = $("board");
@@ -15,7 +16,10 @@ let source = null;
 let heard = Date.now();
 let failures = 0;
 let sick = false;
-let again = 0;
+let again = 0; // the timer of the next try; below 0: there is none
+let renewing = 0;
+const more = $("more");
+let open = Number(more.dataset.open); // of the station's alerts; more than it counts, where it is above data-most
 
 function show(state) {
   line.textContent = line.dataset[state];
@@ -41,13 +45,55 @@ function before(one, other) {
   return false;
 }
 
+// Of what is open but not on this page the stream tells nothing: where some of what is shown is answered, they follow.
 function put(part) {
+  if (!place(part)) return;
+  tellMore();
+  if (open > openHere()) renewSoon();
+}
+
+function openHere() {
+  return board.querySelectorAll('[data-open="yes"]').length;
+}
+
+function tellMore() {
+  const here = openHere(), most = Number(more.dataset.most), many = open > most;
+  const skip = Number(more.dataset.skip), next = more.querySelector("[rel=next]");
+  more.hidden = open <= here && !skip;
+  if (next) next.href = `/?skip=${skip + here}`;
+  const text = (many ? more.dataset.many : more.dataset.some).replace("{open}", Math.min(open, most)).replace("{here}", here);
+  if (more.firstElementChild.textContent !== text) more.firstElementChild.textContent = text;
+}
+
+function renewSoon() {
+  if (!renewing) renewing = setTimeout(renew, openHere() ? RENEW_MS : 0);
+}
+
+async function renew() {
+  try {
+    const answer = await fetch(location.pathname + location.search, { headers: { "X-Wardpost-Part": "board" } });
+    if (answer.ok) {
+      const told = await answer.json();
+      for (const part of told.cards) place(part);
+      open = told.open;
+    }
+    renewing = 0;
+    tellMore();
+    if (!answer.ok && answer.status >= 500) renewSoon();
+  } catch {
+    renewing = setTimeout(renew, RENEW_MS);
+  }
+}
+
+// Whether it is news.
+function place(part) {
   const made = document.createElement("template");
   made.innerHTML = part.html; // from our own templates, which escape whatever nodes and people say
   const card = made.content.querySelector("article");
   const old = $(card.id);
   // Told twice (the answer to an act, and the stream), or overtaken: the card stays, and so does a finger on it.
-  if (old && Number(old.dataset.changed) >= Number(card.dataset.changed)) return;
+  if (old && Number(old.dataset.changed) >= Number(card.dataset.changed)) return false;
+  if (old?.dataset.open !== card.dataset.open && (old || card.dataset.open === "yes")) open += card.dataset.open === "yes" ? 1 : -1;
   const focused = old && old.contains(document.activeElement) ? document.activeElement : null;
   const where = focused ? focused.getAttribute("href") || focused.form?.getAttribute("action") : "";
   if (old) {
@@ -55,8 +101,7 @@ function put(part) {
     if (picture && next) next.width = picture.clientWidth; // no jump while it loads
     old.remove();
   }
-  const place = [...board.children].find((other) => before(card, other));
-  board.insertBefore(card, place || null);
+  board.insertBefore(card, [...board.children].find((other) => before(card, other)) || null);
   if (focused) {
     const same = [...card.querySelectorAll("button, a.button, a")].find((e) => (e.getAttribute("href") || e.form?.getAttribute("action")) === where);
     (same || card.querySelector("a.button")).focus({ preventScroll: true });
@@ -64,6 +109,21 @@ function put(part) {
   while (board.children.length > CARDS_MAX) board.lastElementChild.remove();
   $("empty").hidden = board.children.length > 0;
   tick();
+  return true;
+}
+
+// Evidence alarms, all that are open. What somebody is writing stays.
+function witness(html) {
+  const made = document.createElement("template");
+  made.innerHTML = html; // as above
+  const box = $("evidence");
+  const marks = (cards) => [...cards.children].map((card) => `${card.id} ${card.dataset.changed}`).join();
+  if (marks(box) === marks(made.content)) return;
+  const typed = new Map([...box.querySelectorAll("[name=comment]")].map((field) => [field.id, field.value]));
+  const focused = box.contains(document.activeElement) ? document.activeElement.id : "";
+  box.replaceChildren(...made.content.children);
+  for (const field of box.querySelectorAll("[name=comment]")) field.value = typed.get(field.id) ?? "";
+  if (focused) $(focused)?.focus({ preventScroll: true });
 }
 
 function tick() {
@@ -81,7 +141,7 @@ function listen() {
   again = 0;
   if (source) source.close();
   show("waiting");
-  source = new EventSource(`/board/stream?after=${step}`);
+  source = new EventSource(`/board/stream?after=${step}${$("evidence").children.length ? "&evidence=1" : ""}`);
   source.onopen = () => { heard = Date.now(); failures = 0; sick = false; show("live"); };
   source.addEventListener("alert", (event) => {
     heard = Date.now();
@@ -89,12 +149,22 @@ function listen() {
     put(JSON.parse(event.data));
     ring();
   });
+  source.addEventListener("evidence", (event) => {
+    heard = Date.now();
+    witness(JSON.parse(event.data).html);
+  });
   source.addEventListener("state", (event) => {
     heard = Date.now();
-    sick = JSON.parse(event.data).sick;
-    show(sick ? "sick" : "live");
+    const state = JSON.parse(event.data);
+    sick = state.sick;
+    show(!sick ? "live" : state.full ? "room" : "sick");
   });
   source.addEventListener("still", () => { heard = Date.now(); });
+  source.addEventListener("crowded", () => { // the same person's newer boards go on; coming again would end one of them
+    source.close();
+    again = -1;
+    show("crowded");
+  });
   source.addEventListener("left", () => { source.close(); location.assign("/login"); });
   source.onerror = lose;
 }
@@ -107,7 +177,7 @@ function lose() {
 
 // -- acts ------------------------------------------------------------------------------------------------------------
 
-board.addEventListener("submit", async (event) => {
+for (const box of [board, $("evidence")]) box.addEventListener("submit", async (event) => {
   const form = event.target;
   event.preventDefault();
   if (form.dataset.busy) return;
@@ -117,7 +187,8 @@ board.addEventListener("submit", async (event) => {
     if (answer.status === 401) { location.assign("/login"); return; }
     if (!(answer.headers.get("content-type") || "").startsWith("application/json")) throw new Error(answer.status);
     const part = await answer.json();
-    put(part);
+    if (box === board) put(part);
+    else witness(part.html);
     say(part.said);
     ring();
   } catch {

@@ -151,9 +151,12 @@ async function refresh(section) {
   if (element.dataset.busy === "yes" && !section.contains(document.activeElement)) {
     const answer = await fetch(section.dataset.part, { headers: { "X-Wardpost-Part": "footage" } }).catch(() => null);
     if (answer !== null && answer.ok) {
+      const typed = section.querySelector("[name=reason]")?.value;
       const open = [...section.querySelectorAll("details")].map((one) => one.open);
       section.innerHTML = await answer.text();
       section.querySelectorAll("details").forEach((one, n) => { one.open = open[n] || false; });
+      const reason = section.querySelector("[name=reason]");
+      if (reason !== null && typed) { reason.value = typed; }
       if (playing !== null && post === section.querySelector("[data-post]").dataset.post) {
         playing = section.querySelector("[data-post]");
       }

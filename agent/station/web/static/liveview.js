@@ -6,13 +6,16 @@ const GATHER_MS_MAX = 3000;
 const RELAY_MS_MAX = 8000; // where UDP is shut: by TLS, over a slow network
 const THIN_MS = 10000; // with less than a picture every two seconds for so long, single pictures show as much
 const LATE_MS_MAX = 5000; // behind the first picture: what is shown as live is not
+const ANSWER_MS_MAX = 5000;
+const SILENT_MS_MAX = 5000; // without an answer of the station: no picture is shown as live any more
+const OVER = [403, 404]; // the station knows no such view, or it is not for these eyes any more
 const RTP_PER_MS = 90;
 const $ = (id) => document.getElementById(id);
 
 const page = $("live");
 const base = `/live/${page.dataset.post}`;
 const video = $("video"), picture = $("still");
-let view = "", peer = null, mode = "", answered = false, shown = 0, until = 0, timer = 0, since = 0, seen = 0, early = 0, late = 0;
+let view = "", peer = null, mode = "", answered = false, shown = 0, until = 0, timer = 0, since = 0, seen = 0, early = 0, late = 0, heard = 0, silent = false;
 
 function say(text) {
   $("said").textContent = text;
@@ -28,9 +31,16 @@ async function send(path, fields) {
   return read(await fetch(base + path, { method: "POST", body, headers: { "X-Wardpost-Part": "live" } }));
 }
 
+class Refused extends Error {
+  constructor(status) {
+    super(String(status));
+    this.status = status;
+  }
+}
+
 async function read(answer) {
-  if (answer.status === 401) { location.assign("/login"); throw new Error("401"); }
-  if (!(answer.headers.get("content-type") || "").startsWith("application/json")) throw new Error(answer.status);
+  if (answer.status === 401) { location.assign("/login"); throw new Refused(401); }
+  if (!(answer.headers.get("content-type") || "").startsWith("application/json")) throw new Refused(answer.status);
   return answer.json();
 }
 
@@ -79,6 +89,7 @@ async function begin(wanted) {
   }
   answered = false;
   shown = since = seen = late = 0;
+  silent = false;
   early = Infinity;
   $("start").hidden = true;
   state(page.dataset.asking);
@@ -89,6 +100,7 @@ async function begin(wanted) {
     const told = await send(`/${view}/begin`, { mode, offer: sdp, reason: $("reason").value, case: $("case").value });
     if (told.said) { say(told.said); stop(); return; }
     $("running").hidden = false;
+    heard = Date.now();
     show(told);
     timer = setInterval(look, LOOK_MS);
   } catch {
@@ -101,13 +113,48 @@ async function look() {
   const asked = view;
   let told;
   try {
-    told = await read(await fetch(`${base}/${asked}/state`));
-  } catch {
-    return; // the next look will tell
+    told = await read(await fetch(`${base}/${asked}/state`, { signal: AbortSignal.timeout(ANSWER_MS_MAX) }));
+  } catch (error) {
+    if (asked === view) unanswered(error);
+    return;
   }
   if (asked !== view) return;
+  heard = Date.now();
+  if (silent) again();
   show(told);
   if (mode === "video" && view && since && tooThin()) instead(page.dataset.slow);
+}
+
+// A view that the station does not know is over. Where nothing answers, the next look may; what is shown until then is old,
+// but for a video that comes from the post itself.
+function unanswered(error) {
+  if (error.status === 401) return; // on the way to the login
+  if (OVER.includes(error.status)) { stop(); state(page.dataset.forgotten); return; }
+  if (Date.now() - heard < SILENT_MS_MAX) return;
+  silent = true;
+  if (!plays()) video.hidden = picture.hidden = $("rate").hidden = true;
+  state(page.dataset.silent);
+}
+
+function plays() {
+  return peer !== null && peer.connectionState === "connected";
+}
+
+function again() {
+  silent = false;
+  video.hidden = video.srcObject === null;
+  state(plays() ? page.dataset.playing : page.dataset.asking); // a still says so itself, when there is a new one
+}
+
+async function ask(path) {
+  const asked = view;
+  try {
+    show(await send(`/${asked}/${path}`, {}));
+  } catch (error) {
+    if (asked !== view) return;
+    if (OVER.includes(error.status)) unanswered(error);
+    else say(page.dataset.failed);
+  }
 }
 
 // How late a picture is against the earliest one: by its own time, which the post gave it.
@@ -187,13 +234,8 @@ $("start").addEventListener("submit", (event) => {
   begin(event.submitter ? event.submitter.value : "video");
 });
 
-$("more").addEventListener("click", async () => {
-  try { show(await send(`/${view}/more`, {})); } catch { say(page.dataset.failed); }
-});
-
-$("end").addEventListener("click", async () => {
-  try { show(await send(`/${view}/end`, {})); } catch { say(page.dataset.failed); }
-});
+$("more").addEventListener("click", () => ask("more"));
+$("end").addEventListener("click", () => ask("end"));
 
 $("hold").addEventListener("click", async () => {
   if (!$("reason").reportValidity()) return;
