@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # test whose example takes 200 ms longer than it likes, or whose examples are drawn slowly.
 hypothesis.settings.register_profile("wardpost", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("wardpost")
+
+
+# A run that was started behind `&` or by a service inherits that Ctrl-C means nothing, and so would the programs that are
+# started here and told to end by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Where the long stories are: the workers begin with them, so that none is left alone with one at the end.
