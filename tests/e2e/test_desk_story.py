@@ -10,6 +10,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -98,12 +99,27 @@ def heard(there: Headquarters, node: str) -> None:
 
 
 @contextmanager
-def nobody_else_writes(database: Path) -> Iterator[None]:
-    """The station reads on, and cannot put anything on record: what it is at does not end meanwhile."""
-    with closing(sqlite3.connect(database, isolation_level=None, timeout=30)) as db:
-        db.execute("begin immediate")
+def nobody_else_writes(database: Path, *, once: str) -> Iterator[None]:
+    """From the moment when this query finds something the station reads on, and cannot put anything on record: what it
+    is at does not end meanwhile.
+    """
+    over = threading.Event()
+
+    def hold() -> None:
+        with closing(sqlite3.connect(database, isolation_level=None, timeout=30)) as db:
+            while not db.execute(once).fetchone() and not over.wait(0.001):
+                pass
+            db.execute("begin immediate")
+            over.wait()
+            db.execute("rollback")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
         yield
-        db.execute("rollback")
+    finally:
+        over.set()
+        thread.join()
 
 
 def fits(page: Browser, name: str) -> None:
@@ -188,7 +204,7 @@ def test_from_an_alert_to_a_package_that_proves_itself(
     page.press("form.fields button")
     soon(page, "document.querySelector('form[action$=\"/copy\"]')")
     assert page.js("document.querySelector('form[action$=\"/copy\"] select').value") == "*", "the whole case"
-    with nobody_else_writes(headquarters.data / "station.db"):
+    with nobody_else_writes(headquarters.data / "station.db", once="select 1 from package_wish where begun > 0"):
         fill(page, "form[action$='/copy'] [name=reason]", "for the district court")
         page.press("form[action$='/copy'] button")
         soon(page, "document.querySelector('#packages')?.innerText.includes('Posts done: 2 of 2')")
@@ -224,7 +240,7 @@ def test_from_an_alert_to_a_package_that_proves_itself(
     # Who writes on the page while one comes to be loses nothing, and is not refused for what he was shown.
     page.js("document.querySelector('form[action$=\"/copy\"] select').value = 'cam-7'")
     fill(page, "form[action$='/copy'] [name=reason]", "for the insurer")
-    with nobody_else_writes(headquarters.data / "station.db"):
+    with nobody_else_writes(headquarters.data / "station.db", once="select 1 from package_wish where begun > 0"):
         page.press("form[action$='/copy'] button")
         soon(page, "document.querySelector('#packages')?.innerText.includes('Is being made since')")
         fill(page, "form[action$='/note'] [name=reason]", "the owner was here")
