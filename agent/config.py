@@ -269,7 +269,8 @@ class LiveSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """[live]: what headquarters may watch as it happens, by a signed command, on record."""
 
     enabled: bool = True
-    viewers_max: Annotated[int, Meta(ge=1, le=8)] = 2
+    viewers_max: Annotated[int, Meta(ge=1, le=8)] = 2  # of video
+    still_viewers_max: Annotated[int, Meta(ge=1, le=8)] = 6  # beside them: boards that show stills around a bell
     s_max: Annotated[float, Meta(ge=10, le=3600)] = 120.0  # of one grant; who watches may ask for the next
     still_period_s: Annotated[float, Meta(ge=1, le=60)] = 2.0  # between stills, where no video gets through
 

@@ -286,7 +286,10 @@ class Receipt(Message, frozen=True, kw_only=True):
 class Command(Message, frozen=True, kw_only=True):
     """`cmd/<verb>`: something the station asks of the node."""
 
-    id: Uuid
+    id: Annotated[
+        Uuid,
+        Meta(description="UUID, RFC 9562: version 7, or 5 where a case asks, whose repeated question is one command"),
+    ]
     verb: Id
     expires: Utc
     args: dict[str, Any] = {}

@@ -69,13 +69,15 @@ def pack_case(
     about: About,
     make: Make,
     files: Mapping[str, bytes],
+    left_out: Sequence[str] = (),
     signer: dsse.Signer,
     keys: Mapping[str, bytes],
     clock: Clock,
 ) -> Packed:
     """Writes it; blocks for reading and writing. The file appears whole or not at all.
 
-    `files`: case.json and trail.jsonl, the same as in each package; `keys`: the station's public ones by id. A post of
+    `files`: case.json and trail.jsonl, the same as in each package; `left_out`: what they do not tell, for the report;
+    `keys`: the station's public ones by id. A post of
     which no package can be made is named in the manifest with the reason. Raises ConfigError when that is every one,
     Corrupt, Transient.
     """
@@ -91,7 +93,7 @@ def pack_case(
                 archive.add_bytes(name, data)
             for keyid, public in sorted(keys.items()):
                 archive.add_bytes(f"keys/station-{keyid}.pem", public_pem(public))
-            archive.add_bytes("report.txt", _report(about, stated, result.without, clock).encode())
+            archive.add_bytes("report.txt", _report(about, stated, result.without, left_out, clock).encode())
             archive.add_bytes(VERIFIER, resources.files("agent.evidence").joinpath("standalone.py").read_bytes())
             _sign(archive, _manifest(archive, about, stated, result.without, clock), signer)
             archive.finish()
@@ -169,7 +171,13 @@ def _sign(archive: Archive, manifest: bytes, signer: dsse.Signer) -> None:
     archive.add_bytes(SIGNATURE, json.dumps(told, separators=(",", ":")).encode() + b"\n")
 
 
-def _report(about: About, stated: Sequence[Mapping[str, Any]], without: Mapping[str, str], clock: Clock) -> str:
+def _report(
+    about: About,
+    stated: Sequence[Mapping[str, Any]],
+    without: Mapping[str, str],
+    left_out: Sequence[str],
+    clock: Clock,
+) -> str:
     lines = [
         f"Case {about.number} (number {about.case} at this desk) of {about.site}",
         f"Packed {rfc3339(clock.utc().utc_ns)} for {about.who}: {about.reason}",
@@ -179,7 +187,8 @@ def _report(about: About, stated: Sequence[Mapping[str, Any]], without: Mapping[
     ]
     if without:
         lines += ["", "Posts of the case without a package:", *(f"  {post}: {why}" for post, why in without.items())]
-    return "\n".join([*lines, "", "What was done with the case, by whom and when: case.json and trail.jsonl", ""])
+    lines += ["", "What was done with the case, by whom and when: case.json and trail.jsonl"]
+    return "\n".join([*lines, *(f"  left out: {one}" for one in left_out), ""])
 
 
 _README = """\

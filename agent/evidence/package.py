@@ -113,6 +113,7 @@ class Station:
 
     keys: Mapping[str, bytes]  # its raw public keys by id
     files: Mapping[str, bytes]  # what it adds; names that `standalone.NAMES` has
+    left_out: tuple[str, ...] = ()  # what these do not tell, and where that is: for the report
 
 
 @dataclass(slots=True)
@@ -328,6 +329,7 @@ class _Export:
                 }
                 for p in (clip.parts if clip else ())
             ],
+            left_out=() if self.station is None else self.station.left_out,
         )
         self.archive.add_bytes("report.html", report.as_html(facts).encode())
         self.archive.add_bytes("report.txt", report.as_text(facts).encode())

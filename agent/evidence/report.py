@@ -41,6 +41,7 @@ class Facts:
     receipts: Sequence[ReceiptPayload]
     keys: Mapping[str, str]  # file name -> SHA-256 of the raw public key
     parts: Sequence[Mapping[str, Any]]  # of the clip
+    left_out: Sequence[str] = ()  # of what the station tells of the case
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ def _summary(facts: Facts) -> list[tuple[str, str]]:
         ("Taken out at", f"{made['utc']}{_pm(made['unc_ms'])}"),
         ("On the ledger", _extraction(manifest)),
         ("Hash of all footage", str(manifest["content"])),
+        *(("Left out", one) for one in facts.left_out),
     ]
 
 

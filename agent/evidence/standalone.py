@@ -83,6 +83,8 @@ MANIFEST, SIGNATURE, LEDGER, EXTRACTION, RECEIPTS = (
 )
 KEYS = "keys.jsonl"
 CASE, TRAIL = "case.json", "trail.jsonl"
+LEFT_OUT_MAX = 20
+"""Sentences of case.json that are repeated."""
 OPENING, OPENING_SIGNATURE = "opening.json", "opening.sig"
 FIRST = "README.txt"  # by its name at the front even a cut-off package is known as one
 NAMES = re.compile(
@@ -417,6 +419,18 @@ def printable(text: str) -> str:
 def readable(text: str) -> str:
     """The same for what people wrote in a language of theirs: nothing that moves a cursor or turns the line around."""
     return "".join(char if char.isprintable() else "?" for char in text[:500])
+
+
+def left_out(package: Package) -> list[str]:
+    """What the station says that it does not tell of the case, and where that is."""
+    member = package.members.get(CASE)
+    try:
+        case = None if member is None else parse(package.read(member, META_BYTES_MAX))
+    except ValueError:
+        return []
+    said = case.get("left_out") if isinstance(case, dict) else None
+    told = said[:LEFT_OUT_MAX] if isinstance(said, list) else []
+    return [f"{CASE} says: {readable(one)}" for one in told if isinstance(one, str)]
 
 
 # -- JSON, keys, signatures -------------------------------------------------------------------------------------------
@@ -1890,6 +1904,7 @@ class Check:
                 "the station has put this together from what it had; what is missing, the coverage, the case and the"
                 " lines of its audit log are the station's word"
             )
+            self.notes.extend(left_out(self.package))
             named = {line.payload.get("receipt") for line in self.records}
             if not any(line.key == self.signer and line.digest in named for line in self.receipts):
                 self.notes.append("no record of the node here names a receipt by this key of the station: compare it")
@@ -2062,6 +2077,7 @@ class CaseCheck(Check):
         self.notes.append(
             "which posts the case has, what was done with it, and why, are the station's word: case.json, trail.jsonl"
         )
+        self.notes.extend(left_out(self.package))
         for entry in self.manifest["without"]:
             self.notes.append(f"{readable(entry['post'])}: no package; the station says: {readable(entry['why'])}")
 

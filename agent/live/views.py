@@ -83,18 +83,19 @@ class View:
 class Views:
     """All viewers of a post. One thread."""
 
-    def __init__(self, *, viewers_max: int, s_max: float) -> None:
-        self._viewers_max = viewers_max
+    def __init__(self, *, viewers_max: int, still_viewers_max: int, s_max: float) -> None:
+        """`viewers_max`: of video, which each costs the uplink whole; `still_viewers_max`: of stills, beside them."""
+        self._viewers_max = {False: viewers_max, True: still_viewers_max}
         self._s_max = s_max
         self._views: dict[str, View] = {}
 
     def begin(self, begin: Begin, *, command: str, now: float) -> View:
-        """Raises ConfigError when as many watch as may."""
+        """Raises ConfigError when as many watch in this way as may."""
         if begin.view in self._views:
             raise ConfigError("live: this view has begun already")
-        if len(self._views) >= self._viewers_max:
-            names = ", ".join(one.begin.by for one in self._views.values())
-            raise ConfigError(f"live: {len(self._views)} watch already, and more may not: {names}")
+        names = [one.begin.by for one in self._views.values() if one.begin.stills == begin.stills]
+        if len(names) >= self._viewers_max[begin.stills]:
+            raise ConfigError(f"live: {len(names)} watch already, and more may not: {', '.join(names)}")
         view = View(begin, command, now, now + min(begin.seconds, self._s_max), now, Feed())
         self._views[begin.view] = view
         return view

@@ -85,7 +85,9 @@ class LiveWorker:
         self._note = note
         self._reply = reply
         self._asked: Inbox[tuple[str, Begin | More | End]] = Inbox(ASKED_MAX, WhenFull.REFUSE)
-        self._views = Views(viewers_max=settings.viewers_max, s_max=settings.s_max)
+        self._views = Views(
+            viewers_max=settings.viewers_max, still_viewers_max=settings.still_viewers_max, s_max=settings.s_max
+        )
         self._owed: deque[bytes] = deque(maxlen=OWED_MAX)  # ends that the store has not taken yet
         self.watching: tuple[str, ...] = ()
 

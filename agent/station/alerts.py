@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -393,10 +393,21 @@ class Alerts:
         with reading(self._engine) as db:
             return int(db.execute(_newest_verdict(incident)).scalar() or 0)
 
-    def judge(self, who: Person, incident: str, verdict: str, reason: str, seen: int | None = None) -> bool:
+    def judge(
+        self,
+        who: Person,
+        incident: str,
+        verdict: str,
+        reason: str,
+        seen: int | None = None,
+        *,
+        order: Callable[[Connection], str] = lambda _: "",
+    ) -> bool:
         """True or false alert, and why. It is acknowledged by that, if it was not.
 
-        False: no such alert, or somebody else has judged it since step `seen`. None: whatever was said before.
+        False: no such alert, or somebody else has judged it since step `seen`. None: whatever was said before. `order`
+        tells its post, in the same transaction, so that neither is there without the other: the id of what it queued,
+        which goes on the audit log; empty: nothing, and so it says.
         """
         with self._trail.writing("judge an alert") as entry:
             row = self._need(entry.db, who, incident)
@@ -406,7 +417,8 @@ class Alerts:
                 self._acknowledge(entry, who, incident, row.node)
             self._set(entry.db, incident, verdict=verdict, verdict_by=who.login)
             self._step(entry.db, incident, "verdict", who.login, f"{verdict}: {reason}" if reason else verdict)
-            entry.note("verdict", who.login, incident=incident, node=row.node, verdict=verdict, reason=reason)
+            told = {"incident": incident, "node": row.node, "verdict": verdict, "reason": reason}
+            entry.note("verdict", who.login, **told, order=order(entry.db))
         return True
 
     def hand_over(self, who: Person, incident: str, to: str) -> bool:

@@ -22,11 +22,11 @@ from agent.recording.timeline import Timeline
 from agent.station.archive_retention import DAY_NS, Kept, Range
 from agent.station.cases.states import Act, State, state_of
 from agent.station.db.books import command
-from agent.station.db.cases import case_act, case_head, case_item, case_post, inspection_check, inspection_draw
+from agent.station.db.cases import case_act, case_head, case_item, case_post, inspection_check, inspection_sample
 from agent.station.db.engine import reading
 from agent.station.db.tables import line
 from agent.station.footage import told
-from agent.station.inspection.desk import drawn_of
+from agent.station.inspection.drawn import read_back
 
 DRAWS_DAYS_MAX = 92
 """A file that was drawn stays so long for somebody to look at it; the report covers no more than that either."""
@@ -196,12 +196,12 @@ def _of_cases(db: Connection) -> tuple[dict[tuple[str, str], str], list[Range]]:
 
 def _of_inspections(db: Connection, now_utc_ns: int) -> dict[tuple[str, str], str]:
     """Files that were drawn, and of which there is no result yet."""
-    d, c = inspection_draw.c, inspection_check.c
+    d, c = inspection_sample.c, inspection_check.c
     draws = db.execute(select(d.week, d.body).where(d.utc_ns > now_utc_ns - DRAWS_DAYS_MAX * DAY_NS)).all()
     looked_at = set(db.execute(select(c.week, c.node, c.ref).where(c.kind == "footage")))
     return {
         (one.node, one.ref): f"inspection {week}"
         for week, body in draws
-        for one in drawn_of(body).footage
+        for one in read_back(str(body)).footage
         if (week, one.node, one.ref) not in looked_at
     }

@@ -24,6 +24,8 @@ from agent.station.people.trail import Trail
 
 SHOWN_MAX = 20
 """Open ones on a page, the newest; it says when there are more."""
+MARKED_POSTS_MAX = 100_000
+"""Posts with an open one that lists mark: more than a station has."""
 PAST_MAX = 5
 """Acknowledged ones on the page of a post, the newest."""
 FILE_CHARS_MAX = 200
@@ -98,11 +100,22 @@ class EvidenceAlarms:
         self._engine = engine
         self._trail = trail
         self._clock = clock
+        self._posts: tuple[int, frozenset[str]] = -1, frozenset()  # as of which change
 
     def newest_change(self) -> int:
         """Grows with each change of any alarm."""
         with reading(self._engine) as db:
             return _newest(db)
+
+    def posts(self) -> frozenset[str]:
+        """The posts with one that nobody has acknowledged, whoever may see them; the same object until one changes."""
+        with reading(self._engine) as db:
+            newest = _newest(db)
+            kept = self._posts
+            if kept[0] != newest:
+                query = select(_C.node).where(_OPEN).distinct().order_by(_C.node).limit(MARKED_POSTS_MAX)
+                kept = self._posts = newest, frozenset(str(of) for of in db.execute(query).scalars())
+            return kept[1]
 
     def open(self, scope: Scope) -> list[EvidenceAlarm]:
         """Those that nobody has acknowledged, the newest first: SHOWN_MAX, and one more where there are more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -15,6 +16,10 @@ class NodeState(StrEnum):
     LATE = "late"  # a heartbeat or two are missing
     DARK = "dark"  # nobody knows: the node, its power, its network or the broker is gone
     OFFLINE = "offline"  # it said goodbye, or the broker saw it die
+
+
+Change = tuple[str, str, int]
+"""Node, its new state, since when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +50,11 @@ def judge(seen: NodeSeen, age: float, *, late_s: float, dark_s: float) -> NodeSt
     if age >= dark_s:
         return NodeState.DARK
     return NodeState.LATE if age >= late_s else NodeState.ONLINE
+
+
+def in_turn(changes: Iterable[Change], after: str, most: int) -> list[Change]:
+    """Which changes are noted at once, of more than `most`: those behind the node that was noted last, by name, around
+    the end. So nodes that change at each look take nobody's turn.
+    """
+    named = sorted(changes)
+    return [*(one for one in named if one[0] > after), *(one for one in named if one[0] <= after)][:most]

@@ -20,7 +20,7 @@ from agent.station.intake import HeartbeatIn, Intake, ReportedIn, take_all
 from agent.station.live.desk import LiveDesk
 from agent.station.orders import ONCE, RESEND_S, OrderBook
 from agent.station.rollout_desk import RolloutDesk
-from agent.station.states import NodeSeen, NodeState, age_s, judge
+from agent.station.states import NodeSeen, NodeState, age_s, in_turn, judge
 from agent.station.store import Batch, Reject, StationStore, Stored
 from agent.types import NS
 from agent.uplink import Broker, Connected, Disconnected, Hello, Received, Refused, Transport
@@ -30,7 +30,7 @@ WATCH_PAUSES = 20.0
 """Between two looks at all nodes so many times what their reading takes: 70,000 rows take more than a second."""
 WATCH_PAUSE_S_MAX = 30.0
 STATES_MAX = 5000
-"""New states noted in one transaction; the next look, which then comes at once, notes more."""
+"""New states noted in one transaction; the next look, which then comes at once, goes on behind them."""
 COMMIT_BYTES_MAX = 4 << 20
 """Of messages in one transaction: some thousand events, half a second."""
 STABLE_S = 30.0
@@ -95,6 +95,7 @@ class StationWorker:
         self._connect_at = 0.0
         self._connected_at = 0.0
         self._states_at = self._watch_at = 0.0
+        self._noted = ""  # the node whose state was noted last
         self._heard: frozenset[str] = frozenset()  # nodes that were there when all were looked at
         self._complained_at = -COMPLAIN_S
         self.broker: Broker | None = None
@@ -429,8 +430,9 @@ class StationWorker:
                 if state in _HEARD:
                     heard.add(seen.node)
             self._heard = frozenset(heard)
-            if changes:
-                self._store.change(changes[:STATES_MAX])
+            if noted := in_turn(changes, self._noted, STATES_MAX):
+                self._store.change(noted)
+                self._noted = noted[-1][0]
             if len(changes) > STATES_MAX:  # all posts of a city at once, for its network is away
                 self._watch_at = self._now()
         except Transient as error:

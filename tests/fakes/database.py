@@ -112,9 +112,9 @@ def _newest(server: str) -> str:
 
 
 @contextmanager
-def fresh(kind: str, folder: Path, *, newest: bool = False) -> Iterator[Database]:
-    """An empty one. `newest`: on PostgreSQL a copy of one that Alembic has brought to the newest revision, which takes a
-    quarter of the time."""
+def fresh(kind: str, folder: Path, *, newest: bool = True) -> Iterator[Database]:
+    """One without a row. `newest`: on PostgreSQL a copy of one that Alembic has brought to the newest revision, which
+    takes a quarter of the time."""
     if kind == "sqlite":
         yield Database(kind, folder, "")
         return

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 from argon2 import PasswordHasher
+from sqlalchemy import Connection
 
 from agent import wire
 from agent.errors import ConfigError
@@ -69,10 +70,11 @@ class Ward:
         )
         return self.desk
 
-    def _send(self, *asked: str) -> None:
+    def _send(self, _: Connection, *asked: str) -> str:
         if self.broken_key:
             raise ConfigError(self.broken_key)
         self.sent.append(asked)
+        return incident(len(self.sent))
 
     def close(self) -> None:
         self.store.close()

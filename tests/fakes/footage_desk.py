@@ -76,7 +76,9 @@ class FootageDesk:
                 )
             )  # fmt: skip
 
-    def take(self, post: EvidencePost, name: str, *, of: str = POST, data: bytes | None = None) -> str:
+    def take(
+        self, post: EvidencePost, name: str, *, of: str = POST, data: bytes | None = None, order: str = "0" * 36
+    ) -> str:
         """One file of the post, as the clerk of the uploads takes it in; `data`: other bytes than the post's. Its hash."""
         with post.disk.open(name) as original:
             whole = original.read()
@@ -93,7 +95,7 @@ class FootageDesk:
                 lines=uploads_rows.lines_about(db, of, arrived),
             )
             uploads_rows.add(
-                db, node=of, name=name, announced=arrived.sha256, order="0" * 36, arrived=arrived, found=found,
+                db, node=of, name=name, announced=arrived.sha256, order=order, arrived=arrived, found=found,
                 now_utc_ns=UTC_0,
             )  # fmt: skip
         content.unlink()

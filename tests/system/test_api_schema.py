@@ -104,7 +104,7 @@ def station(tmp_path: Path) -> Iterator[tuple[str, Tokens]]:
             site="ward-7",
             station="hq",
             clock=ward.clock,
-            send_verdict=lambda *_: None,
+            send_verdict=lambda *_: "",
             passwords=ward.passwords,
             feeds=FeedSettings(sender="desk@ward-7.example", per_minute_max=6000),
         )

@@ -204,3 +204,42 @@ def test_it_is_asked_for_and_the_page_follows(page: Browser, ward: FootageWard, 
     assert page.js("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out on a phone"
     page.size(1440, 900)
     page.picture(SHOTS / "asked-1440-vi.png")
+
+
+def test_a_page_that_follows_says_when_the_station_is_silent_and_when_it_is_not_for_these_eyes_any_more(
+    page: Browser, ward: FootageWard
+) -> None:
+    """The page follows what was asked for; what the station answers to that is told by the test, in its place."""
+
+    def asks(answer: str) -> None:
+        page.js(
+            f"(() => {{ window.fetch = async () => {answer}; refresh(document.querySelector('section.post')); }})()"
+        )
+
+    shown = "document.querySelector('section.post').textContent"
+    said = "document.querySelector('.follow').textContent"
+    hidden = "document.querySelector('.follow').hidden"
+
+    def asked() -> None:
+        page.go(f"{ward.settings.origin}/footage?post.gate-9=on&{RANGE}")
+        page.wait("!!document.querySelector('.ask [name=reason]')")
+
+    asked()
+    page.fill(".ask [name=reason]", "a bicycle")
+    page.press(".ask button")
+    page.wait("document.querySelector('[data-busy]').dataset.busy === 'yes' && document.readyState === 'complete'")
+    page.js("void (window.real = window.fetch)")
+    for silent in ("{ throw new TypeError('gone'); }", "new Response('', { status: 503 })"):
+        asks(silent)
+        page.wait(f"!{hidden} && /does not answer/.test({said})")
+        assert "a bicycle" in page.js(shown), "what is shown stays"
+        page.js("(() => { window.fetch = window.real; refresh(document.querySelector('section.post')); })()")
+        page.wait(hidden)
+    for over in (403, 404):
+        asked()
+        asks(f"new Response('', {{ status: {over} }})")
+        page.wait(f"!{hidden} && /may not see/.test({said})")
+        assert page.js(shown).strip() == "", "and nothing of it is shown any more"
+    asked()
+    asks("new Response('', { status: 401 })")
+    page.wait("location.pathname === '/login' || location.pathname === '/'")

@@ -16,10 +16,13 @@ import pytest
 
 from agent.assets import DESK, Assets
 from agent.clock import SystemClock
+from agent.evidence.chain import What
 from agent.site import authority, founding
 from agent.site.folder import open_site
 from agent.site.register import Claim, Node
-from agent.station.db.engine import open_engine
+from agent.station.db.engine import open_engine, writing
+from agent.station.evidence_alarms import OfFile
+from agent.station.ledgers import Alarm, Ledgers
 from agent.station.people.roles import Person, Role, scope_of
 from agent.station.web.desk import Desk, make_desk, serve
 from agent.station.web.settings import WebSettings
@@ -126,7 +129,7 @@ def office(
         engine = open_engine(database.url, pooled=False)
         desk = make_desk(
             settings, engine=engine, folder=data, site=SITE, station="hq", clock=clock,
-            send_verdict=lambda *_: None, passwords=quick(), register=str(folder / "site"),
+            send_verdict=lambda *_: "", passwords=quick(), register=str(folder / "site"),
         )  # fmt: skip
         server = serve(settings, desk, close=engine.dispose)
         server.start()
@@ -293,6 +296,18 @@ def test_a_school_on_a_phone_sees_its_own_posts_and_what_becomes_of_them(tmp_pat
             made.tick(3)
             page.wait("!!document.querySelector('#map a.pin.good')")
             assert page.js("window.same === true")
+
+            # What came from it is not what it recorded: that is marked, too.
+            engine = open_engine(made.ward.database.url, pooled=False)
+            with writing(engine, "raise an alarm") as db:
+                Ledgers.raise_alarm(db, Alarm("lane-1", What.FOOTAGE, "it is not so", OfFile()), made.ward.now_ns)
+            engine.dispose()
+            page.wait(
+                "!!document.querySelector('#map a.pin.warn.alarmed') && !!document.querySelector('#list .alarmed')"
+            )
+            assert "Evidence alarm" in page.js("document.querySelector('#map a.pin').getAttribute('aria-label')")
+            nothing_wrong(page, assets)
+            shot(page, "alarmed-390.png")
             page.js("document.querySelector('#map a.pin').focus()")
             page.key("Enter")
             page.wait("location.pathname === '/posts/lane-1'")

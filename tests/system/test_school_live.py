@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.evidence.chain import What
+from agent.station.db.engine import writing
+from agent.station.evidence_alarms import OfFile
+from agent.station.ledgers import Alarm, Ledgers
 from agent.station.people.roles import Role
 from agent.station.web import school
 from agent.station.web.desk import serve
@@ -22,6 +26,12 @@ LINE = "document.querySelector('#line').textContent"
 
 def bell(number: int) -> str:
     return f"document.querySelector('#now a[href=\"/alerts/{incident(number)}\"]')"
+
+
+def alarmed(ward: Ward, what: What) -> None:
+    """Something false comes from the school's post."""
+    with writing(ward.engine, "raise an alarm") as db:
+        Ledgers.raise_alarm(db, Alarm("gate-2", what, "it is not so", OfFile()), ward.clock.utc().utc_ns)
 
 
 def test_a_bell_and_a_crowd_come_to_the_page_of_a_school_that_is_open(
@@ -55,7 +65,19 @@ def test_a_bell_and_a_crowd_come_to_the_page_of_a_school_that_is_open(
             assert browser.js("document.activeElement.getAttribute('href')") == "/posts/gate-2"
             ward.hear(3, severity="notice", onvif=school.COUNTER, label="person", summary="20 people at the gate")
             browser.wait("document.querySelector('#now').innerText.includes('20 people at the gate')")
+
+            # So does an evidence alarm; what is being written on one is not lost when another comes.
+            alarmed(ward, What.FOOTAGE)
+            browser.wait("document.querySelectorAll('#evidence article').length === 1")
+            browser.fill("#evidence [name=comment]", "we fetch")
+            alarmed(ward, What.CHAIN_BREAK)
+            browser.wait("document.querySelectorAll('#evidence article').length === 2")
+            browser.type(" the card")
+            assert browser.js("document.activeElement.value") == "we fetch the card"
             assert browser.js("window.same") is True
+            browser.press("#evidence article:last-of-type button")
+            browser.wait("window.same === undefined && document.querySelectorAll('#evidence article').length === 1")
+            assert browser.js("location.pathname") == "/school"
             assert browser.errors == []
         finally:
             server.stop()

@@ -20,7 +20,7 @@ from agent.station.people.roles import Role
 from agent.station.signing import Signer
 from agent.station.web.desk import make_desk
 from agent.types import NS
-from tests.fakes.database import fresh
+from tests.fakes.database import KINDS, fresh
 from tests.fakes.desk import Visitor
 from tests.fakes.evidence_post import NODE, EvidencePost
 from tests.fakes.footage_desk import POST
@@ -71,11 +71,11 @@ def post(tmp_path_factory: pytest.TempPathFactory) -> EvidencePost:
     return recorded(tmp_path_factory.mktemp("recorded"))
 
 
-@pytest.fixture
-def ward(tmp_path: Path, post: EvidencePost) -> Iterator[ArchiveWard]:
+@pytest.fixture(params=KINDS)
+def ward(request: pytest.FixtureRequest, tmp_path: Path, post: EvidencePost) -> Iterator[ArchiveWard]:
     folder = tmp_path / "hq"
     folder.mkdir()
-    with fresh("sqlite", folder) as database:
+    with fresh(request.param, folder) as database:
         made = ArchiveWard(folder, database)
         made.footage.knows()
         made.footage.knows("gate-9", "Other gate")

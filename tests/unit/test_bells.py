@@ -50,7 +50,7 @@ from agent.station.web.live import Live
 from agent.types import NS, UtcReading
 from agent.uplink.commands import Judge, Run, Verb
 from tests.fakes.clock import FakeClock
-from tests.fakes.database import Database, fresh
+from tests.fakes.database import Database
 from tests.fakes.desk import JPEG, Ward, incident
 from tests.unit.test_health import heartbeats
 
@@ -224,16 +224,7 @@ class Bells:
 
 
 @pytest.fixture
-def bells(tmp_path: Path) -> Iterator[Bells]:
-    with fresh("sqlite", tmp_path) as database:
-        made = Bells(tmp_path, database)
-        yield made
-        made.close()
-
-
-@pytest.fixture
-def either(tmp_path: Path, database: Database) -> Iterator[Bells]:
-    """For the tests that go through every query."""
+def bells(tmp_path: Path, database: Database) -> Iterator[Bells]:
     made = Bells(tmp_path, database)
     yield made
     made.close()
@@ -243,8 +234,7 @@ def asked(order: Order) -> dict[str, Any]:
     return wire.decode(order.payload, wire.Command).args
 
 
-def test_a_press_has_its_post_and_the_nearest_keep_it_once_with_the_reason_on_record(either: Bells) -> None:
-    bells = either
+def test_a_press_has_its_post_and_the_nearest_keep_it_once_with_the_reason_on_record(bells: Bells) -> None:
     pressed = bells.press()
     bells.look()
     orders = bells.orders()
@@ -390,9 +380,8 @@ def picture(bells: Bells, number: int, node: str, jpeg: bytes) -> None:
 
 
 def test_a_bell_comes_with_the_newest_pictures_around_it_for_whoever_may_see_them(
-    either: Bells, monkeypatch: pytest.MonkeyPatch
+    bells: Bells, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bells = either
     seen_around(bells, monkeypatch)
     ward = bells.ward
     ward.person("minh", Role.OPERATOR)

@@ -59,6 +59,7 @@ def drawn(draw: random.Random, number: int) -> Card:
         late=draw.random() < 0.2,
         rights={name: draw.random() < 0.7 for name in ("answer", "judge", "hand_on")},
         near=near[: draw.randrange(3)] if alert.severity == "bell" else [],
+        live=draw.choice(["", "itself"]),
     )
 
 
@@ -73,7 +74,7 @@ def changed(draw: random.Random, card: Card) -> Card:
     other = draw.choice(
         [
             {}, {"place": "Moved"}, {"says": "Another"}, {"error": "?"}, {"late": True}, {"near": []},
-            {"rights": dict.fromkeys(card.rights, False)}, {"at_utc_ns": NOON_NS + NS},
+            {"rights": dict.fromkeys(card.rights, False)}, {"at_utc_ns": NOON_NS + NS}, {"live": "asked"},
         ]
     )  # fmt: skip
     return replace(card, alert=replace(card.alert, **one), **other)  # type: ignore[arg-type]

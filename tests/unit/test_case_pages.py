@@ -13,25 +13,32 @@ from typing import Any, Literal
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from sqlalchemy import insert, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from agent import wire
+from agent import tus, wire
 from agent.clock import parse_rfc3339
+from agent.errors import Transient
 from agent.evidence import verify
+from agent.recording.index import FOLDER
 from agent.sending.plan import check_range
 from agent.station.cases import desk as desk_module
 from agent.station.cases import reading as reading_module
 from agent.station.cases.states import Act, Objection, State
 from agent.station.db.engine import writing
 from agent.station.db.tables import receipt
-from agent.station.inspection.desk import RESULTS, drawn_of
+from agent.station.inspection.desk import RESULTS
+from agent.station.inspection.drawn import drawn_of
 from agent.station.inspection.report import DEFINED
 from agent.station.inspection.sample import Candidate, draw, draw_files, sender_candidate
 from agent.station.orders import OrderBook
 from agent.station.people.roles import Role
+from agent.station.uploads_admission import Admission, Daily
 from agent.station.web.words import load
 from agent.types import NS
+from agent.uplink.commands import Judge, Run, Verb
 from tests.fakes.database import KINDS, fresh
 from tests.fakes.desk import Visitor
 from tests.fakes.evidence_post import NODE, UTC_0, EvidencePost
@@ -79,11 +86,11 @@ class CaseWard(FootageWard):
 
 
 @contextmanager
-def headquarters(kind: str, tmp_path: Path) -> Iterator[FootageWard]:
+def headquarters(kind: str, tmp_path: Path, of: type[FootageWard] = CaseWard) -> Iterator[FootageWard]:
     folder = tmp_path / "hq"
     folder.mkdir()
     with fresh(kind, folder) as database:
-        made = CaseWard(folder, database)
+        made = of(folder, database)
         made.footage.knows()
         made.footage.knows("gate-9", "Other gate")
         yield made
@@ -502,6 +509,90 @@ def test_what_a_post_does_not_keep_is_said_and_it_is_asked_again(either: Footage
     assert released == [first.args["id"], again.args["id"]]
 
 
+def test_what_a_post_refused_is_asked_again_also_when_another_agency_has_the_case_and_never_when_it_is_over(
+    either: FootageWard,
+) -> None:
+    operator, supervisor = visitor(either, Role.OPERATOR), visitor(either, Role.SUPERVISOR)
+    where = opened(operator)
+    answer(either, "send", "done")
+    answer(either, "hold", "failed", "hold: the share for holds is full")
+    assert act(supervisor, where, "transfer", recipient="District", reference="D-1").status_code == 303
+    page = operator.get(where).text
+    assert f"may be overwritten there: {POST}." in page
+    assert f'action="{where}/keep"' in page, "what is said to be owed can be asked for"
+    assert act(operator, where, "keep").status_code == 303
+    again = asked_of(either)[-2]
+    assert again.verb == "hold"
+    assert "has not answered yet" in operator.get(where).text
+    assert f'action="{where}/keep"' not in operator.page
+    assert "with another agency" in operator.page
+    answer(either, "hold", "failed", "hold: the share for holds is full")
+    assert act(supervisor, where, "return").status_code == 303
+    assert f'action="{where}/keep"' in operator.get(where).text
+    asked = len(asked_of(either))
+    assert act(operator, where, "close").status_code == 303
+    assert act(supervisor, where, "dispose", reference="decree 5").status_code == 303
+    assert act(operator, where, "keep").status_code == 303
+    assert {one.verb for one in asked_of(either)[asked:]} == {"release"}, "nobody is asked to keep it any more"
+    assert "may be overwritten there" not in operator.get(where).text
+
+
+def test_what_a_case_asked_for_is_taken_from_its_post_and_told_on_the_page_of_footage(
+    either: FootageWard, tmp_path: Path
+) -> None:
+    """The post says with each file which order it is for: by the id that it goes by at the post."""
+    operator = visitor(either, Role.OPERATOR)
+    where = opened(operator)
+    page = f"/footage?post.{POST}=on&from={RANGE['from']}&to={RANGE['to']}"
+    assert "case 12/2026" in operator.get(page).text
+    assert "are here.</" not in operator.page
+    assert "files, " not in operator.page
+    (send,) = [one for one in asked_of(either) if one.verb == "send"]
+    key = load_pem_private_key(either.key.read_bytes(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+    verbs = {"send": Verb(lambda _: {}, acting=True, lasting=True, needs_time=False)}
+    judge = Judge(site=either.site, node=POST, key=key.public_key(), verbs=verbs)
+    topic, now = wire.Topics(either.site, POST).command("send"), either.clock.utc()
+    decision = judge.judge(topic, wire.encode(send), utc=now, started_utc_ns=now.utc_ns)
+    assert isinstance(decision, Run), "and obeys an order of this id, whenever it was issued"
+    order = str(({"id": send.id} | send.args)["id"])  # agent/uplink/worker.py
+    post = EvidencePost(tmp_path / POST, node=f"{either.site}/{POST}")
+    post.feed(encoded(seconds=4), receipt_every=20)
+    post.seal()
+    either.footage.hear(post)
+    daily = Daily(bytes_max=10**9, clip_bytes_max=0)
+    door = Admission(engine=either.engine, clock=either.clock, daily=daily)
+    names = list(post.disk.list(FOLDER))
+    for name in names:
+        door.check(POST, 1000, tus.Footage(name=name, sha256="a" * 64, order=order), [])  # it is let in
+        either.footage.take(post, name, order=order)
+    with OrderBook(either.engine) as book:
+        assert book.answered(POST, wire.Reply(id=order, state="done", result={"summary": "all of it"}))
+    shown = operator.get(page).text
+    assert f"{len(names)} files, " in shown
+    assert "all of it" in shown
+    assert act(operator, where, "attach", post=POST).status_code == 303
+    assert operator.get(where).text.count("SHA-256") == len(names), "and they are the case's once they are attached"
+
+
+def test_an_order_of_a_case_that_was_queued_before_a_cut_is_the_same_one(
+    either: FootageWard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator = visitor(either, Role.OPERATOR)
+
+    def cut(*_: object, **__: object) -> None:
+        raise Transient("the power is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk_module.CaseDesk, "_note_hold", cut)
+        where = opened(operator)
+        assert act(operator, where, "keep").status_code == 409
+    assert [one.verb for one in asked_of(either)] == ["hold", "send"]
+    assert act(operator, where, "keep").status_code == 303
+    assert [one.verb for one in asked_of(either)] == ["hold", "send"]
+    assert [line["act"] for line in either.trail() if line["kind"] == "case"] == ["opened", "held"]
+
+
 def test_a_post_that_was_dark_for_too_long_is_asked_again(either: FootageWard) -> None:
     operator = visitor(either, Role.OPERATOR)
     where = opened(operator)
@@ -671,7 +762,7 @@ def test_the_report_says_what_happened_and_what_its_figures_mean(either: Footage
     assert shares["in_time"] == (1, 2)
     assert shares["false_alerts"] == (1, 1)
     assert shares["met"] == (0, 0)
-    assert shares["caseless"] == (2, 2)
+    assert (shares["caseless_footage"], shares["caseless_live"], shares["caseless"]) == ((2, 2), (0, 0), (2, 2))
     assert told["views_without_case_by"] == {"operator": 2}
     assert told["requests_waiting"] == 1
     assert {one["post"] for one in told["posts"]} == {"gate-9", POST}

@@ -147,7 +147,8 @@ def test_holds_are_asked_while_a_case_is_open_and_let_go_when_it_is_closed() -> 
     assert to_hold(State.OPEN, ["cam-1", "cam-2", "cam-3"], held) == ["cam-3"]
     assert to_release(State.OPEN, held) == to_release(State.TRANSFERRED, held) == []
     assert to_release(State.CLOSED, held) == to_release(State.DISPOSED, held) == [("cam-1", "h1"), ("cam-2", "h2")]
-    assert to_hold(State.CLOSED, ["cam-3"], held) == []
+    assert to_hold(State.TRANSFERRED, ["cam-3"], held) == ["cam-3"], "another agency has it: it is owed all the same"
+    assert to_hold(State.CLOSED, ["cam-3"], held) == to_hold(State.DISPOSED, ["cam-3"], held) == []
     assert in_force([HoldAct(Act.HELD, "cam-1", "h1"), HoldAct(Act.RELEASED, "cam-1", "h1")]) == {}
     late = [HoldAct(Act.HELD, "cam-1", "h1"), HoldAct(Act.HELD, "cam-1", "h2"), HoldAct(Act.RELEASED, "cam-1", "h1")]
     assert in_force(late) == {"cam-1": "h2"}  # the end of an old one does not end the new one
@@ -459,6 +460,66 @@ def test_a_case_of_more_than_a_page_shows_says_how_many_and_its_package_names_th
     assert len(told["items"]) == told["items_count"] == case.items_count
 
 
+def noted(world: World, n: int, count: int) -> None:
+    for number in range(count):
+        newest = world.case(n).newest
+        told = Told(reason=f"note {number}")
+        assert world.writer.act(OPERATOR, n, Act.NOTED, told, seen=newest) == newest + 1
+
+
+def test_a_package_has_the_whole_timeline_of_a_case_of_which_a_page_shows_the_newest(
+    filmed: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n = filmed.open()
+    noted(filmed, n, 8)
+    monkeypatch.setattr(reading_module, "ACTS_SHOWN_MAX", 5)
+    case = filmed.case(n)
+    assert [step.number for step in case.steps] == [6, 7, 8, 9, 10]
+    newest = case.newest
+    noted(filmed, n, 1)  # somebody acts while the package is made: it has the case as it was when it was begun
+    told = json.loads(filmed.exporter._files(case)["case.json"])
+    assert [act["number"] for act in told["timeline"]] == list(range(1, newest + 1)), "a court gets all of it"
+    assert told["timeline_count"] == newest
+    assert told["left_out"] == []
+
+
+def test_a_package_that_cannot_have_all_says_in_words_what_is_left_out_and_where_it_is(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_module, "ACTS_PACKED_MAX", 3)
+    monkeypatch.setattr(reading_module, "ITEMS_PACKED_MAX", 1)
+    receipts_of(world, film(world, tmp_path))
+    n = world.open(posts=(POST, "cam-9"))
+    noted(world, n, 4)
+    said_of_acts = (
+        "timeline: acts 1 to 3 of 6 are left out; trail.jsonl has the station's line of each (kind `case`, `step`)"
+    )
+    for node in (POST, ""):
+        case = world.case(n)
+        done = world.exporter.make(SUPERVISOR, case, node, FULL)
+        assert isinstance(done, int), done
+        step = world.cases.step(EVERYWHERE, n, done)
+        assert step is not None
+        path = world.exporter.file(n, step)
+        assert path is not None
+        with path.open("rb") as file:
+            package = standalone.Package(file, standalone.Findings())
+            package.open()
+            told = json.loads(package.read(package.members["case.json"], 1 << 20))
+            report = package.read(package.members["report.txt"], 1 << 20).decode()
+            acts = {said(raw).get("step") for _, raw in package.lines(package.members["trail.jsonl"])}
+        first = case.newest - 3
+        expected = said_of_acts.replace("1 to 3 of 6", f"1 to {first} of {case.newest}")
+        assert [act["number"] for act in told["timeline"]] == list(range(first + 1, case.newest + 1))
+        assert told["left_out"][0] == expected
+        assert told["left_out"][1].startswith("items: 1 of ")
+        assert expected in report, "and who only reads the report is told"
+        assert set(range(1, first + 1)) <= acts, "they are where it says"
+        for result in (standalone.verify(str(path), []), verify.verify(path, [])):
+            assert result["findings"] == []
+            assert any(expected in note for note in result["notes"]), "and who only checks it"
+
+
 def test_what_is_not_what_its_node_recorded_is_marked_in_the_case_and_in_its_package(filmed: World) -> None:
     many_files(filmed, 2)
     with writing(filmed.desk.engine, "judge") as db:
@@ -650,7 +711,7 @@ def test_the_same_moment_gives_the_same_package(world: World, tmp_path: Path) ->
     n, path = packed(world, tmp_path)
     step = world.case(n).steps[-1]
     again = tmp_path / "again.zip"
-    before = replace(world.case(n), steps=world.case(n).steps[:-1])
+    before = replace(world.case(n), newest=step.number - 1)
     trail = world.exporter._trail(before)[0]
     world.exporter._trail = lambda case: (trail[:-1], False)  # type: ignore[method-assign] # noqa: ARG005
     archive, shelf = world.desk.archive, world.desk.shelf

@@ -22,7 +22,7 @@ from agent.station.web.assets import KINDS
 from agent.station.web.headers import HEADERS
 from agent.station.web.routes import ANYBODY, PATTERNS, Route, check_table
 from agent.station.web.settings import WebSettings, listening
-from tests.fakes.database import fresh
+from tests.fakes.database import Database
 from tests.fakes.desk import JPEG, ORIGIN, PASSWORD, Visitor, Ward, incident
 
 # Who gets what: the table of the routes once more, by hand. A route that is missing here fails the walk.
@@ -56,6 +56,7 @@ MAY: dict[tuple[str, str], set[Role] | None] = {  # None: anybody
     ("GET", "/map"): STAFF,
     ("GET", "/map/posts"): STAFF,
     ("GET", "/to-do"): STAFF - {Role.SCHOOL},
+    ("GET", "/dock"): STAFF - {Role.SCHOOL},
     ("GET", "/school"): {Role.SCHOOL},
     ("GET", "/household"): {Role.HOUSEHOLD},
     ("GET", "/schools"): {Role.OPERATOR, Role.SUPERVISOR, Role.AUDITOR, Role.ADMIN},
@@ -83,11 +84,10 @@ POSTS = {Role.SCHOOL: ("gate-2",), Role.HOUSEHOLD: ("gate-2",)}
 
 
 @pytest.fixture
-def ward(tmp_path: Path) -> Iterator[Ward]:
-    with fresh("sqlite", tmp_path) as database:
-        made = Ward(tmp_path, database)
-        yield made
-        made.close()
+def ward(tmp_path: Path, database: Database) -> Iterator[Ward]:
+    made = Ward(tmp_path, database)
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -534,13 +534,12 @@ def test_the_times_are_told_with_their_error(ward: Ward) -> None:
     assert "not verified" in board and "told no time" in board and "Delivered late" in board
 
 
-def test_local_time_is_that_of_the_settings(tmp_path: Path) -> None:
-    with fresh("sqlite", tmp_path) as database:
-        ward = Ward(tmp_path, database, time_zone="Asia/Ho_Chi_Minh")
-        ward.person("minh", Role.OPERATOR)
-        ward.hear(1)
-        assert "22.11.2026 14:02:11" in ward.visitor("minh").get("/").text
-        ward.close()
+def test_local_time_is_that_of_the_settings(tmp_path: Path, database: Database) -> None:
+    ward = Ward(tmp_path, database, time_zone="Asia/Ho_Chi_Minh")
+    ward.person("minh", Role.OPERATOR)
+    ward.hear(1)
+    assert "22.11.2026 14:02:11" in ward.visitor("minh").get("/").text
+    ward.close()
 
 
 # -- languages --------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from agent.station.people.roles import Role, Scope
 from agent.station.uploads_judge import State, examine, judge
 from agent.station.web import words as languages
 from agent.station.web.gate import Asked
-from tests.fakes.database import Database, fresh
+from tests.fakes.database import KINDS, Database, fresh
 from tests.fakes.evidence_post import NODE, UTC_0, EvidencePost
 from tests.fakes.footage_desk import POST
 from tests.fakes.footage_ward import FootageWard
@@ -72,11 +72,11 @@ class EvidenceWard(FootageWard):
         return name, recorded, arrived
 
 
-@pytest.fixture
-def ward(tmp_path: Path) -> Iterator[EvidenceWard]:
+@pytest.fixture(params=KINDS)
+def ward(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EvidenceWard]:
     folder = tmp_path / "hq"
     folder.mkdir()
-    with fresh("sqlite", folder) as database:
+    with fresh(request.param, folder) as database:
         made = EvidenceWard(folder, database)
         made.footage.knows()
         for role in (Role.OPERATOR, Role.SUPERVISOR, Role.AUDITOR, Role.TECHNICIAN, Role.ADMIN):

@@ -29,7 +29,7 @@ from agent.station.web.desk import make_desk
 from agent.station.web.school import COUNTER, gatherings
 from agent.types import NS
 from agent.vision.rules import TOPICS
-from tests.fakes.database import Database, fresh
+from tests.fakes.database import Database
 from tests.fakes.desk import JPEG, Ward, incident
 from tests.unit.test_desk_pages import MAY
 
@@ -48,14 +48,7 @@ def headquarters(tmp_path: Path, database: Database) -> Iterator[Ward]:
 
 
 @pytest.fixture
-def ward(tmp_path: Path) -> Iterator[Ward]:
-    with fresh("sqlite", tmp_path) as database, headquarters(tmp_path, database) as made:
-        yield made
-
-
-@pytest.fixture
-def either(tmp_path: Path, database: Database) -> Iterator[Ward]:
-    """For the tests that go through every query."""
+def ward(tmp_path: Path, database: Database) -> Iterator[Ward]:
     with headquarters(tmp_path, database) as made:
         yield made
 
@@ -79,8 +72,7 @@ def test_the_mark_of_a_counting_rule_is_that_of_the_rules() -> None:
     assert [kind for kind, topic in TOPICS.items() if topic == COUNTER] == ["crowd", "congestion"]
 
 
-def test_a_school_sees_todays_crowds_and_congestion_since_when_and_whether_they_go_on(either: Ward) -> None:
-    ward = either
+def test_a_school_sees_todays_crowds_and_congestion_since_when_and_whether_they_go_on(ward: Ward) -> None:
     ward.person("school", Role.SCHOOL, OWN)
     gathers(ward, 1, since_s=900, summary="9 people at the gate")
     gathers(ward, 1, since_s=900, s=300, phase="ended", summary="Over")
@@ -132,9 +124,8 @@ def test_a_school_sees_its_bells_and_alerts_and_whom_they_reach(ward: Ward) -> N
     assert "Nobody else is set to answer" in ward.visitor("school").get("/school").text
 
 
-def test_what_happens_now_comes_to_a_page_that_is_open(either: Ward) -> None:
+def test_what_happens_now_comes_to_a_page_that_is_open(ward: Ward) -> None:
     """A bell and a crowd, after the page was fetched: its script is told of the alert, and fetches what is new."""
-    ward = either
     ward.person("school", Role.SCHOOL, OWN)
     visitor = ward.visitor("school")
     page = visitor.get("/school").text
@@ -216,8 +207,7 @@ def case(ward: Ward, n: int, number: str, *posts: str) -> None:
         db.execute(insert(case_post), [{"case_n": n, "node": post} for post in posts])
 
 
-def test_a_household_sees_who_looked_who_was_given_footage_whose_case_when_and_why(either: Ward) -> None:
-    ward = either
+def test_a_household_sees_who_looked_who_was_given_footage_whose_case_when_and_why(ward: Ward) -> None:
     ward.person("minh", Role.OPERATOR, name="Nguyễn Minh")
     ward.person("home", Role.HOUSEHOLD, OWN)
     case(ward, 1, "45/2026", OWN, OTHER)

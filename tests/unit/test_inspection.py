@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.station.inspection.report import (
+    DEFINED,
     AlertFact,
     CaseFact,
+    LiveFact,
     PostFigures,
     RemovedFact,
     RequestFact,
@@ -163,18 +165,27 @@ def test_a_small_world_comes_to_what_was_counted_by_hand() -> None:
         ViewFact(80, "minh", "cam-1", "ab"),  # when it was closed
         ViewFact(60, "minh", "cam-2", "cd"),  # of something else
     ]
-    found = figures(alerts=alerts, requests=requests, views=views, cases=[case], now_utc_ns=500)
+    watched = [
+        LiveFact(60, "lan", "cam-1", ""),  # a case of its post was open; he has named none
+        LiveFact(60, "lan", "cam-1", "12/2026"),
+        LiveFact(60, "mai", "cam-2", ""),
+        LiveFact(60, "mai", "cam-2", "", bell="01"),  # somebody had pressed it
+    ]
+    found = figures(alerts=alerts, requests=requests, views=views, watched=watched, cases=[case], now_utc_ns=500)
     assert found.in_time == Share(2, 4)
     assert found.false_alerts == Share(2, 3)
     assert found.unjudged == 2
     assert found.met == Share(2, 4)
     assert found.waiting == 1
-    assert found.caseless == Share(3, 5)
-    assert found.caseless_by == {"lan": 1, "minh": 2}
+    assert found.caseless_footage == Share(3, 5)
+    assert found.caseless_live == Share(2, 4)
+    assert found.caseless == Share(5, 9)
+    assert found.caseless_by == {"lan": 2, "mai": 1, "minh": 2}
+    assert found.caseless_live_by == {"lan": 1, "mai": 1}
 
 
 def test_of_nothing_there_is_no_share() -> None:
-    found = figures(alerts=[], requests=[], views=[], cases=[], now_utc_ns=0)
+    found = figures(alerts=[], requests=[], views=[], watched=[], cases=[], now_utc_ns=0)
     assert [found.in_time.share, found.false_alerts.share, found.met.share, found.caseless.share] == [None] * 4
     assert share_recorded([], 5, 5) is None
 
@@ -188,9 +199,7 @@ def test_what_lies_over_one_another_is_counted_once(stretches: list[tuple[int, i
 
 # -- for spreadsheets and programs ------------------------------------------------------------------------------------
 
-WORDS = {
-    name: f"what {name} is" for name in ("up", "recorded", "in_time", "false_alerts", "met", "caseless", "removed")
-}
+WORDS = {name: f"what {name} is" for name in DEFINED}
 REMOVED = [RemovedFact("age", 12, 3_400_000), RemovedFact("room", 0, 0)]
 
 
@@ -206,6 +215,7 @@ def test_the_table_has_what_the_page_has_and_is_read_back() -> None:
         alerts=[AlertFact("cam-1", 10, 5, "")],
         requests=[],
         views=[ViewFact(1, "=cmd|' /C calc'!A1", "cam-1", "x")],
+        watched=[],
         cases=[],
         now_utc_ns=20,
     )

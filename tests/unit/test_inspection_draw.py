@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import event, insert, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from agent.station.db.cases import inspection_draw
 from agent.station.db.engine import writing
+from agent.station.db.migrate import upgrade as alembic_upgrade
 from agent.station.db.uploads import footage
 from agent.station.inspection import reading as inspection_reading
-from agent.station.inspection.desk import InspectionDesk, drawn_of
+from agent.station.inspection.desk import InspectionDesk
+from agent.station.inspection.drawn import drawn_of, read_back
 from agent.station.inspection.sample import Candidate, draw, first_of, sender_candidate
 from agent.station.people.roles import Role
 from tests.fakes.database import KINDS, fresh
@@ -160,11 +163,46 @@ def test_a_draw_of_an_earlier_release_is_still_shown_and_repeated(ward: Ward) ->
         for name, of in (("drawn_posts", posts), ("drawn_footage", files))
     }  # fmt: skip
     body = json.dumps({"site": "ward-7", "week": week, "posts": posts, "footage": files, **hit})
-    with writing(ward.engine, "drawn by the release before") as db:
+    with writing(ward.engine, "drawn by the release before, which had no table of its own for the sample") as db:
+        db.exec_driver_sql("drop table inspection_sample")
+        if ward.engine.dialect.name == "postgresql":
+            db.exec_driver_sql("drop function inspection_sample_refuses")
+        db.exec_driver_sql("update alembic_version set version_num = '0016'")
         db.execute(insert(inspection_draw).values(week=week, utc_ns=1, login="mai", body=body))
+    alembic_upgrade(ward.engine)
+    ((sample,),) = ward.database.rows("select body from inspection_sample")
     kept = drawn_of(body)
+    assert read_back(sample) == kept
     assert (kept.seed, kept.of_footage) == ("", 10)
     assert draw("ward-7", week, [Candidate(**one) for one in posts], 5, seed=kept.seed) == list(kept.posts)
     page = ward.visitor("mai").get("/inspection").text
     assert all(one.ref in page for one in kept.footage)
     assert "out of 10 files" in page
+
+
+def test_who_looks_at_the_sample_does_not_read_what_it_was_drawn_from(ward: Ward) -> None:
+    """That is megabytes at a large site. It stays on record whole, and the sample names it by its SHA-256."""
+    came(ward, "post-04", 3)
+    drawn(ward)
+    ((whole,),) = ward.database.rows("select body from inspection_draw")
+    ((apart,),) = ward.database.rows("select body from inspection_sample")
+    assert read_back(apart) == drawn_of(whole)
+    assert hashlib.sha256(whole.encode()).hexdigest() == read_back(apart).sha256
+    assert [line["sha256"] for line in ward.trail() if line["kind"] == "inspection-draw"] == [read_back(apart).sha256]
+    visitor, asked = ward.visitor("mai"), []
+    event.listen(ward.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    node = read_back(apart).posts[0].node
+    assert node in visitor.get("/inspection").text
+    check: dict[str, Any] = {
+        "week": read_back(apart).week,
+        "kind": "post",
+        "post": node,
+        "ref": "",
+        "result": "good",
+        "text": "",
+    }
+    assert visitor.post("/inspection/check", **check).status_code == 303
+    assert any("inspection_sample" in one for one in asked)
+    assert not any("inspection_draw" in one for one in asked), asked
+    with ward.engine.connect() as db, pytest.raises(SQLAlchemyError, match="append-only"), db.begin():
+        db.exec_driver_sql("update inspection_sample set body = '{}'")

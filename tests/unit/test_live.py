@@ -225,6 +225,18 @@ def test_who_is_not_heard_makes_room(joined: bool, after_s: float) -> None:
     assert post.worker.watching == ("Lan",)
 
 
+def test_stills_have_places_of_their_own() -> None:
+    """Around a bell the boards of a whole station show them: who needs video is let in all the same, and the reverse."""
+    post = Post(viewers_max=1, still_viewers_max=2)
+    for number in (1, 2, 3):
+        post.ask(begin(number, mode="stills", by=f"Board {number}"))
+    assert post.told("c3").detail == "live: 2 watch already, and more may not: Board 1, Board 2"
+    post.watch(4)
+    post.ask(begin(5))
+    assert post.told("c5").detail == "live: 1 watch already, and more may not: Lan"
+    assert post.worker.watching == ("Board 1", "Board 2", "Lan")
+
+
 def test_a_network_that_loses_too_much_is_not_filled_any_longer(post: Post) -> None:
     view = post.watch()
     post.run(30, watched=view, lost=0.3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,22 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from agent import wire
 from agent.errors import ConfigError
 from agent.live.request import parse
+from agent.station.bells.settings import BellSettings
 from agent.station.intake import take
 from agent.station.live.desk import LiveDesk
 from agent.station.live.settings import LiveSettings, check, ice_servers
 from agent.station.orders import OrderBook
 from agent.station.people.roles import Role
+from agent.station.posts.known import Spot
 from agent.station.signing import Signer
+from agent.station.states import NodeState
 from agent.station.store import Batch
+from agent.station.web.bells import RINGING_S
 from agent.station.web.desk import make_desk
 from agent.station.web.live_view import ENDS
 from agent.station.web.words import load
 from tests.e2e.test_coverage import keys
-from tests.fakes.database import Database
+from tests.fakes.database import Database, fresh
 from tests.fakes.desk import Visitor, Ward, incident
 
 OFFER = "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n"
@@ -36,7 +41,7 @@ JPEG = b"\xff\xd8 a picture"
 class Office(Ward):
     """A ward with live views. `post` answers as the post would."""
 
-    def __init__(self, folder: Path, database: Database) -> None:
+    def __init__(self, folder: Path, database: Database, bells: BellSettings | None = None) -> None:
         private, _ = keys(folder)
         self.key = str(private)
         self.numbers = iter(range(1, 10_000))
@@ -62,6 +67,7 @@ class Office(Ward):
             passwords=self.passwords,
             signer=Signer(site="ward-7", key=self.key, days=14),
             watch=self.live,
+            bells=bells,
         )
 
     def _wake(self) -> None:
@@ -87,7 +93,13 @@ class Office(Ward):
 
 @pytest.fixture
 def office(tmp_path: Path, database: Database) -> Iterator[Office]:
-    made = Office(tmp_path, database)
+    made = opened(tmp_path, database)
+    yield made
+    made.close()
+
+
+def opened(folder: Path, database: Database, bells: BellSettings | None = None) -> Office:
+    made = Office(folder, database, bells)
     made.person("lan", Role.OPERATOR, name="Lan")
     made.person("school", Role.SCHOOL, "gate-2")
     made.person("tech", Role.TECHNICIAN)
@@ -96,8 +108,7 @@ def office(tmp_path: Path, database: Database) -> Iterator[Office]:
         status = wire.Status(state="online", node=node, bootid="f" * 32, session=1, version="1", place=f"At {node}")
         taken = take(f"wardpost/v1/ward-7/{node}/status", wire.encode(status), site="ward-7", retained=False)
         made.store.commit(Batch(taken=[taken]))
-    yield made
-    made.close()
+    return made
 
 
 def begin(visitor: Visitor, post: str = "gate-2", **fields: str) -> tuple[str, httpx.Response]:
@@ -150,7 +161,7 @@ def test_stills_are_asked_for_one_by_one_and_shown_with_their_rate(office: Offic
         (more,) = office.commands()
         assert (more.args["got"], more.args["seconds"]) == (number, 0), "it has arrived: the next may come"
         state = lan.get(f"/live/gate-2/{view}/state").json()
-        assert state["still"] == number and state["rate"] == "A picture every 2 s"
+        assert state["still"] == number and state["rate"] == "A picture every 2 s" and state["period_s"] == 2.0
         assert lan.get(f"/live/gate-2/{view}/still").content == JPEG + bytes([number])
     office.answers(command, still=9, jpeg=base64.b64encode(b"<svg onload=x>").decode(), period_s=2.0)
     office.answers(command, still=10, jpeg="A" * 100_000, period_s=2.0)
@@ -270,3 +281,113 @@ def test_servers_have_credentials_that_end(tmp_path: Path) -> None:
 def test_every_end_has_its_words() -> None:
     for words in load().values():
         assert all(words(f"live.over.{key}") for key in ENDS.values())
+
+
+# -- around a bell -------------------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """What the script of live pictures finds on a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.around: dict[str, str | None] = {}  # of the first bell
+        self.posts: dict[str, str | None] = {}  # whether each of its posts is heard
+        self.told: dict[str, str | None] = {}  # once a page
+        self.scripts: list[str | None] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag == "section" and found.get("class") == "near" and not self.around:
+            self.around = found
+        elif tag == "li" and "data-post" in found:
+            self.posts[str(found["data-post"])] = found["data-heard"]
+        elif found.get("id") == "nearlive":
+            self.told = found
+        elif tag == "script":
+            self.scripts.append(found.get("src"))
+
+
+@pytest.fixture
+def street(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three posts at one house."""
+    spots = {name: Spot(house="A") for name in ("gate-2", "lane-1", "lane-2")}
+    monkeypatch.setattr("agent.station.web.desk.registered", lambda _root: lambda: spots)
+
+
+@pytest.mark.usefixtures("street")
+def test_a_bell_begins_the_live_pictures_of_those_who_may_watch_and_asks_no_dark_post(office: Office) -> None:
+    office.hear(9, node="lane-2")
+    office.store.change([("lane-2", NodeState.OFFLINE, office.clock.utc().utc_ns)])
+    pressed = office.hear(1, severity="bell", place="School gate")
+    lan = office.visitor("lan")
+    for path in ("/", f"/alerts/{pressed}"):
+        page = Page(lan.get(path).text)
+        assert (page.around["data-live"], page.around["data-open"]) == ("itself", "yes"), path
+        assert (page.around["data-incident"], page.around["data-reason"]) == (pressed, "Bell at School gate")
+        assert list(page.posts.items()) == [("gate-2", "yes"), ("lane-1", "yes"), ("lane-2", "no")], "its own first"
+        assert page.told["data-form"] == lan.form() and page.told["data-most"] == "4"
+        assert "/assets/nearlive.js" in page.scripts
+    assert lan.get("/assets/nearlive.js").status_code == 200
+    assert office.commands() == [], "a page as such asks no post"
+
+    school = Page(office.visitor("school").get("/").text)
+    assert school.around["data-live"] == "itself" and list(school.posts) == ["gate-2"], "none that it may not see"
+    for path in ("/", f"/alerts/{pressed}"):
+        page = Page(office.visitor("audit").get(path).text)
+        assert page.around and "data-live" not in page.around and not page.posts and not page.told
+        assert "/assets/nearlive.js" not in page.scripts
+
+    lan.post(f"/alerts/{pressed}/acknowledge")
+    assert Page(lan.get(f"/alerts/{pressed}").text).around["data-open"] == "no", "there at a press only"
+
+
+@pytest.mark.usefixtures("street")
+def test_a_view_around_a_bell_has_it_on_record_and_nothing_else_passes_for_one(office: Office) -> None:
+    """In the report it needs no case: so whoever looks about without one must not be able to say that a bell rang."""
+    office.hear(9, node="far-1")
+    office.hear(8, node="lane-2")
+    pressed, other = office.hear(1, severity="bell"), office.hear(2, severity="alert")
+    lan, school = office.visitor("lan"), office.visitor("school")
+
+    def told(visitor: Visitor, post: str, bell: str) -> Any:
+        view, begun = begin(visitor, post, mode="stills", offer="", bell=bell)
+        assert begun.status_code == 200, begun.text
+        visitor.post(f"/live/{post}/{view}/end")
+        return next(line for line in reversed(office.trail()) if line["kind"] == "live-began").get("bell")
+
+    assert told(lan, "gate-2", pressed) == told(lan, "lane-2", pressed) == told(school, "gate-2", pressed) == pressed
+    for post, bell in (
+        ("far-1", pressed),
+        ("gate-2", other),
+        ("gate-2", incident(77)),
+        ("gate-2", "x'<"),
+        ("gate-2", ""),
+    ):
+        assert told(lan, post, bell) is None, (post, bell)
+    office.clock.advance(RINGING_S + 1)
+    assert told(office.visitor("lan"), "gate-2", pressed) is None, "long past"
+
+
+@pytest.mark.usefixtures("street")
+def test_where_the_settings_say_so_live_pictures_begin_at_a_press_only(tmp_path: Path) -> None:
+    with fresh("sqlite", tmp_path) as database:
+        office = opened(tmp_path, database, BellSettings(live_pictures=False))
+        office.hear(1, severity="bell", place="S" * 90)
+        page = Page(office.visitor("lan").get("/").text)
+        assert page.around["data-live"] == "asked" and page.told
+        assert len(str(page.around["data-reason"])) <= 100, "no longer than a reason may be"
+        office.close()
+
+
+@pytest.mark.usefixtures("street")
+def test_a_station_that_gives_no_live_view_offers_none_around_a_bell(tmp_path: Path) -> None:
+    with fresh("sqlite", tmp_path) as database:
+        ward = Ward(tmp_path, database)
+        ward.person("lan", Role.OPERATOR)
+        pressed = ward.hear(1, severity="bell")
+        for path in ("/", f"/alerts/{pressed}"):
+            page = Page(ward.visitor("lan").get(path).text)
+            assert "data-live" not in page.around and not page.told and "/assets/nearlive.js" not in page.scripts
+        ward.close()

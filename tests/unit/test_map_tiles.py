@@ -13,7 +13,7 @@ from agent.errors import ConfigError
 from agent.station.people.roles import Role
 from agent.station.web.assets import FETCHED, NOTES
 from agent.station.web.tiles import PNG, TILE_BYTES_MAX, Tiles
-from tests.fakes.database import fresh
+from tests.fakes.database import Database
 from tests.fakes.desk import Visitor, Ward
 
 STREET = PNG + b" a street"
@@ -64,13 +64,10 @@ def test_a_folder_without_tiles_is_told_at_the_start(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, folder: Path) -> Iterator[Ward]:
-    data = tmp_path / "data"
-    data.mkdir()
-    with fresh("sqlite", data) as database:
-        made = Ward(data, database, tiles=str(folder), tiles_attribution='<i>"us"</i>')
-        yield made
-        made.close()
+def desk(tmp_path: Path, folder: Path, database: Database) -> Iterator[Ward]:
+    made = Ward(tmp_path, database, tiles=str(folder), tiles_attribution='<i>"us"</i>')
+    yield made
+    made.close()
 
 
 def logged_in(desk: Ward, role: Role, *posts: str) -> Visitor:
@@ -101,14 +98,13 @@ def test_the_desk_serves_tiles_to_whoever_has_logged_in_and_no_path_leads_out(de
     assert 'data-attribution="&lt;i&gt;&#34;us&#34;&lt;/i&gt;"' in technician.page
 
 
-def test_a_desk_without_tiles_has_no_address_for_them(tmp_path: Path) -> None:
-    with fresh("sqlite", tmp_path) as database:
-        made = Ward(tmp_path, database)
-        visitor = logged_in(made, Role.OPERATOR)
-        assert visitor.get("/map/tiles/14/13009/7216.png").status_code == 404
-        visitor.get("/map")
-        assert "data-tiles" not in visitor.page
-        made.close()
+def test_a_desk_without_tiles_has_no_address_for_them(tmp_path: Path, database: Database) -> None:
+    made = Ward(tmp_path, database)
+    visitor = logged_in(made, Role.OPERATOR)
+    assert visitor.get("/map/tiles/14/13009/7216.png").status_code == 404
+    visitor.get("/map")
+    assert "data-tiles" not in visitor.page
+    made.close()
 
 
 def test_what_a_browser_gets_of_others_is_told_with_its_licence(

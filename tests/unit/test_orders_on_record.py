@@ -13,10 +13,13 @@ from sqlalchemy.exc import IntegrityError
 
 from agent import fleet, wire
 from agent.cli import main
+from agent.clock import uuid7_maker
 from agent.errors import Transient
 from agent.station.orders import OrderBook
 from agent.station.people.roles import Role
 from agent.station.people.trail import Trail
+from agent.station.signing import Signer
+from agent.station.web.desk import verdict_sender
 from tests.fakes.database import KINDS, fresh
 from tests.fakes.desk import incident
 from tests.fakes.footage_ward import FootageWard
@@ -174,6 +177,39 @@ def test_footage_is_not_asked_for_on_a_page_when_the_audit_log_takes_nothing(
     assert operator.post("/footage/gate-2/request", **(FORM | {"to": "2026-11-22T07:11"})).status_code == 409
     assert orders(ward) == ["hold", "send"]
     assert ward.kinds()[-1] == "footage-held"
+
+
+def test_a_verdict_goes_to_its_post_together_with_its_line_or_not_at_all(
+    either: FootageWard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ward = either
+    queue = verdict_sender(Signer(site="ward-7", key=str(ward.key), days=14.0), uuid7_maker(ward.clock), ward.clock)
+    monkeypatch.setattr(ward, "_send", queue)
+    ward.footage.engine.dispose()
+    ward.start()
+    ward.person("op", Role.OPERATOR)
+    operator = ward.visitor("op")
+    operator.get(f"/alerts/{incident(1)}")
+    verdict: dict[str, Any] = {"verdict": "false", "reason": "a dog"}
+    before = len(ward.trail())
+    with monkeypatch.context() as patch:
+        refuse(patch)
+        assert operator.post(f"/alerts/{incident(1)}/verdict", **verdict).status_code == 503
+    assert orders(ward) == [], "a post is told nothing that is not on record"
+    assert operator.post(f"/alerts/{incident(1)}/verdict", **verdict).status_code == 303
+    with OrderBook(ward.engine) as book:
+        (order,) = book.of("gate-2")
+    assert wire.decode(order.payload, wire.Command).args == {"incident": incident(1), "by": "Op", **verdict}
+    (line,) = [line for line in lines(ward, before) if line["kind"] == "verdict"]
+    assert (line["who"], line["verdict"], line["order"]) == ("op", "false", order.id), "and the line names the order"
+    ward.key.unlink()
+    answer = operator.post(f"/alerts/{incident(1)}/verdict", verdict="true", reason="a fox")
+    assert answer.status_code == 200
+    assert "not sent to the post: station.command_key" in answer.text
+    assert orders(ward) == ["verdict"]
+    assert [(line["verdict"], line["order"]) for line in lines(ward, before) if line["kind"] == "verdict"] == [
+        ("false", order.id), ("true", ""),
+    ], "what could not be told to the post is on record all the same, and that it was not"  # fmt: skip
 
 
 def test_a_book_within_a_transaction_keeps_nothing_that_the_transaction_does_not(either: FootageWard) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, NoRoom
 from agent.station.outward import metrics, onvif, openapi
 from agent.station.outward.cap import Cap
 from agent.station.outward.queue import Standing
@@ -23,6 +23,7 @@ from agent.station.outward.settings import FeedSettings
 from agent.station.outward.tokens import TOKEN, TOKENS_MAX, Rate, Tokens
 from agent.station.people.roles import Role
 from agent.station.web.desk import make_desk
+from agent.station.web.fetches import ADDRESSES_MAX
 from agent.station.web.routes import Bearer, Route
 from tests.fakes import cap_rules
 from tests.fakes.clock import FakeClock
@@ -344,3 +345,68 @@ def test_without_feeds_there_are_none(tmp_path: Path, database: Database) -> Non
             assert ward.visitor().get(path).status_code == 404
     finally:
         ward.close()
+
+
+# -- on record --------------------------------------------------------------------------------------------------------
+
+
+def fetched(ward: Feeding) -> list[tuple[str, str, str]]:
+    return [(one["token"], one["feed"], one["address"]) for one in ward.trail() if one["kind"] == "feed-fetched"]
+
+
+def test_who_fetches_a_feed_is_on_the_audit_log_once_a_day(ward: Feeding) -> None:
+    """A brigade's program polls all day, and the station starts anew; then its token is used from somewhere else."""
+    cap, events, home = ward.for_("cap"), ward.for_("events"), "192.0.2.7"
+    for _ in range(5):
+        assert ward.fetch("/feeds/cap.atom", cap).status_code == 200
+        assert ward.fetch("/api/alerts", events).status_code == 200
+        ward.clock.advance(60)
+    told = [("a-cap", "/feeds/cap.atom", home), ("a-events", "/api/alerts", home)]
+    assert fetched(ward) == told, "not each poll"
+    ward.start()
+    assert ward.fetch("/feeds/cap.atom", cap).status_code == 200
+    assert fetched(ward) == told, "nor anew with each start of the station"
+    assert ward.fetch("/api/posts", events).status_code == 200
+    for _ in range(2):
+        away = ward.visitor(address="203.0.113.9")
+        assert away.send("GET", "/feeds/cap.atom", headers={"authorization": f"Bearer {cap}"}).status_code == 200
+    told += [("a-events", "/api/posts", home), ("a-cap", "/feeds/cap.atom", "203.0.113.9")]
+    assert fetched(ward) == told
+    ward.hear(1)
+    ward.fetch("/feeds/cap.atom", events)
+    ward.fetch(f"/feeds/cap/{incident(2)}", "")
+    assert fetched(ward) == told, "who was refused has fetched nothing"
+    assert ward.fetch(f"/feeds/cap/{incident(1)}", cap).status_code == 200
+    told += [("a-cap", "/feeds/cap/{incident}", home)]
+    assert fetched(ward) == told
+    ward.clock.advance(86_400)
+    assert ward.fetch("/feeds/cap.atom", cap).status_code == 200
+    assert fetched(ward) == [*told, ("a-cap", "/feeds/cap.atom", home)], "the next day"
+    assert {one["who"] for one in ward.trail() if one["kind"] == "feed-fetched"} == {""}
+
+
+def test_a_token_that_is_used_from_everywhere_does_not_fill_the_log(ward: Feeding) -> None:
+    cap = ward.for_("cap")
+    for n in range(ADDRESSES_MAX + 5):
+        ward.clock.advance(60)
+        away = ward.visitor(address=f"203.0.113.{n}")
+        assert away.send("GET", "/feeds/cap.atom", headers={"authorization": f"Bearer {cap}"}).status_code == 200
+    assert len(fetched(ward)) == ADDRESSES_MAX
+
+
+def test_what_cannot_be_put_on_record_is_not_given_but_for_figures_of_the_station_itself(
+    ward: Feeding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full: who watches over the station must see that it is."""
+    cap, figures = ward.for_("cap"), ward.for_("metrics")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise NoRoom("the disk is full")
+
+    monkeypatch.setattr(ward.desk.trail, "note", full)
+    assert ward.fetch("/feeds/cap.atom", cap).status_code == 503
+    assert ward.fetch("/metrics", figures).status_code == 200
+    monkeypatch.undo()
+    assert ward.fetch("/feeds/cap.atom", cap).status_code == 200
+    assert ward.fetch("/metrics", figures).status_code == 200
+    assert [one[0] for one in fetched(ward)] == ["a-cap", "a-metrics"]

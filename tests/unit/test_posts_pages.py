@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -13,20 +14,29 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import event as sql_event
 
+from agent import wire
 from agent.cli import main
-from agent.clock import SystemClock
+from agent.clock import SystemClock, rfc3339
+from agent.evidence.chain import What
 from agent.site import founding
 from agent.site.folder import open_site
-from agent.station.db.engine import open_engine
-from agent.station.people.roles import Person, Role, scope_of
+from agent.station.db.engine import open_engine, writing
+from agent.station.evidence_alarms import OfFile
+from agent.station.intake import EventIn
+from agent.station.ledgers import Alarm, Ledgers
+from agent.station.people.roles import Person, Role, Scope, scope_of
+from agent.station.posts.pictures import ALERTS_LOOKED_AT_MAX, Pictures
 from agent.station.posts.plan import HEIGHT, WIDTH, plan
 from agent.station.posts.table import posts as tell
+from agent.station.store import Batch
 from agent.station.web import posts as pages_of_posts
 from agent.station.web.desk import Desk, make_desk
 from agent.station.web.settings import WebSettings
-from tests.fakes.database import fresh
-from tests.fakes.desk import ORIGIN, PASSWORD, Visitor, quick
+from tests.fakes.database import Database, fresh
+from tests.fakes.desk import JPEG, ORIGIN, PASSWORD, Visitor, incident, quick
+from tests.fakes.desk import Ward as Headquarters
 from tests.fakes.footage_ward import FootageWard
 from tests.fakes.ward import SITE, Ward, ward
 from tests.unit.test_site import provisioned
@@ -76,10 +86,15 @@ class Office:
             site=SITE,
             station="hq",
             clock=made.clock,
-            send_verdict=lambda *_: None,
+            send_verdict=lambda *_: "",
             passwords=self.passwords,
             register=str(register),
         )
+
+    def sound(self, node: str, what: What = What.FOOTAGE) -> None:
+        """Something false comes from a post."""
+        with writing(open_engine(self.ward.database.url, pooled=False), "raise an alarm") as db:
+            Ledgers.raise_alarm(db, Alarm(node, what, "it is not so", OfFile()), self.ward.now_ns)
 
     def visitor(self, role: Role, *posts: str) -> Visitor:
         new = Person(role.value, role.value.capitalize(), role, scope_of(role, posts))
@@ -87,6 +102,31 @@ class Office:
         made = Visitor(SimpleNamespace(desk=self.desk), "192.0.2.7")  # type: ignore[arg-type]
         assert made.log_in(role.value).status_code == 303
         return made
+
+    def alert(self, node: str, number: int, *, time: str = "", error_ms: int | None = 40, picture: bool = True) -> str:
+        """An alert of a post, and its picture, taken then. Returns the incident."""
+        for sequence, severity in ((2 * number, "alert"), (2 * number + 1, "thumbnail")):
+            thumbnail = severity == "thumbnail"
+            if thumbnail and not picture:
+                continue
+            kind = "thumbnail" if thumbnail else "person"
+            told = wire.CloudEvent(
+                id=f"01900000-0000-7{sequence:03x}-8000-{int.from_bytes(node.encode()[-6:], 'big'):012x}",
+                source=f"wardpost/{SITE}/{node}", type=f"wardpost.{kind}", subject=incident(number),
+                time=time or rfc3339(self.ward.now_ns), timeerrms=error_ms, monons=1, session=1, bootid="f" * 32,
+                epoch="01900000-0000-7000-8000-0000000000aa", sequence=sequence,
+                data=wire.EventData(
+                    incident=incident(number), phase="started", severity=severity,  # type: ignore[arg-type]
+                    summary="" if thumbnail else "A person", place="",
+                    jpeg=base64.b64encode(JPEG).decode() if thumbnail else None,
+                ),
+            )  # fmt: skip
+            body = wire.encode(told)
+            one = EventIn(node, told.epoch, sequence, told.id, kind, incident(number), body)
+            self.ward.station.commit(Batch(taken=[one]))
+        while self.desk.alerts.take_in():
+            pass
+        return incident(number)
 
 
 @pytest.fixture
@@ -118,6 +158,119 @@ def test_the_list_tells_of_each_post_how_it_is_and_why(office: Office) -> None:
 def rows(page: str) -> str:
     """The list alone."""
     return page.split('<ul class="posts">')[1].split("</ul>", maxsplit=1)[0]
+
+
+def cell(page: str, node: str) -> str:
+    """What the list has of one post."""
+    (found,) = [one for one in rows(page).split("<li ")[1:] if f'href="/posts/{node}"' in one]
+    return found
+
+
+def test_the_list_has_of_each_post_its_picture_and_when_it_was_taken(office: Office) -> None:
+    office.alert("gate-2", 1, time="2026-11-22T01:02:03Z")
+    newest = office.alert("gate-2", 2, time="2026-11-22T04:05:06Z", error_ms=3000)
+    office.alert("gate-2", 3, picture=False)
+    unsure = office.alert("lane-1", 4, time="2026-11-22T07:08:09Z", error_ms=None)
+    broken = office.alert("gate-1", 5, time="1970-01-01T00:00:00Z")
+    visitor = office.visitor(Role.OPERATOR)
+    visitor.get("/posts")
+    shown = cell(visitor.page, "gate-2")
+    assert f'src="/alerts/{newest}/picture"' in shown and 'loading="lazy"' in shown
+    assert "22.11.2026 04:05:06 ± 3 s" in text("<main" + shown) and 'datetime="2026-11-22T04:05:06Z"' in shown
+    assert 'alt="Picture of an alert at Place gate-2"' in shown
+    assert visitor.get(f"/alerts/{newest}/picture").content == JPEG
+    shown = cell(visitor.page, "lane-1")
+    assert f'src="/alerts/{unsure}/picture"' in shown and "clock is not verified" in shown, "no wrong clock looks right"
+    assert 'alt="Picture of an alert at &lt;b&gt;Lane&lt;/b&gt; &#34;12&#34; &amp; more"' in shown
+    shown = cell(visitor.page, "gate-1")
+    assert f'src="/alerts/{broken}/picture"' in shown and "1970" not in shown and "told no time" in shown
+    shown = cell(visitor.page, "lane-2")
+    assert "<img" not in shown and "No picture" in shown, "where there is none, nothing is asked for"
+    visitor.get("/posts/gate-2")
+    assert f'src="/alerts/{newest}/picture"' in visitor.page, "and the post's page has the same one"
+    taken = text(visitor.page)
+    assert "Taken 22.11.2026 04:05:06 ± 3 s" in taken
+    vietnamese = text(visitor.send("GET", "/posts/gate-2", headers={"accept-language": "vi"}).text)
+    assert "Chụp lúc 22.11.2026 04:05:06 ± 3 giây" in vietnamese
+    vietnamese = visitor.send("GET", "/posts", headers={"accept-language": "vi"}).text
+    assert "Không có hình" in cell(vietnamese, "lane-2")
+
+
+def test_who_may_see_no_picture_gets_no_place_for_one_either(office: Office) -> None:
+    office.alert("gate-2", 1)
+    visitor = office.visitor(Role.TECHNICIAN)
+    for path in ("/posts", "/posts/gate-2"):
+        visitor.get(path)
+        assert "<img" not in visitor.page and "/alerts/" not in visitor.page and "icture" not in text(visitor.page)
+    school = office.visitor(Role.SCHOOL, "gate-2")
+    assert "<img" in cell(school.get("/posts").text, "gate-2")
+    engine = open_engine(office.ward.database.url, pooled=False)
+    other = Scope(whole_site=False, posts=frozenset({"lane-1"}))
+    assert Pictures(engine).newest(other, ["gate-2", "lane-1"]) == {}, "whatever a page asks for"
+    engine.dispose()
+
+
+def test_the_list_says_how_well_each_post_is_and_why_what_room_it_has_and_what_goes_when(office: Office) -> None:
+    post = office.ward.posts["lane-1"]
+    kept = [
+        wire.FootageClass(name="continuous", segments=1, bytes=1, oldest=None, overwrite="2026-12-01T00:00:00Z"),
+        wire.FootageClass(name="event", segments=1, bytes=1, oldest=None, overwrite="2026-12-24T00:00:00Z"),
+    ]
+    post.parts["recording"] = lambda: wire.RecordingState(
+        recording=True, segments=2, bytes=40_000_000_000, oldest="2023-11-07T22:13:20Z", droppedpackets=0, classes=kept
+    )
+    office.ward.posts["gate-2"].throttled = 0x10000
+    office.ward.tick(2)
+    visitor = office.visitor(Role.TECHNICIAN)
+    visitor.get("/posts")
+    shown = cell(visitor.page, "lane-1")
+    assert "Free on the card 20.0 GB" in text("<main" + shown)
+    assert "Oldest footage goes 01.12.2026 00:00:00" in text("<main" + shown), "what goes first"
+    assert 'role="img" aria-label="well"' in shown
+    shown = cell(visitor.page, "gate-2")
+    assert 'aria-label="trouble"' in shown and "heard · Change the power supply" in shown, "not a mark without a reason"
+    assert "Oldest footage goes not known" in text("<main" + shown)
+    assert 'aria-label="not heard"' in cell(visitor.page, "gate-1")
+    vietnamese = visitor.send("GET", "/posts", headers={"accept-language": "vi"}).text
+    assert 'aria-label="tốt"' in cell(vietnamese, "lane-1")
+    assert "Hình cũ nhất bị ghi đè 01.12.2026 00:00:00" in text("<main" + cell(vietnamese, "lane-1"))
+
+
+def test_the_pictures_of_a_page_are_one_question_however_many_posts_are_on_it(
+    tmp_path: Path, database: Database
+) -> None:
+    """And each is looked for among the newest alerts of its post: however many have none, the page costs the same."""
+    made = Headquarters(tmp_path, database)
+    made.person("lan", Role.OPERATOR)
+    asked: list[str] = []
+    sql_event.listen(made.engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
+    counts = []
+    visitor = made.visitor("lan")
+    visitor.get("/posts")
+    jpeg = base64.b64encode(JPEG).decode()
+    for posts in (range(1, 2), range(2, 31)):
+        for number in posts:
+            made.hear(number, node=f"post-{number:02d}")
+            made.hear(number, node=f"post-{number:02d}", severity="thumbnail", jpeg=jpeg)
+        made.clock.advance(10)
+        asked.clear()
+        visitor.get("/posts")
+        counts.append(len(asked))
+        assert rows(visitor.page).count("<img") == posts[-1]
+    assert counts[0] == counts[1] <= 30, counts
+    (query,) = [one for one in asked if "alert" in one]
+    assert query.startswith("SELECT")
+    told = [line for line in made.trail() if line["kind"] == "viewed"]
+    assert [(line["what"], len(line["posts"])) for line in told] == [("picture", 1), ("picture", 29)]
+    assert visitor.get(f"/alerts/{incident(30)}/picture").content == JPEG
+    assert made.kinds().count("viewed") == 2, "who is shown fifty pictures is on record once, not fifty times"
+    for number in range(100, 100 + ALERTS_LOOKED_AT_MAX):
+        made.hear(number, node="post-01")
+        made.clock.advance(1)
+    made.clock.advance(10)
+    visitor.get("/posts")
+    assert "<img" not in cell(visitor.page, "post-01"), "it looks no farther"
+    made.close()
 
 
 def test_the_list_is_searched_by_name_place_house_and_provider(office: Office) -> None:
@@ -200,13 +353,68 @@ def test_the_map_is_told_where_and_how_the_posts_are_and_only_what_is_new(office
     visitor = office.visitor(Role.OPERATOR)
     told = visitor.get("/map/posts").json()
     assert {line[0] for line in told["posts"]} == {node for node, _ in PLACES} and told["leftout"] == 0
-    assert told["posts"][0] == ["gate-1", "Place gate-1", 21.0285, 105.8542, "bad", "dark · no power (sure)"]
+    assert told["posts"][0] == ["gate-1", "Place gate-1", 21.0285, 105.8542, "bad", "dark · no power (sure)", False]
     assert visitor.get(f"/map/posts?known={told['version']}").status_code == 204
     office.ward.posts["gate-1"].power_back(0)
     office.ward.tick(3)
     news = visitor.get(f"/map/posts?known={told['version']}").json()
     assert news["version"] != told["version"]
     assert {line[0]: line[4] for line in news["posts"]}["gate-1"] == "good"
+
+
+def marked(visitor: Visitor, path: str, node: str) -> bool:
+    """Whether a page says of a post that an evidence alarm is open there."""
+    page = visitor.get(path).text
+    inside = rows(page) if path.startswith("/posts") else page.split('<ul id="list"')[1].split("</ul>")[0]
+    return any(f'href="/posts/{node}"' in one and "Evidence alarm" in one for one in inside.split("<li")[1:])
+
+
+def test_an_open_evidence_alarm_marks_its_post_in_the_list_and_on_the_map_until_it_is_answered(office: Office) -> None:
+    operator, auditor = office.visitor(Role.OPERATOR), office.visitor(Role.AUDITOR)
+    technician = office.visitor(Role.TECHNICIAN)
+    ours = office.visitor(Role.SCHOOL, "gate-2")
+    before = operator.get("/map/posts").json()
+    assert 'href="/posts/gate-2"' not in operator.get("/posts?show=trouble").text
+    office.sound("gate-2")
+    office.sound("gate-2", What.CHAIN_BREAK)
+    for visitor in (operator, auditor, technician, ours):
+        for path in ("/posts", "/posts?show=trouble", "/posts?show=cost", "/map"):
+            assert marked(visitor, path, "gate-2"), path
+            assert not marked(visitor, path, "lane-1"), path
+        assert 'class="post warn"' in "<li " + cell(visitor.get("/posts").text, "gate-2"), "it is not well"
+        (line,) = [one for one in visitor.get("/map/posts").json()["posts"] if one[0] == "gate-2"]
+        assert line[4:] == ["warn", "heard · Evidence alarm", True]
+    assert "Báo động chứng cứ" in operator.send("GET", "/map", headers={"accept-language": "vi"}).text
+    told = operator.get(f"/map/posts?known={before['version']}").json()
+    assert [one[0] for one in told["posts"] if one[6]] == ["gate-2"], "although nothing else has changed"
+    order = [one[0] for one in told["posts"]]
+    assert order.index("gate-1") < order.index("gate-2") < order.index("lane-2"), "of what is heard it is the worst"
+    operator.get("/posts/gate-2")
+    for number in (1, 2):
+        assert operator.post(f"/evidence/{number}/acknowledge", comment="we fetch the card").status_code == 303
+    for path in ("/posts", "/map"):
+        assert not marked(operator, path, "gate-2")
+    (line,) = [one for one in operator.get("/map/posts").json()["posts"] if one[0] == "gate-2"]
+    assert line[4:] == ["good", "heard", False]
+
+
+def test_evidence_alarms_of_others_mark_nothing_and_those_of_a_revoked_post_are_trouble_still(
+    tmp_path: Path, register: Path
+) -> None:
+    root = tmp_path / "site"
+    shutil.copytree(register, root)
+    with fresh("sqlite", tmp_path) as database, ward(tmp_path, database, PLACES) as made:
+        office = Office(made, tmp_path, root)
+        school = office.visitor(Role.SCHOOL, "lane-1")
+        before = school.get("/map/posts").json()
+        office.sound("gate-2")
+        for path in ("/posts", "/map", "/posts?show=trouble"):
+            assert not marked(school, path, "gate-2") and "gate-2" not in school.page, path
+        assert school.get(f"/map/posts?known={before['version']}").status_code == 204
+        assert main(["site", "revoke", str(root), "gate-2", "--reason", "stolen"]) == 0
+        made.tick(8)
+        supervisor = office.visitor(Role.SUPERVISOR)
+        assert marked(supervisor, "/posts?show=trouble", "gate-2"), "somebody must answer it"
 
 
 def test_a_school_has_a_map_of_its_own_posts_and_a_household_has_none(office: Office) -> None:
@@ -273,6 +481,9 @@ def test_a_post_that_was_revoked_is_said_to_be_and_nobody_is_sent_there(tmp_path
         assert said in page and "Why" not in page and "household" not in page
         (line,) = [one for one in technician.get("/map/posts").json()["posts"] if one[0] == "gate-1"]
         assert line[2:4] == [21.0285, 105.8542] and line[5] == said, "where it stood"
+        for show, there in (("all", True), ("cost", True), ("dark", False), ("trouble", False)):
+            listed = 'href="/posts/gate-1"' in technician.get(f"/posts?show={show}").text
+            assert listed is there, f"{show}: it is no post that anybody should bring back"
 
 
 def test_a_page_is_as_fresh_as_it_says(office: Office) -> None:

@@ -32,7 +32,7 @@ from agent.station.outward.worker import OutwardWorker
 from agent.station.people.registry import Registry
 from agent.station.people.roles import Person, Role, Scope, scope_of
 from agent.station.web.desk import make_desk
-from tests.fakes.database import Database, fresh
+from tests.fakes.database import Database
 from tests.fakes.desk import Ward
 from tests.fakes.hook_server import HookServer
 from tests.fakes.outward_desk import AtOnce, Board, Listener, board, plan
@@ -368,18 +368,17 @@ def test_what_the_settings_no_longer_allow_is_not_sent_and_nothing_tells_the_add
 
 
 @pytest.fixture
-def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ward]:
+def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Database) -> Iterator[Ward]:
     (tmp_path / "mail").write_text("mailto://127.0.0.1:9?from=desk@example.org&mode=insecure\n")
     settings = SchoolSettings(mail_url_file=str(tmp_path / "mail"), hosts=("school.example",))
     made_so = functools.partial(make_desk, schools=settings, contacts=[("duty", 0.0)])
     monkeypatch.setattr("tests.fakes.desk.make_desk", made_so)
-    with fresh("sqlite", tmp_path) as database:
-        made = Ward(tmp_path, database)
-        made.person("oak", Role.SCHOOL, "gate-2", name="Oak school")
-        made.person("elm", Role.SCHOOL, "gate-9", name="Elm school")
-        made.person("mai", Role.SUPERVISOR)
-        yield made
-        made.close()
+    made = Ward(tmp_path, database)
+    made.person("oak", Role.SCHOOL, "gate-2", name="Oak school")
+    made.person("elm", Role.SCHOOL, "gate-9", name="Elm school")
+    made.person("mai", Role.SUPERVISOR)
+    yield made
+    made.close()
 
 
 def fill(school: str = "oak", **changes: str) -> dict[str, Any]:
@@ -509,19 +508,18 @@ def test_what_is_not_delivered_is_told_on_the_page_and_in_the_terminal_without_t
 
 
 @pytest.fixture
-def near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hooks: HookServer) -> Iterator[Ward]:
+def near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hooks: HookServer, database: Database) -> Iterator[Ward]:
     """A desk whose schools have webhooks at a server that is really there."""
     (tmp_path / "mail").write_text("mailto://127.0.0.1:9?from=desk@example.org&mode=insecure\n")
     hosts = (f"127.0.0.1:{hooks.port}", "127.0.0.1:9")
     settings = SchoolSettings(mail_url_file=str(tmp_path / "mail"), hosts=hosts)
     monkeypatch.setattr("tests.fakes.desk.make_desk", functools.partial(make_desk, schools=settings))
-    with fresh("sqlite", tmp_path) as database:
-        made = Ward(tmp_path, database)
-        made.person("oak", Role.SCHOOL, "gate-2", name="Oak school")
-        made.person("mai", Role.SUPERVISOR, name="Mai")
-        made.person("lan", Role.SUPERVISOR, "gate-9")
-        yield made
-        made.close()
+    made = Ward(tmp_path, database)
+    made.person("oak", Role.SCHOOL, "gate-2", name="Oak school")
+    made.person("mai", Role.SUPERVISOR, name="Mai")
+    made.person("lan", Role.SUPERVISOR, "gate-9")
+    yield made
+    made.close()
 
 
 def test_who_sets_a_contact_tries_it_out_and_is_told_what_became_of_it(

@@ -137,7 +137,7 @@ def minutes(text: str) -> int | None:
 @pytest.mark.parametrize(("field", "text", "key"), BAD)
 def test_what_cannot_be_understood_is_named(field: str, text: str, key: str) -> None:
     with pytest.raises(Unclear) as unclear:
-        asked_for({field: text}, scope=WHOLE, instant=minutes)
+        asked_for({field: text}, scope=WHOLE, begins=minutes, ends=minutes)
     assert unclear.value.key == key
 
 
@@ -146,14 +146,14 @@ def test_a_question_is_what_its_fields_say_and_no_other_field_counts() -> None:
         "post": " gate-2, gate-9 gate-2", "from": "1", "to": "1", "class": "person", "kind": "loiter", "severity": "alert",
         "verdict": "none", "zone": "yard", "word": " red  coat ", "before": f"{5 * NS}.{incident(1)}", "offset": "x",
     }  # fmt: skip
-    assert asked_for(fields, scope=WHOLE, instant=minutes) == Query(
+    assert asked_for(fields, scope=WHOLE, begins=minutes, ends=minutes) == Query(
         posts=("gate-2", "gate-9"), start_utc_ns=MINUTE, end_utc_ns=MINUTE, label="person", kind="loiter",
         severity="alert", verdict="none", zone="yard", words=("red", "coat"), before=Place(5 * NS, incident(1)),
     )  # fmt: skip
     with pytest.raises(Unclear, match=r"search\.bad\.order"):
-        asked_for({"from": "2", "to": "1"}, scope=WHOLE, instant=minutes)
+        asked_for({"from": "2", "to": "1"}, scope=WHOLE, begins=minutes, ends=minutes)
     with pytest.raises(NotYours):
-        asked_for({"post": "gate-2 gate-9"}, scope=scope_of(Role.SCHOOL, ["gate-2"]), instant=minutes)
+        asked_for({"post": "gate-2 gate-9"}, scope=scope_of(Role.SCHOOL, ["gate-2"]), begins=minutes, ends=minutes)
 
 
 # -- what is found ----------------------------------------------------------------------------------------------------

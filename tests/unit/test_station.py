@@ -11,17 +11,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import select, update
 
 from agent import wire
 from agent.config import load
 from agent.errors import ConfigError, Corrupt, Transient
+from agent.station import worker as worker_module
 from agent.station.db import tables
 from agent.station.db.engine import open_engine, writing
 from agent.station.db.upsert import Upsert
 from agent.station.intake import EventIn, take
 from agent.station.main import Station, StationSettings
 from agent.station.reader import Reader
-from agent.station.states import NodeSeen, NodeState, age_s, judge
+from agent.station.states import NodeSeen, NodeState, age_s, in_turn, judge
 from agent.station.store import FREE_BYTES_MIN, REJECTS_MAX, StationStore
 from agent.station.worker import StationWorker
 from agent.types import NS
@@ -387,6 +389,49 @@ def test_a_city_that_falls_silent_at_once_is_on_record_post_by_post(scene: Scene
     )
     told = scene.database.rows("select node, state, reason from change")
     assert all((state, reason) == ("offline", f"why {int(name[5:])}") for name, state, reason in told)
+
+
+def test_posts_that_come_and_go_without_end_keep_no_other_post_from_being_noted(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as are noted at once flap at each look, and have the first names. The others said goodbye once."""
+    monkeypatch.setattr(worker_module, "STATES_MAX", 4)
+    posts = [f"post-{n:02}" for n in range(13)]
+    scene.run(2)
+    now, engine = scene.clock, open_engine(scene.database.url, pooled=False)
+    row = {"seen_boot_id": now.boot_id, "seen_ns": now.boot_ns(), "seen_utc_ns": now.utc().utc_ns}
+    with writing(engine, "make a street") as db:
+        Upsert(tables.node, lambda made: made).many(
+            db, [row | {"node": one, "said": "offline", "state": "online", "state_since_utc_ns": 0} for one in posts]
+        )
+    left: list[tuple[str]] = [(one,) for one in posts]
+    looks = 0
+    while left and looks < 8:
+        looks += 1
+        with writing(engine, "they flap") as db:
+            flap = tables.node.c.node.in_(posts[:4])
+            judged = {"online": "offline", "offline": "online"}
+            for name, state in db.execute(select(tables.node.c.node, tables.node.c.state).where(flap)).all():
+                said = {
+                    "said": judged[state],
+                    "seen_ns": scene.clock.boot_ns(),
+                    "seen_utc_ns": scene.clock.utc().utc_ns,
+                }
+                db.execute(update(tables.node).where(tables.node.c.node == name).values(**said))
+        scene.run(2)
+        left = scene.database.rows("select node from node where node >= 'post-04' and state <> 'offline'")
+    engine.dispose()
+    assert not left, f"after {looks} looks"
+    noted = dict(scene.database.rows("select node, count(*) from change group by node"))
+    assert set(noted) >= set(posts) and noted["post-12"] == 1, "each once, and the others come to their turn, too"
+
+
+def test_whose_turn_it_is_goes_around() -> None:
+    changes = [(name, "dark", 0) for name in ("d", "b", "a", "c")]
+    assert [one[0] for one in in_turn(changes, "", 3)] == ["a", "b", "c"]
+    assert [one[0] for one in in_turn(changes, "c", 3)] == ["d", "a", "b"]
+    assert [one[0] for one in in_turn(changes, "x", 9)] == ["a", "b", "c", "d"]
+    assert in_turn([], "c", 3) == []
 
 
 def test_the_will_of_an_earlier_session_is_stale(scene: Scene) -> None:

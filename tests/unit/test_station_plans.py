@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, select
 
 from agent.station.alerts import COUNTED_MAX, Alerts
-from agent.station.db.engine import database_url, open_engine
+from agent.station.db.board import alert
+from agent.station.db.engine import database_url, open_engine, reading
 from agent.station.evidence_alarms import EvidenceAlarms
 from agent.station.footage import told
 from agent.station.footage.blocks import BLOCK
 from agent.station.people.roles import Scope
+from agent.station.posts.pictures import Pictures
 from agent.types import NS
 from tests.bench.station.fill import ROOT, Filled, fill
 from tests.fakes.clock import StandingClock
@@ -100,6 +102,38 @@ def test_evidence_alarms_are_found_by_their_indexes(engine: Engine, filled: tupl
     with plans(engine) as found:
         known.newest_change()
     assert found == ["SEARCH evidence_alarm USING COVERING INDEX evidence_alarm_changed"]
+    with plans(engine) as found:
+        assert known.posts() == known.posts() == frozenset()
+    newest, marked, again = found
+    assert marked == "SCAN evidence_alarm USING INDEX evidence_alarm_of_open", "the open ones, in order"
+    assert newest == again, "and then only whether there is another one"
+
+
+@pytest.mark.parametrize("posts", [0, 1, 60])
+def test_the_pictures_of_a_page_of_posts_are_one_question_by_indexes(
+    engine: Engine, filled: tuple[Path, Filled], posts: int
+) -> None:
+    """Of each post the newest end of its own alerts: neither others' nor all of its own."""
+    speaking = sorted({node for _, node in filled[1].incidents})
+    scope = WHOLE if not posts else Scope(whole_site=False, posts=frozenset(speaking[:posts]))
+    names = speaking[:50]
+    with plans(engine) as found, statements(engine) as asked:
+        shown = Pictures(engine).newest(scope, names)
+    assert [one.split()[0] for one in asked] == ["begin", "SELECT"]
+    assert set(shown) == set(names[: posts or 50]) and all(one.utc_ns is not None for one in shown.values())
+    with reading(engine) as db:
+        newest = {
+            one.node: one.incident
+            for one in db.execute(select(alert).where(alert.c.picture.isnot(None)).order_by(alert.c.raised_utc_ns))
+        }
+    assert {node: one.incident for node, one in shown.items()} == {node: newest[node] for node in shown}
+    assert any(line.startswith("SEARCH alert USING INDEX alert_of_raised (node=?") for line in found), found
+    assert not any(line.startswith(("SCAN alert", "SCAN event", "SCAN node", "SCAN shown")) for line in found), found
+    sorts = [line for line in found if "TEMP B-TREE" in line]
+    assert len(sorts) <= 1 and "CO-ROUTINE looked_at" in found, "of the fifty that are looked at, nothing else"
+    with plans(engine) as found:
+        assert Pictures(engine).newest(scope, []) == {}
+    assert found == []
 
 
 def test_what_is_overdue_is_found_without_what_is_known_to_be(engine: Engine) -> None:

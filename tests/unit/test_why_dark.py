@@ -35,8 +35,8 @@ SPOTS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.fixture
-def street(tmp_path: Path) -> Iterator[Ward]:
-    with fresh("sqlite", tmp_path) as database, ward(tmp_path, database, SPOTS) as made:
+def street(tmp_path: Path, database: Database) -> Iterator[Ward]:
+    with ward(tmp_path, database, SPOTS) as made:
         yield made
 
 

@@ -17,6 +17,7 @@ class BellSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     after_minutes: Annotated[float, Meta(ge=0, le=120)] = 15.0
     hold_days: Annotated[float, Meta(ge=1, le=30)] = 7.0  # so long it is kept; a case holds it for longer
     neighbours_max: Annotated[int, Meta(ge=0, le=10)] = 3  # posts beside the bell's own, the nearest
+    live_pictures: bool = True  # a board asks for those around the newest bell by itself; false: at a button
     near_m_max: Annotated[float, Meta(ge=0, le=5000)] = 300.0  # what lies further off is no neighbour
     holds_per_hour_max: Annotated[int, Meta(ge=1, le=60)] = 4  # presses of one bell that holds are ordered for
     holds_per_day_max: Annotated[int, Meta(ge=1, le=500)] = 12

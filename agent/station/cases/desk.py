@@ -199,9 +199,10 @@ class CaseDesk:
     # -- what is kept -------------------------------------------------------------------------------------------------
 
     def keep(self, who: Person, n: int) -> str:
-        """Asks the posts to keep and send what an open case needs, again where they have refused or not answered, and
-        not to keep what a closed one does not need any more. Returns what stood in the way, in words; empty: nothing.
-        Safe to repeat: an order that was queued before a power cut is the same one when it is queued again.
+        """Asks the posts to keep and send what a case needs that is not over, again where they have refused or not
+        answered, and not to keep what a closed one does not need any more. Returns what stood in the way, in words;
+        empty: nothing. Safe to repeat: an order that was queued before a power cut is the same one when it is queued
+        again.
         """
         case = self._cases.find(who.scope, n)
         if case is None:

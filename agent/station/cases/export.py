@@ -1,7 +1,8 @@
 """The evidence package of a case, for one of its posts: the package that a node makes itself, put together here from
 archive and store and signed by the station, with the case beside it.
 
-    case.json      the case and its timeline as they were when this copy was begun, and what was disposed of
+    case.json      the case and its timeline as they were when this copy was begun, and what was disposed of; `left_out`
+                   says in words what of it is not there, and where it is
     trail.jsonl    the lines of the station's audit log that concern it, as they stand there: each is signed
 
 Or for all of its posts in one file (agent/evidence/case_package.py), which holds these packages unchanged.
@@ -23,7 +24,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -40,7 +41,7 @@ from agent.station.archive import ReadableArchive
 from agent.station.archive_retention_rows import Removed
 from agent.station.cases.desk import CaseDesk, copying
 from agent.station.cases.origin import StationCatalog, StationDisk, ledger_of
-from agent.station.cases.reading import ITEMS_PACKED_MAX, Case, Step, files_of, items_of
+from agent.station.cases.reading import Case, Step, files_of, packed
 from agent.station.cases.states import Act, Objection, Told
 from agent.station.db.cases import case_act
 from agent.station.db.engine import reading
@@ -110,6 +111,14 @@ class _Making:
     watch: Watch
     archive: ReadableArchive
     shelf: Shelf
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What a package tells of the case, by the names of its files; and in words what is left out of them."""
+
+    files: dict[str, bytes]
+    left_out: Sequence[str]
 
 
 class Exporter:
@@ -311,12 +320,12 @@ class Exporter:
     def _export_all(self, making: _Making, path: Path) -> Packed:
         case = making.case
         station = keys.load_or_make(self._disk, "station")
-        files = self._files(case)  # once: each package has the case as it is at this moment
+        beside = self._packed(case)  # once: each package has the case as it is at this moment
 
         def make(post: str, to: Path) -> Exported:
             self._look(making)
             try:
-                return self._export(making, post, to, files=files)
+                return self._export(making, post, to, beside=beside)
             finally:
                 making.watch.post_done()
 
@@ -324,27 +333,31 @@ class Exporter:
             output=path,
             about=About(self._site, case.n, case.number, _name_of(making.who), _reason(case, making.told), case.posts),
             make=make,
-            files=files,
+            files=beside.files,
+            left_out=beside.left_out,
             signer=station[-1],
             keys=keys.public_keys(list(station)),
             clock=self._clock,
         )
 
     def _files(self, shown: Case) -> dict[str, bytes]:
+        return self._packed(shown).files
+
+    def _packed(self, shown: Case) -> _Beside:
         """With all that belongs to the case, not only what a page shows."""
         with reading(self._engine, "read a case") as db:
-            items = items_of(db, shown.n, ITEMS_PACKED_MAX, newest=shown.newest)
-        case = replace(shown, items=tuple(items))
+            case = packed(db, shown)
         lines, cut = self._trail(case)
-        return {
+        files = {
             "case.json": _json(case_dict(case, trail_cut=cut)),
             "trail.jsonl": b"".join(raw + b"\n" for raw in lines),
         }
+        return _Beside(files, left_out(case, trail_cut=cut))
 
-    def _export(self, making: _Making, node: str, path: Path, *, files: Mapping[str, bytes] | None = None) -> Exported:
-        """`files`: those of the case, where they have been read already."""
+    def _export(self, making: _Making, node: str, path: Path, *, beside: _Beside | None = None) -> Exported:
+        """`beside`: what is told of the case, where it has been read already."""
         case = making.case
-        of_case = self._files(case) if files is None else files
+        of_case = self._packed(case) if beside is None else beside
         with reading(self._engine, "read a case") as db:
             here = files_of(db, case.n, node)
         root = ledger_of(self._engine, node, here)
@@ -365,7 +378,9 @@ class Exporter:
             signer=station[-1],
             witness=None,
             now=None if known.last is None else Now(*known.last, utc_ns=self._clock.utc().utc_ns),
-            station=Station(keys=keys.public_keys(list(station)), files=of_case),
+            station=Station(
+                keys=keys.public_keys(list(station)), files=of_case.files, left_out=tuple(of_case.left_out)
+            ),
         )
 
     def _place(self, node: str) -> str:
@@ -458,6 +473,7 @@ def case_dict(case: Case, *, trail_cut: bool = False) -> dict[str, Any]:
             )
             for item in case.items
         ],
+        "timeline_count": case.newest,
         "items_count": max(case.items_count, len(case.items)),
         "tombstones": [
             {
@@ -474,7 +490,29 @@ def case_dict(case: Case, *, trail_cut: bool = False) -> dict[str, Any]:
         ],
         "removed": [_filled(_removed(one)) for one in case.removed],
         "trail_cut": trail_cut,
+        "left_out": left_out(case, trail_cut=trail_cut),
     }
+
+
+def left_out(case: Case, *, trail_cut: bool) -> list[str]:
+    """What of the case a package does not tell, and where that is: a reader must not take a part for the whole."""
+    found = []
+    if missing := case.newest - len(case.steps):
+        found.append(
+            f"timeline: acts 1 to {missing} of {case.newest} are left out; trail.jsonl has the station's line of each"
+            " (kind `case`, `step`)"
+        )
+    if len(case.items) < case.items_count:
+        found.append(
+            f"items: {len(case.items)} of {case.items_count} files and alerts are named; trail.jsonl names all of them"
+            " (kind `case-items`)"
+        )
+    if trail_cut:
+        found.append(
+            f"trail.jsonl: of the station's audit log only {TRAIL_LINES_MAX} lines from the opening of the case on were"
+            " looked through; the station has the rest (wardpost trail)"
+        )
+    return found
 
 
 def _removed(one: Removed) -> dict[str, Any]:

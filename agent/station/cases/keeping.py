@@ -18,6 +18,8 @@ from agent.types import MS, NS
 
 PIECE_S_MAX = 86_400.0
 """What a post sends by one order at most, and what a page of footage shows; a hold may be longer than any case."""
+OWED = frozenset({State.OPEN, State.TRANSFERRED})
+"""Of a case that is this, the posts keep the footage. One at another agency is not over."""
 Piece = tuple[int, int]
 """From, to: UTC ns."""
 Queue = Callable[[str, str, dict[str, Any]], None]
@@ -130,19 +132,19 @@ def _fate(orders: Sequence[Answer]) -> tuple[Kept, str]:
 
 def to_hold(state: State, posts: Sequence[str], held: Mapping[str, str]) -> list[str]:
     """Posts that are to be asked to keep their footage, and have not been."""
-    return [node for node in posts if node not in held] if state is State.OPEN else []
+    return [node for node in posts if node not in held] if state in OWED else []
 
 
 def to_ask_again(state: State, held: Mapping[str, str], told: Mapping[str, Keeps]) -> list[tuple[str, Keeps]]:
     """(post, what it does) of those that were asked, and will not do all of it."""
-    if state is not State.OPEN:
+    if state not in OWED:
         return []
     return [(node, one) for node, one in sorted(told.items()) if one.lost and held.get(node) == one.hold]
 
 
 def to_release(state: State, held: Mapping[str, str]) -> list[tuple[str, str]]:
-    """(post, hold) that are needed no more. A case at another agency is not over."""
-    return sorted(held.items()) if state in (State.CLOSED, State.DISPOSED) else []
+    """(post, hold) that are needed no more."""
+    return [] if state in OWED else sorted(held.items())
 
 
 def may_go(ref: tuple[str, str], states: Mapping[int, State], holders: Iterable[tuple[int, tuple[str, str]]]) -> bool:

@@ -5,7 +5,7 @@ does not exist for him.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, exists, false, func, select, true
@@ -20,6 +20,7 @@ from agent.station.db.people import person
 from agent.station.db.tables import node
 from agent.station.db.uploads import footage
 from agent.station.people.roles import Scope
+from agent.station.posts.docked import docked_only
 from agent.station.search.meaning import fold
 
 SHOWN_MAX = 100
@@ -27,9 +28,11 @@ SHOWN_MAX = 100
 LOOKED_AT_MAX = 2000
 """Cases that are looked through for words at a time."""
 ACTS_SHOWN_MAX = 500
+ACTS_PACKED_MAX = 20_000
+"""Acts that a package tells, the newest; it says where the others are."""
 ITEMS_SHOWN_MAX = 1000
 ITEMS_PACKED_MAX = 100_000
-"""Files and alerts that a package names."""
+"""Files and alerts that a package names; and files that were disposed of, or removed of one post."""
 NAMED_MAX = 300
 """Posts that the list beside a field offers."""
 
@@ -221,13 +224,15 @@ class Cases:
         query = select(node.c.node, node.c.place).where(_own(scope)).order_by(node.c.node).limit(NAMED_MAX + 1)
         with reading(self._engine, "list posts") as db:
             found = [(str(of), str(place)) for of, place in db.execute(query)]
-        return found if len(found) <= NAMED_MAX else []
+            found += [(of, "") for of in docked_only(db) if scope.covers(of)]
+        return sorted(found) if len(found) <= NAMED_MAX else []
 
     def knows(self, scope: Scope, posts: Sequence[str]) -> bool:
         """Whether these are posts that somebody may open a case about."""
         query = select(node.c.node).where(_own(scope), node.c.node.in_(posts))
         with reading(self._engine, "look for posts") as db:
-            return set(db.execute(query).scalars()) == set(posts)
+            unknown = set(posts) - set(db.execute(query).scalars())
+            return unknown <= {of for of in docked_only(db, sorted(unknown)) if scope.covers(of)}
 
 
 def _own(scope: Scope) -> ColumnElement[bool]:
@@ -312,6 +317,22 @@ def find(db: Connection, scope: Scope, n: int) -> Case | None:
     )
 
 
+def packed(db: Connection, shown: Case) -> Case:
+    """The same with all that belongs to it, not only what a page shows, as it was by its newest act there."""
+    return replace(
+        shown,
+        steps=tuple(_steps(db, shown.n, case_act.c.number <= shown.newest, ACTS_PACKED_MAX)),
+        items=tuple(items_of(db, shown.n, ITEMS_PACKED_MAX, newest=shown.newest)),
+        items_count=_count(db, case_item.c.case_n == shown.n, case_item.c.act <= shown.newest),
+        stones=tuple(_stones(db, shown.n, ITEMS_PACKED_MAX)),
+        removed=tuple(
+            one
+            for post in shown.posts
+            for one in removed(db, post, shown.from_utc_ns, shown.to_utc_ns, ITEMS_PACKED_MAX)
+        ),
+    )
+
+
 def items_of(db: Connection, n: int, limit: int = ITEMS_SHOWN_MAX, *, newest: int | None = None) -> list[Item]:
     """What belongs to it, by act `newest`: alerts, then files, by post and time."""
     by = true() if newest is None else case_item.c.act <= newest
@@ -390,13 +411,14 @@ def _rows(db: Connection, heads: Sequence[Any]) -> list[Row]:
     ]
 
 
-def _steps(db: Connection, n: int, which: ColumnElement[bool]) -> list[Step]:
+def _steps(db: Connection, n: int, which: ColumnElement[bool], limit: int | None = None) -> list[Step]:
+    """The newest, oldest first: `limit`, or as many as a page shows."""
     rows = db.execute(
         select(case_act, person.c.name)
         .outerjoin(person, person.c.login == case_act.c.login)
         .where(case_act.c.case_n == n, which)
         .order_by(case_act.c.number.desc())
-        .limit(ACTS_SHOWN_MAX)
+        .limit(ACTS_SHOWN_MAX if limit is None else limit)
     ).all()
     return [
         Step(
@@ -407,12 +429,12 @@ def _steps(db: Connection, n: int, which: ColumnElement[bool]) -> list[Step]:
     ]  # fmt: skip
 
 
-def _stones(db: Connection, n: int) -> list[Stone]:
+def _stones(db: Connection, n: int, limit: int | None = None) -> list[Stone]:
     rows = db.execute(
         select(case_tombstone, person.c.name.label("who"))
         .outerjoin(person, person.c.login == case_tombstone.c.login)
         .where(case_tombstone.c.case_n == n)
         .order_by(case_tombstone.c.node, case_tombstone.c.from_utc_ns)
-        .limit(ITEMS_SHOWN_MAX)
+        .limit(ITEMS_SHOWN_MAX if limit is None else limit)
     )
     return [Stone(r.node, r.name, r.sha256, r.bytes, r.who or r.login, r.authority, r.reason, r.utc_ns) for r in rows]

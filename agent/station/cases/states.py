@@ -65,6 +65,7 @@ TABLE: Mapping[tuple[State | None, Act], State] = MappingProxyType(
         (State.OPEN, Act.TRANSFERRED): State.TRANSFERRED,
         (State.OPEN, Act.CLOSED): State.CLOSED,
         (State.TRANSFERRED, Act.NOTED): State.TRANSFERRED,
+        (State.TRANSFERRED, Act.HELD): State.TRANSFERRED,
         (State.TRANSFERRED, Act.VIEWED): State.TRANSFERRED,
         (State.TRANSFERRED, Act.COPIED): State.TRANSFERRED,
         (State.TRANSFERRED, Act.RETURNED): State.OPEN,

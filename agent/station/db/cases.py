@@ -97,6 +97,16 @@ inspection_draw = Table(
     sqlite_with_rowid=False,
 )
 
+# What was drawn of that, apart from what it was drawn from: a draw of a large site is megabytes.
+inspection_sample = Table(
+    "inspection_sample",
+    metadata,
+    Column("week", Words, ForeignKey("inspection_draw.week"), primary_key=True),
+    Column("utc_ns", Whole, nullable=False),
+    Column("body", Words, nullable=False),  # JSON (agent/station/inspection/drawn.py)
+    sqlite_with_rowid=False,
+)
+
 # What was found. A second look is a second row.
 inspection_check = Table(
     "inspection_check",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Column, Index, Table, UniqueConstraint
+from sqlalchemy import CheckConstraint, Column, Index, Table, UniqueConstraint, literal_column
 
 from agent.station.db import metadata
 from agent.station.db.types import Whole, Words
@@ -39,6 +39,10 @@ footage = Table(
     Index("footage_content", "node", "sha256"),
     Index("footage_received", "node", "received_utc_ns"),
 )
+
+WRONG = footage.c.state == literal_column("'mismatch'")
+"""Not as recorded, spelled as SQLite must read it to go by the index of these."""
+Index("footage_wrong", footage.c.order_id, footage.c.n, sqlite_where=WRONG, postgresql_where=WRONG)
 
 # Further commands that asked for a file which was here or on its way already: it is among what they have brought.
 footage_asked = Table(

@@ -37,10 +37,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """Something that is not taken in, and why."""
+    """Something that is not taken in, or does not match, and why."""
 
     name: str
     why: str
+    sha256: str = ""  # of what lay there; empty: it was not read
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from agent.station.archive.making import make_archive
 from agent.station.archive.room import RoomArchive
 from agent.station.db.engine import database_url, open_engine
 from agent.station.dock.card import Card
+from agent.station.dock.dockings import DockingRecord
 from agent.station.dock.intake import Intake, Report
 from agent.station.lock import FolderLock
 from agent.station.main import StationSettings
@@ -73,12 +74,18 @@ def dock(
                 whose = node or intake.node()
             except Corrupt as error:
                 raise ConfigError(f"{error} (--node NODE says whose it is)") from None
-            by = f"account:{login()}"
-            about = {"dock": number, "post": whose, "custodian": who, "folder": _printable(folder)}
-            found.trail.note("dock-begun", by, **about)
+            record = DockingRecord(
+                found.trail,
+                clock=clock,
+                number=number,
+                post=whose,
+                custodian=who,
+                who=f"account:{login()}",
+                folder=_printable(folder),
+            )
+            record.begin()
             report = intake.run(whose, tell=_teller(progress))
-            counts = {name: value for name, value in asdict(report).items() if isinstance(value, int)}
-            found.trail.note("dock-ended", by, **about, **counts)
+            record.end(report)
         finally:
             engine.dispose()
             lock.release()

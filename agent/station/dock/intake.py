@@ -154,7 +154,7 @@ class Intake:
             return
         if known is not None and self._archive.size(name) == known:
             report.duplicates += 1
-            self._count(entry, found, report)
+            self._count(entry, arrived, found, report)
             return
         before = retention.before_put(self._engine, node, arrived.sha256)
         try:
@@ -180,7 +180,7 @@ class Intake:
                 self._alarm(db, node, entry.name, arrived, found)
         report.taken += 1
         report.bytes += entry.size
-        self._count(entry, found, report)
+        self._count(entry, arrived, found, report)
 
     def _judge(self, db: Connection, node: str, arrived: Arrived, ledger: CardLedger) -> Finding:
         source = f"wardpost/{self._site}/{node}"
@@ -190,7 +190,7 @@ class Intake:
         return judge(arrived, source=source, announced=arrived.sha256, lines=ledger.about(arrived))
 
     @staticmethod
-    def _count(entry: Entry, found: Finding, report: Report) -> None:
+    def _count(entry: Entry, arrived: Arrived, found: Finding, report: Report) -> None:
         match found.state:
             case State.VERIFIED:
                 report.verified += 1
@@ -199,7 +199,7 @@ class Intake:
             case State.MISMATCH:
                 report.mismatched += 1
                 if len(report.not_matching) < TOLD_MAX:
-                    report.not_matching.append(Passed(entry.name, found.detail))
+                    report.not_matching.append(Passed(entry.name, found.detail, arrived.sha256))
 
     def _alarm(self, db: Connection, node: str, name: str, arrived: Arrived, found: Finding) -> None:
         text = f"{name} on its card is not what the node has recorded: {found.detail}; it is set aside"

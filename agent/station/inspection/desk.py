@@ -6,21 +6,21 @@ import datetime as dt
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
 from agent.clock import Clock
 from agent.evidence.records import digest
-from agent.station.db.cases import inspection_check, inspection_draw
+from agent.station.db.cases import inspection_check, inspection_draw, inspection_sample
+from agent.station.inspection.drawn import drawn_of, read_back, written
 from agent.station.inspection.reading import files_to_check, post_facts, senders
 from agent.station.inspection.sample import (
     DAY_NS,
     FOOTAGE_DRAWN,
     POSTS_DRAWN,
     VERSION,
-    Candidate,
     draw,
     draw_files,
     first_of,
@@ -40,19 +40,6 @@ FOOTAGE_DAYS = 28
 SENDERS_TRIED_MAX = 1000
 """Posts that were drawn for their files, and of which every file has been looked at."""
 SEED_BYTES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """The sample of a week."""
-
-    week: str
-    posts: tuple[Candidate, ...]
-    footage: tuple[Candidate, ...]
-    of_posts: int
-    of_footage: int
-    of_senders: int  # posts out of which those of the files were drawn
-    seed: str  # empty: of version 1, which drew out of the files of all posts
 
 
 class InspectionDesk:
@@ -99,6 +86,8 @@ class InspectionDesk:
                 sort_keys=True,
             )
             entry.db.execute(insert(inspection_draw).values(week=week, utc_ns=now, login=who.login, body=body))
+            apart = written(drawn_of(body))
+            entry.db.execute(insert(inspection_sample).values(week=week, utc_ns=now, body=apart))
             entry.note("inspection-draw", who.login, week=week, seed=seed, sha256=digest(body.encode()))
         return True
 
@@ -129,8 +118,8 @@ class InspectionDesk:
     def check(self, who: Person, week: str, *, kind: str, node: str, ref: str, result: str, text: str) -> bool:
         """Puts a result on record. False: that was not drawn in that week, or is not for these eyes."""
         with self._trail.writing("note an inspection") as entry:
-            body = entry.db.execute(select(inspection_draw.c.body).where(inspection_draw.c.week == week)).scalar()
-            drawn = None if body is None else drawn_of(str(body))
+            body = entry.db.execute(select(inspection_sample.c.body).where(inspection_sample.c.week == week)).scalar()
+            drawn = None if body is None else read_back(str(body))
             if drawn is None or not who.scope.covers(node):
                 return False
             sample = drawn.posts if kind == "post" else drawn.footage
@@ -142,17 +131,3 @@ class InspectionDesk:
             told = {name: value for name, value in row.items() if value and name != "kind"}
             entry.note("inspection-check", who.login, of=kind, **told)
         return True
-
-
-def drawn_of(body: str) -> Drawn:
-    """What was drawn, as it was written down."""
-    told: dict[str, Any] = json.loads(body)
-    return Drawn(
-        told["week"],
-        tuple(Candidate(**one) for one in told["drawn_posts"]),
-        tuple(Candidate(**one) for one in told["drawn_footage"]),
-        len(told["posts"]),
-        len(told["footage"]),
-        len(told.get("senders", ())),
-        str(told.get("seed", "")),
-    )

@@ -9,27 +9,24 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, or_, select, true
 
-from agent.clock import parse_rfc3339
-from agent.errors import Corrupt
-from agent.evidence import dsse, records
 from agent.recording.coverage import RECORDED
 from agent.station import archive_retention_rows as retention
 from agent.station.cases.states import TABLE, Act, State
 from agent.station.db.board import alert
 from agent.station.db.books import command
-from agent.station.db.cases import case_act, case_head, case_item, case_post, inspection_check, inspection_draw
+from agent.station.db.cases import case_act, case_head, case_item, case_post, inspection_check, inspection_sample
 from agent.station.db.engine import reading
-from agent.station.db.people import person, trail
+from agent.station.db.people import person
 from agent.station.db.tables import node
 from agent.station.db.uploads import footage
 from agent.station.footage import told
+from agent.station.inspection.drawn import Drawn, read_back
 from agent.station.inspection.report import (
     AlertFact,
     CaseFact,
     PostFigures,
     RemovedFact,
     RequestFact,
-    ViewFact,
     share_recorded,
 )
 from agent.station.inspection.sample import PostFacts
@@ -45,8 +42,6 @@ FILES_OF_POST_MAX = 1000
 """Of one post that can be drawn; which, hangs on the draw."""
 ALERTS_MAX = 100_000
 REQUESTS_MAX = 5000
-TRAIL_LINES_MAX = 200_000
-READ_ROWS = 1000
 CHECKS_SHOWN_MAX = 500
 CASES_MAX = 10_000
 """The newest."""
@@ -77,10 +72,11 @@ class InspectionReader:
 
     # -- for the draw -------------------------------------------------------------------------------------------------
 
-    def draw(self, week: str) -> str | None:
-        """The draw of a week, JSON; None: nobody has drawn."""
-        with reading(self._engine, "read a draw") as db:
-            return db.execute(select(inspection_draw.c.body).where(inspection_draw.c.week == week)).scalar()
+    def drawn(self, week: str) -> Drawn | None:
+        """What was drawn in a week; None: nobody has drawn."""
+        with reading(self._engine, "read what was drawn") as db:
+            body = db.execute(select(inspection_sample.c.body).where(inspection_sample.c.week == week)).scalar()
+        return None if body is None else read_back(str(body))
 
     def checks(self, scope: Scope, week: str | None = None) -> tuple[list[Check], bool]:
         """Results, the newest CHECKS_SHOWN_MAX, newest first; of one week. And whether there are more."""
@@ -131,21 +127,6 @@ class InspectionReader:
         with reading(self._engine, "count what was removed") as db:
             told = retention.counted(db, scope, start_utc_ns, end_utc_ns)
         return [RemovedFact(why.value, files, size) for why, (files, size) in told.items()]
-
-    def views(self, scope: Scope, start_utc_ns: int, end_utc_ns: int) -> tuple[list[ViewFact], bool]:
-        """Views of footage in the period, by the audit log; and whether it was too long to be read through."""
-        found: list[ViewFact] = []
-        with reading(self._engine, "read the audit log") as db:
-            newest = int(db.execute(select(func.coalesce(func.max(trail.c.seq), 0))).scalar_one())
-        oldest = max(newest - TRAIL_LINES_MAX, 0)
-        for last in range(newest, oldest, -READ_ROWS):
-            with reading(self._engine, "read the audit log") as db:
-                query = select(trail.c.line).where(trail.c.seq <= last, trail.c.seq > max(last - READ_ROWS, oldest))
-                lines = [bytes(raw) for raw in db.execute(query.order_by(trail.c.seq.desc())).scalars()]
-            times = [_views(raw, found, start_utc_ns, end_utc_ns) for raw in lines]
-            if times and min(times) < start_utc_ns:
-                return [one for one in found if scope.covers(one.node)], False
-        return [one for one in found if scope.covers(one.node)], oldest > 0
 
     def cases(self, scope: Scope) -> tuple[list[CaseFact], bool]:
         """What the newest CASES_MAX cases cover that are about posts of a scope or have footage of them, and while they
@@ -300,21 +281,6 @@ def _files_of(db: Connection, order: str) -> int:
     good = serves(order) & (footage.c.state != FootageState.MISMATCH.value)
     here = int(db.execute(select(func.count()).select_from(footage).where(good)).scalar_one())
     return here + retention.of_order(db, order)  # what it has brought counts, also when its time is over since
-
-
-def _views(raw: bytes, found: list[ViewFact], start_utc_ns: int, end_utc_ns: int) -> int:
-    """Adds what a line tells; returns its time, by the station's clock."""
-    try:
-        payload = records.read(dsse.parse(raw))
-        at = parse_rfc3339(payload.utc)
-    except (Corrupt, ValueError):
-        return end_utc_ns
-    body = payload.body
-    if payload.kind == "desk-viewed" and body.get("what") == "footage" and start_utc_ns <= at < end_utc_ns:
-        posts = body.get("posts")
-        for of, refs in (posts if isinstance(posts, dict) else {}).items():
-            found.extend(ViewFact(at, str(body.get("who", "")), str(of), str(ref)) for ref in refs)
-    return at
 
 
 def _grouped(rows: Any) -> dict[int, set[str]]:

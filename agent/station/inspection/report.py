@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -38,6 +39,17 @@ class ViewFact:
     login: str
     node: str
     ref: str  # SHA-256
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFact:
+    """Somebody began a live view."""
+
+    utc_ns: int
+    login: str
+    node: str
+    case: str  # as he has named it; empty: none
+    bell: str = ""  # the incident of the bell that he looked around; empty: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +122,16 @@ class Figures:
     unjudged: int
     met: Share  # requests that brought footage, of those that are over
     waiting: int
-    caseless: Share  # views of footage without a case, of all views
-    caseless_by: dict[str, int]  # by login
+    caseless_footage: Share  # views of footage without a case, of all of them
+    caseless_live: Share  # live views for which no case was named, but those around a bell, of all of them
+    caseless_by: dict[str, int]  # both, by login
+    caseless_live_by: dict[str, int]  # of these, live
+
+    @property
+    def caseless(self) -> Share:
+        """Both together."""
+        files, live = self.caseless_footage, self.caseless_live
+        return Share(files.part + live.part, files.of + live.of)
 
 
 def figures(
@@ -119,6 +139,7 @@ def figures(
     alerts: Sequence[AlertFact],
     requests: Sequence[RequestFact],
     views: Sequence[ViewFact],
+    watched: Sequence[LiveFact],
     cases: Sequence[CaseFact],
     now_utc_ns: int,
 ) -> Figures:
@@ -127,29 +148,40 @@ def figures(
     in_time = [one for one in due if one.acknowledged_utc_ns is not None and one.acknowledged_utc_ns <= one.due_utc_ns]
     judged = [one for one in alerts if one.verdict]
     over = [one for one in requests if one.state != "waiting" or one.files]
-    without = [one for one in views if not covered(one, cases)]
-    by: dict[str, int] = {}
-    for one in without:
-        by[one.login] = by.get(one.login, 0) + 1
+    without = uncovered(views, cases)
+    unnamed = [one for one in watched if not one.case and not one.bell]
+    live_by = Counter(one.login for one in unnamed)
+    by = live_by + Counter(one.login for one in without)
     return Figures(
         in_time=Share(len(in_time), len(due)),
         false_alerts=Share(sum(1 for one in judged if one.verdict == "false"), len(judged)),
         unjudged=len(alerts) - len(judged),
         met=Share(sum(1 for one in over if one.files), len(over)),
         waiting=len(requests) - len(over),
-        caseless=Share(len(without), len(views)),
+        caseless_footage=Share(len(without), len(views)),
+        caseless_live=Share(len(unnamed), len(watched)),
         caseless_by=dict(sorted(by.items())),
+        caseless_live_by=dict(sorted(live_by.items())),
     )
 
 
-def covered(view: ViewFact, cases: Iterable[CaseFact]) -> bool:
-    """Whether a case speaks for a view: it has the file, or was about the post and not closed at that moment."""
-    return any(
-        case.since_utc_ns <= view.utc_ns
-        and (case.until_utc_ns is None or view.utc_ns < case.until_utc_ns)
-        and (view.ref in case.files or view.node in case.posts)
-        for case in cases
-    )
+def uncovered(views: Iterable[ViewFact], cases: Iterable[CaseFact]) -> list[ViewFact]:
+    """Views for which no case speaks: none that was not closed at that moment has the file, or is about the post."""
+    of_post: dict[str, list[CaseFact]] = {}
+    of_file: dict[str, list[CaseFact]] = {}
+    for case in cases:
+        for node in case.posts:
+            of_post.setdefault(node, []).append(case)
+        for ref in case.files:
+            of_file.setdefault(ref, []).append(case)
+    return [
+        view
+        for view in views
+        if not any(
+            case.since_utc_ns <= view.utc_ns and (case.until_utc_ns is None or view.utc_ns < case.until_utc_ns)
+            for case in (*of_post.get(view.node, ()), *of_file.get(view.ref, ()))
+        )
+    ]
 
 
 def union(stretches: Iterable[tuple[int, int]], start: int, end: int) -> int:
@@ -187,6 +219,7 @@ def as_dict(
         "alerts_not_judged": found.unjudged,
         "requests_waiting": found.waiting,
         "views_without_case_by": found.caseless_by,
+        "live_views_without_case_by": found.caseless_live_by,
         "posts": [
             {
                 "post": one.node,
@@ -210,8 +243,12 @@ def shares(found: Figures) -> list[tuple[str, Share]]:
         ("in_time", found.in_time),
         ("false_alerts", found.false_alerts),
         ("met", found.met),
+        ("caseless_footage", found.caseless_footage),
+        ("caseless_live", found.caseless_live),
         ("caseless", found.caseless),
     ]
 
 
-DEFINED: Collection[str] = ("up", "recorded", "in_time", "false_alerts", "met", "caseless", "removed")
+DEFINED: Collection[str] = (
+    "up", "recorded", "in_time", "false_alerts", "met", "caseless_footage", "caseless_live", "caseless", "removed",
+)  # fmt: skip

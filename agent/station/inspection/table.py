@@ -40,6 +40,8 @@ def as_csv(
         writer.writerow([name, share.part, share.of, _number(share.share), safe(definitions[name])])
     for login, count in found.caseless_by.items():
         writer.writerow(["caseless by", count, "", "", safe(login)])
+    for login, count in found.caseless_live_by.items():
+        writer.writerow(["caseless live by", count, "", "", safe(login)])
     writer.writerow([])
     writer.writerow(["post", "place", "up", "outages", "recorded", "lower bound", "alerts"])
     for one in posts:

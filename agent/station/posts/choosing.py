@@ -16,6 +16,7 @@ from agent.clock import Clock
 from agent.station.db.engine import reading
 from agent.station.db.tables import node
 from agent.station.people.roles import Scope
+from agent.station.posts.docked import docked_only
 from agent.station.search.meaning import fold
 from agent.types import NS
 
@@ -55,15 +56,18 @@ class Choosing:
         self._kept_boot_ns = 0
 
     def places(self, scope: Scope, names: Iterable[str]) -> dict[str, str]:
-        """The places of these posts, by name, in the order of the names; without those that nobody has heard, or that
-        are not for these eyes. The caller bounds how many.
+        """The places of these posts, by name, in the order of the names; without those that are not known here - nobody
+        has heard them, or docked a card of theirs - or not for these eyes. The caller bounds how many.
         """
         wanted = sorted({name for name in names if scope.covers(name)})
         if not wanted:
             return {}
         with reading(self._engine, "look for posts") as db:
-            rows = db.execute(select(node.c.node, node.c.place).where(node.c.node.in_(wanted)).order_by(node.c.node))
-            return {str(name): str(place) for name, place in rows}
+            rows = db.execute(select(node.c.node, node.c.place).where(node.c.node.in_(wanted)))
+            found = {str(name): str(place) for name, place in rows}
+            unheard = [name for name in wanted if name not in found]
+            found |= dict.fromkeys(docked_only(db, unheard) if unheard else (), "")
+        return dict(sorted(found.items()))
 
     def offered(self, scope: Scope, find: str = "", chosen: Mapping[str, str] = NOTHING) -> Offered:
         """What is chosen - places by name, of `places` - and then the first OFFERED_MAX posts of a scope, or of those
@@ -83,21 +87,24 @@ class Choosing:
             return _first({name: one.place for name, one in self._site().items() if part in one.text})
         with reading(self._engine, "look for posts") as db:
             rows = db.execute(select(node.c.node, node.c.place).order_by(node.c.node).limit(OFFERED_MAX)).all()
-            count = int(db.execute(_COUNT).scalar_one())
-        return {str(name): str(place) for name, place in rows}, count
+            count, unheard = int(db.execute(_COUNT).scalar_one()), docked_only(db)
+        every = {str(name): str(place) for name, place in rows} | dict.fromkeys(unheard, "")
+        return _first(dict(sorted(every.items())))[0], count + len(unheard)
 
     def _site(self) -> dict[str, _Named]:
         """Every post. What was told of one before is not folded again."""
         with self._lock, reading(self._engine, "look for posts") as db:
             now = self._clock.boot_ns()
-            count = int(db.execute(_COUNT).scalar_one())
+            unheard = docked_only(db)
+            count = int(db.execute(_COUNT).scalar_one()) + len(unheard)
             if count != len(self._kept) or not 0 <= now - self._kept_boot_ns < KEPT_S * NS:
                 before = self._kept
+                every = {str(name): str(place) for name, place in db.execute(select(node.c.node, node.c.place))}
                 self._kept = {
-                    str(name): known
+                    name: known
                     if (known := before.get(name)) is not None and known.place == place
-                    else _Named(str(place), _text(name, place))
-                    for name, place in db.execute(select(node.c.node, node.c.place).order_by(node.c.node))
+                    else _Named(place, _text(name, place))
+                    for name, place in sorted((every | dict.fromkeys(unheard, "")).items())
                 }
                 self._kept_boot_ns = now
             return self._kept

@@ -59,10 +59,12 @@ class Query:
     before: Place | None = None
 
 
-def asked_for(given: Mapping[str, str], *, scope: Scope, instant: Callable[[str], int | None]) -> Query:
-    """The query of an address; `instant` reads a time of the form. Raises Unclear, NotYours."""
+def asked_for(
+    given: Mapping[str, str], *, scope: Scope, begins: Callable[[str], int | None], ends: Callable[[str], int | None]
+) -> Query:
+    """The query of an address; `begins` and `ends` read a time of the form. Raises Unclear, NotYours."""
     fields = {name: _line(given.get(name, "")) for name in (*FIELDS, "before")}
-    start, end = (_time(fields[name], instant) for name in ("from", "to"))
+    start, end = _time(fields["from"], begins), _time(fields["to"], ends)
     if start is not None and end is not None and end < start:
         raise Unclear("search.bad.order")
     return Query(

@@ -80,13 +80,16 @@ class ArchivePages:
         """Somebody wants footage removed."""
         node, reason = asked.field("post", POST_CHARS_MAX), asked.field("reason", TEXT_CHARS_MAX)
         authority = asked.field("authority", NAME_CHARS_MAX)
-        start, end = (self._pages.instant(asked.form.get(name, "")) for name in ("from", "to"))
+        typed = [asked.form.get(name, "") for name in ("from", "to")]
+        start, end = self._pages.begins(typed[0]), self._pages.ends(typed[1])
         if not POST.fullmatch(node) or not self._choosing.places(asked.who.scope, [node]):
             return self._page(asked, "archive.no.post", status=400)
         if not reason or not authority:
             return self._page(asked, "archive.no.reason", status=400)
         if start is None or end is None or not 0 < end - start <= EARLY_RANGE_S_MAX * NS:
             return self._page(asked, "archive.no.range", status=400)
+        if self._pages.twice(asked.words, start, end):  # elsewhere both are meant: here nothing goes that may not be
+            return self._page(asked, "archive.no.twice", status=400)
         made = self._desk().ask(asked.who, Early(node, start, end, reason, authority))
         if isinstance(made, No):
             return self._page(asked, f"archive.no.{made.value}", status=_STATUS.get(made, 400))
@@ -156,7 +159,9 @@ class ArchivePages:
             more_posts=offered.more,
             post_max=POST_CHARS_MAX,
             asking=asked.who.role in ASKING,
-            wrong=asked.words(wrong) if wrong else "",
+            wrong=(self._pages.never(asked.words, form.get("from", ""), form.get("to", "")) or asked.words(wrong))
+            if wrong
+            else "",
             given={name: form.get(name, "") for name in ("post", "reason", "authority", "from", "to")},
             text_max=TEXT_CHARS_MAX,
             name_max=NAME_CHARS_MAX,

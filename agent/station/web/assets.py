@@ -15,7 +15,9 @@ from agent.station.web.gate import Asked, Refused
 KINDS = {
     "desk.css": "text/css; charset=utf-8",
     "board.js": "text/javascript; charset=utf-8",
+    "nearlive.js": "text/javascript; charset=utf-8",
     "school.js": "text/javascript; charset=utf-8",
+    "evidence.js": "text/javascript; charset=utf-8",
     "posts.css": "text/css; charset=utf-8",
     "cases.css": "text/css; charset=utf-8",
     "cases.js": "text/javascript; charset=utf-8",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 
+from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
@@ -17,6 +17,7 @@ from agent.errors import Transient, WardpostError
 from agent.station.alerts import ANSWERING, COUNTED_MAX, SKIP_MAX, TEXT_CHARS_MAX, Alert, Alerts, Step
 from agent.station.bells.around import Around
 from agent.station.footage.clip import Clips
+from agent.station.live.desk import PER_PERSON_MAX
 from agent.station.moments import told_ns
 from agent.station.people.roles import Role
 from agent.station.people.sessions import Sessions
@@ -24,9 +25,10 @@ from agent.station.web.cards import Card, Cards
 from agent.station.web.evidence import EvidencePages, Mark
 from agent.station.web.gate import Asked, Refused
 from agent.station.web.live import Full, Live
+from agent.station.web.live_view import WATCHING
 from agent.station.web.pages import Pages, Part
 from agent.station.web.viewed import Viewed
-from agent.station.web.words import Words
+from agent.station.web.words import Words, clock_error
 from agent.types import MS, NS
 
 HEARTBEAT_S = 15.0
@@ -37,8 +39,10 @@ NEAR_MAX = 20
 _NUMBER = re.compile(r"[0-9]{1,15}")
 JUDGING = frozenset({Role.OPERATOR, Role.SUPERVISOR})
 HANDING_ON = frozenset({Role.OPERATOR, Role.SUPERVISOR})
-SendVerdict = Callable[[str, str, str, str, str], None]
-"""(node, incident, verdict, reason, by): queues the signed command. Raises WardpostError."""
+SendVerdict = Callable[[Connection, str, str, str, str, str], str]
+"""(transaction, node, incident, verdict, reason, by): queues the signed command within it. The command's id. Raises
+WardpostError, with nothing queued.
+"""
 
 
 class Board:
@@ -58,7 +62,9 @@ class Board:
         around: Around,
         clips: Clips,
         evidence: EvidencePages,
+        live_pictures: str,
     ) -> None:
+        """`live_pictures`: around a bell, as `Card.live` says it; empty: this station has no live view."""
         self._alerts = alerts
         self._live = live
         self._sessions = sessions
@@ -71,7 +77,7 @@ class Board:
         self._around = around
         self._clips = clips
         self._evidence = evidence
-        self._judging = threading.Lock()
+        self._live_pictures = live_pictures
 
     # -- what is seen -------------------------------------------------------------------------------------------------
 
@@ -98,6 +104,8 @@ class Board:
             step=step,
             now_ms=now // MS,
             person=asked.who,
+            live=self._pictures_for(asked),
+            views_max=PER_PERSON_MAX,
             more=_more(shown, count, int(skip)),
         )
         return HTMLResponse(page)
@@ -183,7 +191,7 @@ class Board:
         return self._done(asked, "" if first == asked.who.login else asked.words("act.second"), status=409)
 
     def verdict(self, asked: Asked) -> Response:
-        """True or false, and why: to the node as a signed command, and on the board."""
+        """True or false, and why: on the board, and to the node as a signed command; both or neither."""
         verdict, reason = asked.field("verdict", 10), asked.field("reason", TEXT_CHARS_MAX)
         if verdict not in ("true", "false"):
             raise Refused(400)
@@ -192,21 +200,22 @@ class Board:
             raise Refused(400)
         found, who = self._need(asked), asked.who
         said = ""
-        with self._judging:  # else a post may be told what is not on record here
-            newest = self._alerts.unseen_verdict(who, found.incident, int(seen))
-            if newest is None:
-                try:  # first: done twice it says the same twice, not done at all the node would never know
-                    self._send_verdict(found.node, found.incident, verdict, reason, who.name)
-                except Transient:
-                    raise
-                except WardpostError as error:
-                    said = asked.words("act.notsent", why=str(error).partition(";")[0][:200])
-                if not self._alerts.judge(who, found.incident, verdict, reason, int(seen)):
-                    newest = self._alerts.unseen_verdict(who, found.incident, int(seen))
-                    if newest is None:
-                        raise Refused(404)
-        if newest is None:
+
+        def order(db: Connection) -> str:
+            nonlocal said
+            try:
+                return self._send_verdict(db, found.node, found.incident, verdict, reason, who.name)
+            except Transient:
+                raise
+            except WardpostError as error:  # what a person says of an alert stands, also where its post is not told
+                said = asked.words("act.notsent", why=str(error).partition(";")[0][:200])
+                return ""
+
+        if self._alerts.judge(who, found.incident, verdict, reason, int(seen), order=order):
             return self._done(asked, said, status=200)
+        newest = self._alerts.unseen_verdict(who, found.incident, int(seen))
+        if newest is None:
+            raise Refused(404)
         said = asked.words("act.judged", who=newest.who, text=_step_text(newest, {}, asked.words))
         return self._done(asked, said, status=409, typed=reason)
 
@@ -258,6 +267,8 @@ class Board:
             typed=typed,
             told=lambda step: _step_text(step, names, asked.words),
             kept=kept,
+            live=card.live if card.near else "",
+            views_max=PER_PERSON_MAX,
             clip=self._clips.of(found.node, found.incident),
         )
 
@@ -275,19 +286,24 @@ class Board:
         ringing = near and one.severity == "bell" and (whole or one.acknowledged_utc_ns is None)
         around = self._around.near(asked.who.scope, one.node) if ringing else []
         rights = {"answer": role in ANSWERING, "judge": role in JUDGING, "hand_on": role in HANDING_ON}
+        live = self._pictures_for(asked)
         if one.told is None:
-            return Card(alert=one, rights=rights, near=around)
+            return Card(alert=one, rights=rights, near=around, live=live)
         at = told_ns(one.told.time)
         return Card(
             alert=one,
             place=one.told.data.place,
             says=_sentence(one.told),
             at_utc_ns=at,
-            error=_error(asked, one.told, at),
+            error=clock_error(asked.words, at, one.told.timeerrms),
             late=one.told.historical,
             rights=rights,
             near=around,
+            live=live,
         )
+
+    def _pictures_for(self, asked: Asked) -> str:
+        return self._live_pictures if asked.who.role in WATCHING else ""
 
     def _need(self, asked: Asked) -> Alert:
         found = self._alerts.find(asked.who.scope, asked.params["incident"])
@@ -328,15 +344,6 @@ def _more(shown: list[Alert], count: int, skip: int) -> dict[str, int | bool]:
 def _sentence(told: wire.CloudEvent) -> str:
     data = told.data
     return data.summary or " ".join(filter(None, (told.type.rpartition(".")[2], data.phase, ", ".join(data.zones))))
-
-
-def _error(asked: Asked, told: wire.CloudEvent, at_utc_ns: int | None) -> str:
-    """How sure the time is: a wrong clock must not look like a right one."""
-    if at_utc_ns is None:
-        return asked.words("time.none")
-    if told.timeerrms is None:
-        return asked.words("time.unsure")
-    return asked.words("time.error", seconds=max(-(-told.timeerrms // 1000), 1))
 
 
 def _event(name: str, data: dict[str, object], number: int | None = None) -> str:

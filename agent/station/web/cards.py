@@ -31,6 +31,7 @@ class Card:
     late: bool = False  # delivered late
     rights: dict[str, bool] = field(default_factory=dict)
     near: list[Nearby] = field(default_factory=list)  # of a bell: its own post, and those around it
+    live: str = ""  # how their live pictures begin: by "itself", when "asked" for; empty: none for who looks
 
 
 class Cards:
@@ -62,5 +63,5 @@ class Cards:
 def _key(card: Card, language: str) -> tuple[object, ...]:
     """All that the template is told, but the token: of the event itself only whether it is there."""
     alert = card.alert
-    told = (card.place, card.says, card.at_utc_ns, card.error, card.late, alert.told is None)
+    told = (card.place, card.says, card.at_utc_ns, card.error, card.late, card.live, alert.told is None)
     return (language, *told, *sorted(card.rights.items()), *(getattr(alert, name) for name in _ALERT), *card.near)

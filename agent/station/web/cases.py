@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from agent.clock import Clock, parse_rfc3339, rfc3339
 from agent.station.cases.desk import POSTS_MAX, RANGE_S_MAX, CaseDesk, Opening
 from agent.station.cases.export import Exporter
-from agent.station.cases.keeping import Piece, pieces, to_ask_again
+from agent.station.cases.keeping import Piece, pieces, to_ask_again, to_hold
 from agent.station.cases.packer import Packer
 from agent.station.cases.packing import WAITING_MAX, Answer, Job, Stage
 from agent.station.cases.reading import ITEMS_PACKED_MAX, LOOKED_AT_MAX, Case, Cases, Since, Step
@@ -212,7 +212,7 @@ class CasePages:
         done = self._desk.act(asked.who, case.n, Act.VIEWED, _told(asked), seen=_seen(asked), node=node, detail=detail)
         if not isinstance(done, int):
             return self._done(asked, done)
-        start, end = map(self._pages.field, part)
+        start, end = map(self._pages.address, part)
         return RedirectResponse(f"/footage?{urlencode({f'post.{node}': 'on', 'from': start, 'to': end})}", 303)
 
     def attach(self, asked: Asked) -> Response:
@@ -277,7 +277,7 @@ class CasePages:
 
     def _range(self, asked: Asked) -> tuple[int | None, int | None]:
         """Of a form, in local time of the desk; (None, None) for what is none."""
-        start, end = (self._pages.instant(asked.form.get(name, "")) for name in ("from", "to"))
+        start, end = self._pages.begins(asked.form.get("from", "")), self._pages.ends(asked.form.get("to", ""))
         if start is None or end is None or not 0 < end - start <= RANGE_S_MAX * NS:
             return None, None
         return start, end
@@ -300,7 +300,9 @@ class CasePages:
             looked_max=None if listed.looked_to is None else LOOKED_AT_MAX,
             posts=self._cases.posts(asked.who.scope),
             may_open=asked.who.role in MAY[Act.OPENED],
-            wrong=asked.words(wrong) if wrong else "",
+            wrong=(self._pages.never(asked.words, form.get("from", ""), form.get("to", "")) or asked.words(wrong))
+            if wrong
+            else "",
             given={name: form.get(name, "") for name in ("number", "reason", "place", "posts")},
             start=form.get("from") or self._pages.field(now - round(USUAL_S * NS)),
             end=form.get("to") or self._pages.field(now),
@@ -351,8 +353,9 @@ class CasePages:
             words=asked.words,
             case=case,
             may={act.value for act in may},
-            unheld=[node for node in case.posts if node not in case.held] if case.state is State.OPEN else [],
+            unheld=to_hold(case.state, case.posts, case.held),
             kept=kept,
+            twice=self._pages.twice(asked.words, case.from_utc_ns, case.to_utc_ns),
             lost=[node for node, _ in to_ask_again(case.state, case.held, kept)],
             parts=pieces(case.from_utc_ns, case.to_utc_ns),
             days={step.number: day for step in case.steps if (day := _day(step)) is not None},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
 
 from agent.clock import Clock, uuid7_maker
 from agent.disk import PosixDisk
@@ -18,6 +19,7 @@ from agent.station.cases.keeping import Queue
 from agent.station.cases.packer import Packer
 from agent.station.cases.reading import Cases
 from agent.station.cases.wishes import Wishes
+from agent.station.footage.shelf import Shelf
 from agent.station.inspection.desk import InspectionDesk
 from agent.station.inspection.reading import InspectionReader
 from agent.station.orders import OrderBook
@@ -71,11 +73,15 @@ def case_work(
     return CaseWork(made.routes(), packer)
 
 
-def inspection_routes(*, engine: Engine, site: str, clock: Clock, trail: Trail, pages: Pages) -> tuple[Route, ...]:
-    """The routes of the weekly inspection and of the compliance report."""
+def inspection_routes(
+    *, engine: Engine, site: str, clock: Clock, trail: Trail, pages: Pages, shelf: Shelf | None
+) -> tuple[Route, ...]:
+    """The routes of the weekly inspection and of the compliance report. `shelf` None: there is no archive."""
     return InspectionPages(
+        engine=engine,
         reader=InspectionReader(engine),
         desk=InspectionDesk(trail=trail, clock=clock, site=site, zone=pages.zone),
+        shelf=shelf,
         trail=trail,
         pages=pages,
         clock=clock,
@@ -85,10 +91,22 @@ def inspection_routes(*, engine: Engine, site: str, clock: Clock, trail: Trail, 
 
 
 def command_sender(signer: Signer, engine: Engine, *, new_id: Callable[[], str], clock: Clock) -> Queue:
-    """Signed commands in the station's queue, by a connection of its own each: any thread may send one."""
+    """Signed commands in the station's queue, by a connection of its own each: any thread may send one.
+
+    What names an id of its own (`id`, of a hold or a sending) is the command of that id, once: the post knows it by
+    that, says so with each file that it brings and with its last answer, and both are looked for by it. Such an id
+    tells no time, and need not: a post does not ask when a command was issued that may wait for it for days.
+    """
 
     def send(node: str, verb: str, args: dict[str, Any]) -> None:
+        command_id = str(args.get("id") or new_id())
         with OrderBook(engine) as book:
-            signer.queue(book, node, verb, args, command_id=new_id(), clock=clock)
+            if book.find(command_id) is not None:
+                return  # it was put there before a cut
+            try:
+                signer.queue(book, node, verb, args, command_id=command_id, clock=clock)
+            except IntegrityError:
+                if book.find(command_id) is None:
+                    raise  # else somebody else has put it there meanwhile
 
     return send

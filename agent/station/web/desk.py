@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from starlette.applications import Starlette
 
 from agent.clock import Clock, uuid7_maker
@@ -19,6 +19,7 @@ from agent.station.bells.settings import BellSettings
 from agent.station.cases.keeping import Queue
 from agent.station.cases.packer import Packer
 from agent.station.db.engine import open_engine
+from agent.station.dock.dockings import Dockings
 from agent.station.evidence_alarms import EvidenceAlarms
 from agent.station.footage.clip import Clips
 from agent.station.footage.holds import Holds
@@ -26,6 +27,7 @@ from agent.station.footage.requests import Requests
 from agent.station.footage.shelf import Shelf
 from agent.station.footage.survey import Surveyor
 from agent.station.live.desk import LiveDesk
+from agent.station.orders import OrderBook
 from agent.station.outward.schools import SchoolBook
 from agent.station.outward.settings import FeedSettings, SchoolSettings
 from agent.station.outward.tokens import Rate, Tokens
@@ -38,6 +40,8 @@ from agent.station.people.throttle import Throttle
 from agent.station.people.trail import Trail
 from agent.station.posts.choosing import Choosing
 from agent.station.posts.desk import PostsDesk, registered
+from agent.station.posts.pictures import Pictures
+from agent.station.posts.renewal import Renewal
 from agent.station.search.finder import Finder
 from agent.station.search.keeper import Keeper
 from agent.station.signing import Signer
@@ -45,12 +49,14 @@ from agent.station.web.app import application, table
 from agent.station.web.archive import ArchivePages
 from agent.station.web.assets import has_map, has_player
 from agent.station.web.bearers import Bearers
-from agent.station.web.bells import BellPages
+from agent.station.web.bells import BellPages, Ringing
 from agent.station.web.board import Board, SendVerdict
 from agent.station.web.casework import case_work, command_sender, inspection_routes
+from agent.station.web.dock import DockPages
 from agent.station.web.door import Door
 from agent.station.web.evidence import EvidencePages
 from agent.station.web.feeds import Feeds
+from agent.station.web.fetches import Fetches
 from agent.station.web.footage import Footage
 from agent.station.web.gate import Gate
 from agent.station.web.household import HouseholdPages
@@ -82,6 +88,7 @@ class Desk:
     alerts: Alerts
     keeper: Keeper
     packer: Packer | None  # makes packages of cases; None: there is no archive, or nobody to sign
+    renewal: Renewal
 
 
 def make_desk(
@@ -131,8 +138,11 @@ def make_desk(
     live = Live(alerts, keeper, clock=clock, listeners_max=settings.listeners_max, others=evidence.newest_change)
     fetched = None
     if feeds is not None:
-        tokens = Tokens(engine, trail=trail, clock=clock)
-        fetched = Bearers(tokens=tokens, rate=Rate(clock=clock, per_minute_max=feeds.per_minute_max))
+        fetched = Bearers(
+            tokens=Tokens(engine, trail=trail, clock=clock),
+            rate=Rate(clock=clock, per_minute_max=feeds.per_minute_max),
+            fetches=Fetches(engine, trail=trail, clock=clock, zone=pages.zone),
+        )
     gate = Gate(
         sessions=sessions,
         pages=pages,
@@ -173,11 +183,12 @@ def make_desk(
             pages=pages,
         )
     around = Around(bells or BellSettings(), engine=engine, register=registered(register), clock=clock)
+    seen = Viewed(trail)
     board = Board(
         alerts=alerts,
         live=live,
         sessions=sessions,
-        viewed=Viewed(trail),
+        viewed=seen,
         pages=pages,
         clock=clock,
         hours=settings.board_hours,
@@ -185,8 +196,9 @@ def make_desk(
         around=around,
         clips=Clips(engine=engine),
         evidence=evidence,
+        live_pictures=_live_pictures(bells or BellSettings()) if watch is not None and signer is not None else "",
     )
-    footage = None
+    footage = shelf = None
     choosing = Choosing(engine, clock=clock)
     policy = retention or Policy()
     if archive is not None and signer is not None:
@@ -215,6 +227,7 @@ def make_desk(
     known = PostsDesk(engine, register=registered(register), clock=clock, zone=pages.zone)
     mapped = MapPages(
         desk=known,
+        evidence=evidence,
         pages=pages,
         tiles=Tiles(Path(settings.tiles)) if settings.tiles else None,
         attribution=settings.tiles_attribution,
@@ -222,7 +235,8 @@ def make_desk(
     ).routes()
     posts = PostPages(
         desk=known,
-        alerts=alerts,
+        pictures=Pictures(engine),
+        viewed=seen,
         evidence=evidence,
         pages=pages,
         clock=clock,
@@ -230,9 +244,16 @@ def make_desk(
     watched: tuple[Route, ...] = ()
     if watch is not None and signer is not None:
         ask_hold = hold_sender(command_sender(signer, engine, new_id=uuid7_maker(clock), clock=clock))
-        live_pages = LivePages(desk=watch, engine=engine, trail=trail, pages=pages, clock=clock, hold=ask_hold)
-        watched = live_pages.routes()
-    casework = inspection_routes(engine=engine, site=site, clock=clock, trail=trail, pages=pages)
+        watched = LivePages(
+            desk=watch,
+            engine=engine,
+            trail=trail,
+            pages=pages,
+            clock=clock,
+            hold=ask_hold,
+            ringing=Ringing(alerts=alerts, around=around, clock=clock).around,
+        ).routes()
+    casework = inspection_routes(engine=engine, site=site, clock=clock, trail=trail, pages=pages, shelf=shelf)
     packer = None
     if archive is not None and signer is not None:
         work = case_work(
@@ -268,6 +289,7 @@ def make_desk(
             if schools is None
             else Trial(settings=schools, book=book, trail=trail, clock=clock, origin=settings.origin),
         ).routes(),
+        *DockPages(dockings=Dockings(engine), pages=pages).routes(),
         *HouseholdPages(engine=engine, viewed=Viewed(trail), pages=pages).routes(),
         *SearchPages(engine=engine, finder=Finder(engine), viewed=Viewed(trail), pages=pages).routes(),
     )
@@ -293,7 +315,13 @@ def make_desk(
         alerts=alerts,
         keeper=keeper,
         packer=packer,
+        renewal=Renewal(known, clock=clock),
     )
+
+
+def _live_pictures(bells: BellSettings) -> str:
+    """How those around a bell begin."""
+    return "itself" if bells.live_pictures else "asked"
 
 
 def serve(settings: WebSettings, desk: Desk, *, close: Callable[[], None]) -> WebServer:
@@ -306,7 +334,7 @@ def serve(settings: WebSettings, desk: Desk, *, close: Callable[[], None]) -> We
         key=settings.key,
         connections_max=settings.connections_max,
         close=close,
-        beside=() if desk.packer is None else (desk.packer,),
+        beside=(desk.renewal,) if desk.packer is None else (desk.renewal, desk.packer),
     )
 
 
@@ -341,7 +369,7 @@ def open_web(
         site=site,
         station=station,
         clock=clock,
-        send_verdict=verdict_sender(command_sender(signer, engine, new_id=uuid7_maker(clock), clock=clock)),
+        send_verdict=verdict_sender(signer, uuid7_maker(clock), clock),
         archive=archive,
         signer=signer,
         register=register,
@@ -355,11 +383,14 @@ def open_web(
     return serve(settings, desk, close=engine.dispose)
 
 
-def verdict_sender(queue: Queue) -> SendVerdict:
-    """Verdicts as signed commands."""
+def verdict_sender(signer: Signer, new_id: Callable[[], str], clock: Clock) -> SendVerdict:
+    """Verdicts as signed commands, each queued in the transaction that puts it on record."""
 
-    def send(node: str, incident: str, verdict: str, reason: str, by: str) -> None:
-        queue(node, "verdict", {"incident": incident, "verdict": verdict, "reason": reason, "by": by})
+    def send(db: Connection, node: str, incident: str, verdict: str, reason: str, by: str) -> str:
+        command_id = new_id()
+        args = {"incident": incident, "verdict": verdict, "reason": reason, "by": by}
+        signer.queue(OrderBook.within(db), node, "verdict", args, command_id=command_id, clock=clock)
+        return command_id
 
     return send
 

@@ -52,6 +52,10 @@ class EvidencePages:
         """Grows with each change of any alarm, whoever may see it."""
         return self._alarms.newest_change()
 
+    def posts(self) -> frozenset[str]:
+        """Those with an open one, whoever may see them: a page marks those that it shows anyhow."""
+        return self._alarms.posts()
+
     def strip(self, asked: Asked) -> Part:
         """What is open for these eyes; empty when nothing is."""
         return self._strip(asked, self._alarms.open(asked.who.scope))
@@ -104,5 +108,5 @@ class EvidencePages:
         if start is not None and end is not None:
             end = min(max(end, start), start + round(LINKED_S_MAX * NS))
             around = round(AROUND_S * NS)
-            chosen |= {"from": self._pages.field(start - around), "to": self._pages.field(end + around)}
+            chosen |= {"from": self._pages.address(start - around), "to": self._pages.address(end + around)}
         return f"/footage?{urlencode(chosen)}"

@@ -142,9 +142,10 @@ class Footage:
         find = " ".join(asked.query.get("find", "")[:FIND_CHARS_MAX].split())
         offered = self._choosing.offered(asked.who.scope, find, chosen)
         if isinstance(where, str):  # the form comes back as it was filled in
-            said, status = asked.words(where), 400
             start, end = (_given(asked).get(name, "")[:TYPED_CHARS_MAX] for name in ("from", "to"))
+            said, status, twice = self._pages.never(asked.words, start, end) or asked.words(where), 400, ""
         else:
+            twice = self._pages.twice(asked.words, where.start_utc_ns, where.end_utc_ns)
             start, end = self._pages.field(where.start_utc_ns), self._pages.field(where.end_utc_ns)
         page = self._pages.render(
             "footage.html",
@@ -161,6 +162,8 @@ class Footage:
             where=None if isinstance(where, str) else where,
             start=start,
             end=end,
+            exact=None if isinstance(where, str) else self._exact(where),
+            twice=twice,
             asking=asked.who.role.value != "auditor",
             said=said,
             player=self._player(),
@@ -176,7 +179,7 @@ class Footage:
         (row,) = self._rows(asked, self._one(asked), where)
         page = self._pages.render(
             "footage_post.html", asked=asked, words=asked.words, row=row, where=where,
-            start=self._pages.field(where.start_utc_ns), end=self._pages.field(where.end_utc_ns),
+            exact=self._exact(where),
             asking=asked.who.role.value != "auditor", player=self._player(), policy=self._policy,
         )  # fmt: skip
         return HTMLResponse(page)
@@ -291,7 +294,8 @@ class Footage:
 
     def _typed(self, asked: Asked) -> Range | str:
         """The range of an address or a form, in local time of the desk; else the name of a sentence."""
-        start, end = (self._pages.instant(_given(asked).get(name, "")) for name in ("from", "to"))
+        given = _given(asked)
+        start, end = self._pages.begins(given.get("from", "")), self._pages.ends(given.get("to", ""))
         if start is None or end is None:
             return "footage.when"
         return Range(start, end) if 0 < end - start <= RANGE_S_MAX * NS else "footage.long"
@@ -302,6 +306,10 @@ class Footage:
         if isinstance(found, str):
             raise Refused(400, found)
         return found
+
+    def _exact(self, where: Range) -> tuple[str, str]:
+        """The same, for the addresses and the forms of a post: what is asked for there is what is shown here."""
+        return self._pages.address(where.start_utc_ns), self._pages.address(where.end_utc_ns)
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 

@@ -47,20 +47,23 @@ _UNSEEN = dict.fromkeys((0x00AD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF))
 _HOP = re.compile(r"\[(?P<six>[0-9a-fA-F:.]+)\](?::[0-9]+)?|(?P<four>[0-9.]+)(?::[0-9]+)?")
 """An address as some proxies write it: in brackets, with the port of the connection."""
 
-Admit = Callable[[Purpose, str], None]
-"""Raises Refused for an Authorization header that is not good for this purpose."""
+Admit = Callable[[Purpose, str, str, str], None]
+"""Raises Refused for an Authorization header that is not good for this purpose. Behind it: the feed, and from which
+address it is fetched.
+"""
 
 log = logging.getLogger(__name__)
 
 
 class Refused(Exception):  # noqa: N818  (an answer, not an error)
-    """The request is answered with this status, and a text by its key."""
+    """The request is answered with this status, and a text by its key; or with `said`, which is in words already."""
 
-    def __init__(self, status: int, key: str = "", *, wait_s: float = 0.0) -> None:
+    def __init__(self, status: int, key: str = "", *, wait_s: float = 0.0, said: str = "") -> None:
         super().__init__(f"{status} {key}")
         self.status = status
         self.key = key or f"refused.{status}"
         self.wait_s = wait_s
+        self.said = said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +155,8 @@ class Gate:
 
     def refusal(self, words: Words, refused: Refused) -> Response:
         """What somebody is told who gets no answer: no more than he must know."""
-        page = self._pages.render("refused.html", words=words, text=words(refused.key), status=refused.status)
+        text = refused.said or words(refused.key)
+        page = self._pages.render("refused.html", words=words, text=text, status=refused.status)
         headers = {"Retry-After": str(int(refused.wait_s) + 1)} if refused.wait_s else {}
         if refused.status == 401:  # RFC 9110: it must say how
             headers["WWW-Authenticate"] = "Bearer"
@@ -181,7 +185,7 @@ class Gate:
             raise Refused(401)
         fresh = "" if held or route.faceless else new_token()
         asked = Asked(
-            path=request.url.path,
+            path=request.scope["path"],
             params=params,
             query=dict(request.query_params),
             form=form,
@@ -207,14 +211,15 @@ class Gate:
         """A program asks: its token must be good for this. No cookie is looked at, and none is set."""
         if self._admit is None:
             raise Refused(401)
-        await run_in_threadpool(self._admit, purpose, request.headers.get("authorization", ""))
+        shown, address = request.headers.get("authorization", ""), self.address(request)
+        await run_in_threadpool(self._admit, purpose, shown, route.path, address)
         asked = Asked(
-            path=request.url.path,
+            path=request.scope["path"],
             params=params,
             query={},
             form={},
             headers={},
-            address=self.address(request),
+            address=address,
             words=words,
             form_token="",
             person=None,

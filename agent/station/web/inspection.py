@@ -7,10 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import Engine
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from agent.clock import Clock, rfc3339
-from agent.station.inspection.desk import INSPECTING, RESULTS, TEXT_CHARS_MAX, InspectionDesk, drawn_of
+from agent.station.footage.shelf import Shelf, Stored
+from agent.station.inspection import views
+from agent.station.inspection.desk import INSPECTING, RESULTS, TEXT_CHARS_MAX, InspectionDesk
 from agent.station.inspection.reading import InspectionReader
 from agent.station.inspection.report import (
     DEFINED,
@@ -23,7 +26,7 @@ from agent.station.inspection.report import (
     figures,
     shares,
 )
-from agent.station.inspection.sample import DAY_NS, WEEK
+from agent.station.inspection.sample import DAY_NS, WEEK, Candidate
 from agent.station.inspection.table import as_csv
 from agent.station.people.roles import POST, Role
 from agent.station.people.trail import Trail
@@ -34,6 +37,18 @@ from agent.types import NS
 
 READING = frozenset({Role.AUDITOR, Role.SUPERVISOR, Role.ADMIN})
 USUAL_DAYS = 7
+PLAYING = INSPECTING
+"""Who is shown what was drawn: those of them who see footage at all (agent/station/web/app.py)."""
+AROUND_S = 60.0
+"""Before and behind a file, of the range that is shown with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a drawn file is to be seen."""
+
+    file: str  # its own address
+    around: str  # of the page that plays it; empty: it tells of no time
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +69,19 @@ class InspectionPages:
     def __init__(
         self,
         *,
+        engine: Engine,
         reader: InspectionReader,
         desk: InspectionDesk,
+        shelf: Shelf | None,
         trail: Trail,
         pages: Pages,
         clock: Clock,
         site: str,
         zone: dt.tzinfo,
     ) -> None:
+        """`shelf` None: there is no archive."""
+        self._engine = engine
+        self._shelf = shelf
         self._reader = reader
         self._desk = desk
         self._trail = trail
@@ -87,10 +107,11 @@ class InspectionPages:
         week = asked.query.get("week", "") or self._desk.week()
         if not WEEK.fullmatch(week):
             raise Refused(400)
-        body = self._reader.draw(week)
-        drawn = None if body is None else drawn_of(body)
+        drawn = self._reader.drawn(week)
         scope = asked.who.scope
         checks, more = self._reader.checks(scope, week)
+        footage = [one for one in drawn.footage if scope.covers(one.node)] if drawn else []
+        shelf = self._shelf if asked.who.role in PLAYING else None
         page = self._pages.render(
             "inspection.html",
             asked=asked,
@@ -99,7 +120,9 @@ class InspectionPages:
             this_week=week == self._desk.week(),
             drawn=drawn,
             posts=[one for one in drawn.posts if scope.covers(one.node)] if drawn else [],
-            footage=[one for one in drawn.footage if scope.covers(one.node)] if drawn else [],
+            footage=footage,
+            playing=shelf is not None,
+            places={} if shelf is None else self._places(shelf, footage),
             checks=checks,
             more=more,
             may=asked.who.role in INSPECTING,
@@ -107,6 +130,22 @@ class InspectionPages:
             text_max=TEXT_CHARS_MAX,
         )
         return HTMLResponse(page)
+
+    def _places(self, shelf: Shelf, files: Sequence[Candidate]) -> dict[tuple[str, str], Place]:
+        """Of those that are here and may be played."""
+        found: dict[tuple[str, str], Place] = {}
+        for node in {one.node for one in files}:
+            here = shelf.by_digest(node, [one.ref for one in files if one.node == node])
+            found |= {(node, ref): self._place(one) for ref, one in here.items()}
+        return found
+
+    def _place(self, one: Stored) -> Place:
+        around = ""
+        if one.from_utc_ns is not None:
+            start = self._pages.address(one.from_utc_ns - round(AROUND_S * NS))
+            end = self._pages.address(one.from_utc_ns + max(one.end_ns - one.start_ns, 0) + round((AROUND_S + 1) * NS))
+            around = f"/footage?post.{one.node}=on&from={start}&to={end}"
+        return Place(f"/footage/{one.node}/files/{one.n}.mp4", around)
 
     def draw(self, asked: Asked) -> Response:
         """This week's sample; once."""
@@ -140,6 +179,7 @@ class InspectionPages:
             cut=self._left_out(asked, made),
             start=self._pages.field(made.start_utc_ns),
             end=self._pages.field(made.end_utc_ns),
+            twice=self._pages.twice(asked.words, made.start_utc_ns, made.end_utc_ns),
         )
         return HTMLResponse(page)
 
@@ -188,10 +228,12 @@ class InspectionPages:
         alerts, alerts_cut = self._reader.alerts(scope, start, end)
         posts, beyond = self._reader.posts(scope, start, end, now_utc_ns=now, zone=self._zone, alerts=alerts)
         requests, requests_cut = self._reader.requests(scope, start, end)
-        views, views_cut = self._reader.views(scope, start, end)
+        seen = views.read(self._engine, scope, start, end)
         cases, cases_cut = self._reader.cases(scope)
-        found = figures(alerts=alerts, requests=requests, views=views, cases=cases, now_utc_ns=now)
-        cut = Cut(alerts=alerts_cut, requests=requests_cut, views=views_cut, cases=cases_cut, posts=beyond)
+        found = figures(
+            alerts=alerts, requests=requests, views=seen.files, watched=seen.live, cases=cases, now_utc_ns=now
+        )
+        cut = Cut(alerts=alerts_cut, requests=requests_cut, views=seen.cut, cases=cases_cut, posts=beyond)
         self._trail.note("report", asked.who.login, start=rfc3339(start), end=rfc3339(end), address=asked.address)
         return Report(start, end, found, posts, self._reader.removed(scope, start, end), cut)
 
@@ -202,7 +244,11 @@ class InspectionPages:
             midnight = dt.datetime.combine(today, dt.time(), self._zone)
             first = dt.datetime.combine(today - dt.timedelta(days=USUAL_DAYS), dt.time(), self._zone)
             return int(first.timestamp()) * NS, int(midnight.timestamp()) * NS
-        start, end = (self._pages.instant(asked.query.get(name, "")) for name in ("from", "to"))
+        typed = [asked.query.get(name, "") for name in ("from", "to")]
+        never = self._pages.never(asked.words, *typed)
+        if never:
+            raise Refused(400, said=never)
+        start, end = self._pages.begins(typed[0]), self._pages.ends(typed[1])
         if start is None or end is None or not 0 < end - start <= PERIOD_DAYS_MAX * DAY_NS:
             raise Refused(400, "report.period")
         return start, end

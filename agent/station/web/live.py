@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -42,7 +43,7 @@ class Listener:
         self._live = live
         self.who, self.session = who, session
         self.crowded = False
-        """The same person has opened one board too many: this one, his oldest, ends."""
+        """Its person has opened one board too many, or others need one and he has most: this one, his oldest, ends."""
         self._loop = asyncio.get_running_loop()
         self._told = asyncio.Event()
 
@@ -126,7 +127,9 @@ class Live:
 
     @contextmanager
     def listening(self, who: str, session: str) -> Iterator[Listener]:
-        """On the event loop. `who`: whose page it is, of which session; his oldest ends when he has one too many.
+        """On the event loop. `who`: whose page it is, of which session; his oldest ends when he has one too many. Where
+        all are taken, the oldest of whoever has most ends, if he then still has as many: who has none gets one as long
+        as anybody has two.
 
         Raises Full.
         """
@@ -148,12 +151,18 @@ class Live:
                 self._listeners.pop(listener, None)
 
     def _yielding(self, who: str, session: str) -> Listener | None:
-        """The page that ends when this person opens one more; None: he may have it beside the others."""
+        """The page that ends when this person opens one more; None: he may have it if there is room."""
         theirs = [one for one in self._listeners if one.who == who]
         here = [one for one in theirs if one.session == session]
         if len(here) >= PER_SESSION_MAX:
             return here[0]
-        return theirs[0] if len(theirs) >= self._per_person_max else None
+        if len(theirs) >= self._per_person_max:
+            return theirs[0]
+        if len(self._listeners) < self._listeners_max:
+            return None
+        has = Counter(one.who for one in self._listeners)
+        most, count = has.most_common(1)[0]  # of several the one who has the oldest
+        return next(one for one in self._listeners if one.who == most) if count >= len(theirs) + 2 else None
 
     def look(self) -> None:
         """Once: takes in, judges, tells; of a backlog every POLL_S, not at its end. Raises WardpostError."""

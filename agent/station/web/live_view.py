@@ -19,7 +19,7 @@ from agent.station.db.tables import node
 from agent.station.footage.holds import HOLD_DAYS
 from agent.station.live.desk import LiveDesk
 from agent.station.live.views import View
-from agent.station.people.roles import Role
+from agent.station.people.roles import Role, Scope
 from agent.station.people.trail import Trail
 from agent.station.web.gate import Asked, Refused
 from agent.station.web.pages import Pages
@@ -45,13 +45,23 @@ ENDS = {
 """How a view ends, as post and station say it, and the key of the text for it. Anything else is shown as it is."""
 AskHold = Callable[[str, dict[str, str]], None]
 """(post, args): queues a signed command `hold`. Raises WardpostError."""
+Around = Callable[[Scope, str, str], bool]
+"""(eyes, incident, post): whether that is a bell that rings, and this post near it. Raises Transient."""
 
 
 class LivePages:
     """Handlers. Any thread."""
 
     def __init__(
-        self, *, desk: LiveDesk, engine: Engine, trail: Trail, pages: Pages, clock: Clock, hold: AskHold
+        self,
+        *,
+        desk: LiveDesk,
+        engine: Engine,
+        trail: Trail,
+        pages: Pages,
+        clock: Clock,
+        hold: AskHold,
+        ringing: Around,
     ) -> None:
         self._desk = desk
         self._engine = engine
@@ -59,6 +69,7 @@ class LivePages:
         self._pages = pages
         self._clock = clock
         self._hold = hold
+        self._ringing = ringing
         desk.ended = self._note_end
 
     def routes(self) -> tuple[Route, ...]:
@@ -96,15 +107,16 @@ class LivePages:
         return _json({"view": view, "ice": self._desk.servers(view)})
 
     def begin(self, asked: Asked) -> Response:
-        """Asks the post."""
+        """Asks the post. A view around a bell has it on record: it is of no case, and needs none."""
         self._post(asked)
         post, view = asked.params["post"], asked.params["view"]
         reason, case = asked.field("reason", REASON_CHARS_MAX), asked.field("case", REASON_CHARS_MAX)
-        mode, offer = asked.form.get("mode", ""), asked.form.get("offer", "")
+        mode, offer, bell = asked.form.get("mode", ""), asked.form.get("offer", ""), asked.form.get("bell", "")
         if mode not in ("video", "stills") or (mode == "video") != offer.startswith("v=0"):
             raise Refused(400)
         if not reason:
             return _json({"said": asked.words("live.noreason")}, 400)
+        told = {"bell": bell} if bell and self._ringing(asked.who.scope, bell, post) else {}
         self._trail.note(
             "live-began",
             asked.who.login,
@@ -114,6 +126,7 @@ class LivePages:
             mode=mode,
             reason=reason,
             case=case,
+            **told,
         )
         try:
             begun = self._desk.begin(
@@ -210,6 +223,7 @@ class LivePages:
             "others": asked.words("live.others", names=", ".join(others)) if others else asked.words("live.alone"),
             "still": view.still,
             "rate": asked.words("live.rate", seconds=f"{view.period_s:g}") if view.stills and view.period_s else "",
+            "period_s": view.period_s,
             "age": asked.words("live.age", seconds=f"{view.age_ms / 1000:.1f}") if view.still else "",
             "over": over,
             "why": key or ("other" if view.over else ""),

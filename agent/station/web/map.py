@@ -11,6 +11,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from starlette.responses import HTMLResponse, Response
 
@@ -19,6 +20,7 @@ from agent.station.posts.desk import PostsDesk
 from agent.station.posts.fleet import PostView
 from agent.station.posts.plan import HEIGHT, WIDTH, Plan, plan
 from agent.station.posts.words import Words as PostWords
+from agent.station.web.evidence import EvidencePages
 from agent.station.web.gate import Asked, Refused
 from agent.station.web.pages import Pages, unturned
 from agent.station.web.posts import LOOKS, look_of, only
@@ -35,26 +37,34 @@ PLAN_MAX = 60
 KEPT_MAX = 16
 VERSION_CHARS = 16
 
-Line = tuple[str, str, float | None, float | None, str, str]
-"""name, place, latitude, longitude, look, how it is in words: of one post, for the script."""
+Line = tuple[str, str, float | None, float | None, str, str, bool]
+"""name, place, latitude, longitude, look, how it is in words, whether an evidence alarm is open there: of one post, for
+the script.
+"""
 
 
 class MapPages:
     """Handlers. Any thread; they block for the database and the disk."""
 
     def __init__(
-        self, *, desk: PostsDesk, pages: Pages, tiles: Tiles | None, attribution: str, has_map: Callable[[], bool]
+        self,
+        *,
+        desk: PostsDesk,
+        evidence: EvidencePages,
+        pages: Pages,
+        tiles: Tiles | None,
+        attribution: str,
+        has_map: Callable[[], bool],
     ) -> None:
         """`attribution`: who made the tiles. `has_map`: whether Leaflet was fetched."""
         self._desk = desk
+        self._evidence = evidence
         self._pages = pages
         self._tiles = tiles
         self._attribution = attribution
         self._has_map = has_map
         self._lock = threading.Lock()
-        self._told: OrderedDict[tuple[frozenset[str] | None, str], tuple[Sequence[PostView], str, bytes]] = (
-            OrderedDict()
-        )
+        self._told: OrderedDict[tuple[frozenset[str] | None, str], _Told] = OrderedDict()
 
     def routes(self) -> tuple[Route, ...]:
         """Who may use what. Without tiles there is no address for them."""
@@ -68,19 +78,19 @@ class MapPages:
     def page(self, asked: Asked) -> Response:
         """The map, and the list for whoever sees none."""
         views = self._views(asked)
-        told = PostWords.of(asked.words.language)
-        lines = _worst_first([_line(view, told) for view in views])
+        say = _Saying(PostWords.of(asked.words.language), asked.words("evidence.mark"), self._evidence.posts())
+        worst_first = say.worst_first(views)
         drawn: Plan | None = plan(views) if len(views) <= PLAN_MAX else None
         page = self._pages.render(
             "map.html",
             asked=asked,
             words=asked.words,
             person=asked.who,
-            lines=lines[:LISTED_MAX],
-            more=max(len(lines) - LISTED_MAX, 0),
-            unplaced=sum(line[2] is None for line in lines),
+            lines=[say.line(view) for view in worst_first[:LISTED_MAX]],
+            more=max(len(views) - LISTED_MAX, 0),
+            unplaced=sum(not _is_placed(view) for view in views),
             plan=drawn,
-            dots=[] if drawn is None else [(dot, look_of(dot.view), _line(dot.view, told)) for dot in drawn.dots],
+            dots=[] if drawn is None else [(dot, say.line(dot.view)) for dot in drawn.dots],
             box=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}",
             map=self._has_map(),
             tiles=self._tiles,
@@ -110,33 +120,61 @@ class MapPages:
 
     def _lines(self, asked: Asked) -> tuple[str, bytes]:
         key = only(asked.who.scope), asked.words.language
-        views = self._desk.views(key[0])
+        views, alarmed = self._desk.views(key[0]), self._evidence.posts()
         with self._lock:
             kept = self._told.get(key)
-        if kept is None or kept[0] is not views:  # the desk gives the same list as long as it knows nothing new
-            told = PostWords.of(key[1])
-            lines = _worst_first([line for line in (_line(view, told) for view in views) if line[2] is not None])
-            shown = json.dumps(lines[:PLACED_MAX], ensure_ascii=False, separators=(",", ":"))
+        # Both are the same objects as long as nothing new is known.
+        if kept is None or kept.views is not views or kept.alarmed is not alarmed:
+            say = _Saying(PostWords.of(key[1]), asked.words("evidence.mark"), alarmed)
+            placed = say.worst_first([view for view in views if _is_placed(view)])
+            lines = [say.line(view) for view in placed[:PLACED_MAX]]
+            shown = json.dumps(lines, ensure_ascii=False, separators=(",", ":"))
             version = hashlib.sha256(shown.encode()).hexdigest()[:VERSION_CHARS]
-            left_out = max(len(lines) - PLACED_MAX, 0)
+            left_out = max(len(placed) - PLACED_MAX, 0)
             body = f'{{"version":"{version}","leftout":{left_out},"posts":{shown}}}'.encode()
-            kept = views, version, body
+            kept = _Told(views, alarmed, version, body)
             with self._lock:
                 self._told[key] = kept
                 self._told.move_to_end(key)
                 while len(self._told) > KEPT_MAX:
                     self._told.popitem(last=False)
-        return kept[1], kept[2]
+        return kept.version, kept.body
 
 
-def _line(view: PostView, told: PostWords) -> Line:
-    post = view.post
-    state = told.state(post)
-    says = state if view.now is None else f"{state} · {told.why(view.now)}"
-    placed = post.spot.lat is not None and post.spot.lon is not None
-    lat, lon = (post.spot.lat, post.spot.lon) if placed else (None, None)
-    return post.node, unturned(post.place) or post.node, lat, lon, look_of(view), says
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the script was told, and what that was made of."""
+
+    views: Sequence[PostView]
+    alarmed: frozenset[str]
+    version: str
+    body: bytes
 
 
-def _worst_first(lines: list[Line]) -> list[Line]:
-    return sorted(lines, key=lambda line: (LOOKS.index(line[4]), line[0]))
+@dataclass(frozen=True, slots=True)
+class _Saying:
+    """Makes lines, in one language."""
+
+    told: PostWords
+    alarm: str  # in words
+    alarmed: frozenset[str]
+
+    def line(self, view: PostView) -> Line:
+        post, alarmed = view.post, view.post.node in self.alarmed
+        state = self.told.state(post)
+        says = [state, *([] if view.now is None else [self.told.why(view.now)]), *([self.alarm] if alarmed else [])]
+        lat, lon = (post.spot.lat, post.spot.lon) if _is_placed(view) else (None, None)
+        look = look_of(view, alarmed=alarmed)
+        return post.node, unturned(post.place) or post.node, lat, lon, look, " · ".join(says), alarmed
+
+    def worst_first(self, views: Sequence[PostView]) -> list[PostView]:
+        """Of what is alike, in the order given."""
+        return sorted(views, key=self._rank)
+
+    def _rank(self, view: PostView) -> tuple[int, bool]:
+        alarmed = view.post.node in self.alarmed
+        return LOOKS.index(look_of(view, alarmed=alarmed)), not alarmed
+
+
+def _is_placed(view: PostView) -> bool:
+    return view.post.spot.lat is not None and view.post.spot.lon is not None

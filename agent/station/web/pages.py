@@ -12,13 +12,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from agent.errors import ConfigError
-from agent.station.moments import kept_ns
+from agent.station.moments import Local, Never, kept_ns, local
 from agent.station.outward.notice import BIDI
 from agent.station.web import words
 from agent.types import NS
 
-_TURNING = re.compile("[" + "".join(map(chr, sorted(BIDI))) + "]")
-_FIELD = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?")
+_CONTROLS = {*range(0x20), 0x7F} - set(map(ord, "\t\n\r"))
+_UNREADABLE = re.compile("[" + "".join(re.escape(chr(one)) for one in sorted(BIDI | _CONTROLS)) + "]")
+_FIELD = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z?)")
 _UTC_S_MAX = 253_402_000_000
 
 
@@ -82,19 +83,68 @@ class Pages:
         at = dt.datetime.fromtimestamp(min(max(utc_ns // NS, 0), _UTC_S_MAX), dt.UTC).astimezone(self._zone)
         return f"{at:%Y-%m-%dT%H:%M:%S}"
 
-    def instant(self, text: str) -> int | None:
-        """UTC ns of what such a field sends; None for no time, or none that can be (agent/station/moments.py)."""
+    def address(self, utc_ns: int) -> str:
+        """A time as it stands in an address, or a hidden field: as a field has it, or, where that comes twice, in UTC:
+        it comes back as the same one.
+        """
+        if not self._turned(utc_ns):
+            return self.field(utc_ns)
+        return f"{dt.datetime.fromtimestamp(utc_ns // NS, dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+    def begins(self, text: str) -> int | None:
+        """UTC ns at which a range begins that was typed into such a field, or came by `address`; the first one where it
+        comes twice. None for no time, none that can be, and one that never comes (agent/station/moments.py).
+        """
+        found = self._local(text)
+        return found.first_utc_ns if isinstance(found, Local) else None
+
+    def ends(self, text: str) -> int | None:
+        """The same of its end: the last one."""
+        found = self._local(text)
+        return found.last_utc_ns if isinstance(found, Local) else None
+
+    def never(self, words: words.Words, *texts: str) -> str:
+        """What is said of the first of these that never comes, with those that are next to it; empty: there is none."""
+        for text in texts:
+            found = self._local(text)
+            if isinstance(found, Never):
+                before, after = (f"{at:%d.%m.%Y %H:%M:%S}" for at in (found.before, found.after))
+                return words("time.never", time=text.replace("T", " "), before=before, after=after)
+        return ""
+
+    def twice(self, words: words.Words, start_utc_ns: int | None, end_utc_ns: int | None) -> str:
+        """What is said of a range that begins or ends in an hour that comes twice; empty: it does not."""
+        if not any(one is not None and self._turned(one) for one in (start_utc_ns, end_utc_ns)):
+            return ""
+        start, end = ("…" if one is None else _utc(one) for one in (start_utc_ns, end_utc_ns))
+        return words("time.twice", start=start, end=end)
+
+    def _turned(self, utc_ns: int) -> bool:
+        found = self._local(self.field(utc_ns))
+        return isinstance(found, Local) and found.twice
+
+    def _local(self, text: str) -> Local | Never | None:
         if not _FIELD.fullmatch(text):
             return None
         try:
-            return kept_ns(int(dt.datetime.fromisoformat(text).replace(tzinfo=self._zone).timestamp()) * NS)
+            at = dt.datetime.fromisoformat(text)
+            found = local(at.replace(tzinfo=None), self._zone if at.tzinfo is None else dt.UTC)
+        except Never as never:
+            return never
         except (ValueError, OverflowError):
             return None
+        return None if None in (kept_ns(found.first_utc_ns), kept_ns(found.last_utc_ns)) else found
+
+
+def _utc(utc_ns: int) -> str:
+    return f"{dt.datetime.fromtimestamp(utc_ns // NS, dt.UTC):%d.%m.%Y %H:%M:%S}"
 
 
 def unturned(text: str) -> str:
-    """Without what turns the direction of reading: a page would show other words than somebody, or a post, has said."""
-    return _TURNING.sub("", text)
+    """Without what turns the direction of reading: a page would show other words than somebody, or a post, has said.
+    Nor with control characters, which HTML does not allow.
+    """
+    return _UNREADABLE.sub("", text)
 
 
 def _finished(value: object) -> object:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from urllib.parse import urlencode
 
 from starlette.responses import HTMLResponse, Response
 
 from agent.clock import Clock
 from agent.quantities import gb
-from agent.station.alerts import Alerts
 from agent.station.moments import told_ns
 from agent.station.people.roles import Role, Scope
 from agent.station.posts.desk import PostsDesk
 from agent.station.posts.fleet import DAYS, PostView, ranking, todo
 from agent.station.posts.outages import Day
+from agent.station.posts.pictures import AlertPicture, Pictures
+from agent.station.posts.searched import text_of
 from agent.station.posts.upkeep import BellLine, bell_of, storage_days
 from agent.station.posts.words import Words as PostWords
 from agent.station.posts.words import overwrite_of
@@ -24,16 +24,14 @@ from agent.station.search.meaning import fold
 from agent.station.web.evidence import EvidencePages
 from agent.station.web.gate import Asked, Refused
 from agent.station.web.pages import Pages
-from agent.types import NS
+from agent.station.web.viewed import Viewed
+from agent.station.web.words import clock_error
 
 PICTURES = frozenset({Role.OPERATOR, Role.SUPERVISOR, Role.SCHOOL, Role.AUDITOR})
-PICTURE_DAYS = 7.0
 PAST_SHOWN_MAX = 20
 ROWS_MAX = 50
 """Posts on one page of the list."""
 SEARCH_CHARS_MAX = 60
-FOLDED_MAX = 100_000
-"""Posts whose words are kept as they are searched; some 400 bytes each."""
 PAGE_DIGITS_MAX = 5
 LOOKS = ("bad", "warn", "good")
 """Not heard; heard, and something is wrong or to be done; heard. Classes of posts.css and map.css."""
@@ -45,9 +43,11 @@ class Row:
     """A post as a template shows it."""
 
     view: PostView
+    alarmed: bool  # an evidence alarm is open there
     look: str  # good, warn, bad: a class of posts.css
     state: str
     why: str  # empty: nothing is wrong
+    reason: str  # of its look: why, or what is to be done; empty: it is well, or was revoked
     kept: str
     free: str
     overwrite_utc_ns: int | None
@@ -55,14 +55,27 @@ class Row:
     hours: str
     bell: BellLine | None
     bell_says: str
+    picture: AlertPicture | None
+    picture_error: str  # of its time, in words
 
 
 class PostPages:
     """Handlers. Any thread; they block for the database."""
 
-    def __init__(self, *, desk: PostsDesk, alerts: Alerts, evidence: EvidencePages, pages: Pages, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        desk: PostsDesk,
+        pictures: Pictures,
+        viewed: Viewed,
+        evidence: EvidencePages,
+        pages: Pages,
+        clock: Clock,
+    ) -> None:
+        """`viewed`: the one of the board, whose pictures these are."""
         self._desk = desk
-        self._alerts = alerts
+        self._pictures = pictures
+        self._viewed = viewed
         self._evidence = evidence
         self._pages = pages
         self._clock = clock
@@ -78,22 +91,24 @@ class PostPages:
         provider = asked.query.get("provider", "")[:SEARCH_CHARS_MAX]
         part = fold(find)
         told = PostWords.of(asked.words.language)
-        views = self._views(asked)
+        views, alarmed = self._views(asked), self._evidence.posts()
         fitting = [
             view
             for view in (ranking(views) if show == "cost" else views)
-            if (show != "trouble" or look_of(view) != "good")
-            and (show != "dark" or not view.post.heard)
+            if _is_shown(view, show, alarmed=view.post.node in alarmed)
             and (not provider or view.post.spot.provider == provider)
-            and (not part or part in _text(view.post.node, view.post.place, view.post.spot.house, view.post.spot.pole))
+            and (not part or part in text_of(view.post))
         ]
         pages = max(math.ceil(len(fitting) / ROWS_MAX), 1)
         page = min(int(number), pages)
         chosen = {"show": show, "find": find, "provider": provider}
+        listed = fitting[(page - 1) * ROWS_MAX : page * ROWS_MAX]
+        pictures = self._newest(asked, listed)
         return self._page(
             asked,
             "posts.html",
-            rows=[self._row(view, told) for view in fitting[(page - 1) * ROWS_MAX : page * ROWS_MAX]],
+            rows=[self._row(asked, view, told, alarmed, pictures.get(view.post.node)) for view in listed],
+            pictured=asked.who.role in PICTURES,
             count=len(fitting),
             pages=pages,
             page=page,
@@ -111,11 +126,10 @@ class PostPages:
         if view is None:
             raise Refused(404)
         told = PostWords.of(asked.words.language)
-        picture = self._picture(node) if asked.who.role in PICTURES else None
         return self._page(
             asked,
             "post.html",
-            row=self._row(view, told),
+            row=self._row(asked, view, told, self._evidence.posts(), self._newest(asked, [view]).get(node)),
             told=told,
             past=view.past[:PAST_SHOWN_MAX],
             bars=[
@@ -123,7 +137,6 @@ class PostPages:
                 for index, day in enumerate(view.uptime.days)
             ],
             wide=10 * (DAYS + 1),
-            picture=picture,
             evidence=self._evidence.of_post(asked, node),
             median="" if view.uptime.median_s is None else told.span(view.uptime.median_s),
             length=lambda outage: told.span(outage.seconds(self._clock.utc().utc_ns)),
@@ -131,11 +144,11 @@ class PostPages:
 
     def todo(self, asked: Asked) -> Response:
         """What somebody must do, by ways."""
-        told = PostWords.of(asked.words.language)
+        told, alarmed = PostWords.of(asked.words.language), self._evidence.posts()
         trips = []
         for trip in todo(self._views(asked)):
             keys = dict.fromkeys(key for view in trip if view.task is not None for key in view.task.bring)
-            trips.append(([self._row(view, told) for view in trip], [told(key) for key in keys]))
+            trips.append(([self._row(asked, view, told, alarmed) for view in trip], [told(key) for key in keys]))
         return self._page(asked, "todo.html", trips=trips, told=told, evidence=self._evidence.strip(asked))
 
     def _page(self, asked: Asked, template: str, **values: object) -> Response:
@@ -144,25 +157,36 @@ class PostPages:
     def _views(self, asked: Asked) -> list[PostView]:
         return self._desk.views(only(asked.who.scope))
 
-    def _picture(self, node: str) -> str | None:
-        """The incident of the newest alert of a post that has a picture. Its own route notes who looks at it."""
-        since = self._clock.utc().utc_ns - round(PICTURE_DAYS * 86_400) * NS
-        only = Scope(whole_site=False, posts=frozenset({node}))
-        found = [one for one in self._alerts.board(only, since) if one.has_picture]
-        return max(found, key=lambda one: one.raised_utc_ns).incident if found else None
+    def _newest(self, asked: Asked, views: list[PostView]) -> dict[str, AlertPicture]:
+        """The newest pictures of alerts, for who may see any: who does is on record, in one line for all of a page."""
+        if asked.who.role not in PICTURES:
+            return {}
+        found = self._pictures.newest(asked.who.scope, [view.post.node for view in views])
+        self._viewed.note(asked, [(node, one.incident) for node, one in found.items()], what="picture")
+        return found
 
-    def _row(self, view: PostView, told: PostWords) -> Row:
+    def _row(
+        self,
+        asked: Asked,
+        view: PostView,
+        told: PostWords,
+        alarmed: frozenset[str],
+        picture: AlertPicture | None = None,
+    ) -> Row:
         post = view.post
         kept = storage_days(post, self._clock.utc().utc_ns)
         free = None if post.beat is None else post.beat.said.machine.diskfreebytes
         overwrite = overwrite_of(view)
         bell = bell_of(post, self._clock.utc().utc_ns)
         when = "" if bell is None or bell.utc_ns is None else self._pages.moment(bell.utc_ns)
+        why = "" if view.now is None else told.why(view.now)
         return Row(
             view=view,
-            look=look_of(view),
+            alarmed=post.node in alarmed,
+            look=look_of(view, alarmed=post.node in alarmed),
             state=told.state(post),
-            why="" if view.now is None else told.why(view.now),
+            why=why,
+            reason=why if why or view.task is None else told(view.task.what),
             kept="" if kept is None else told.span(kept * 86_400),
             free="" if free is None else gb(free),
             overwrite_utc_ns=None if overwrite is None else told_ns(overwrite),
@@ -170,6 +194,8 @@ class PostPages:
             hours=f"{view.cost.total_h:.1f}",
             bell=bell,
             bell_says="" if bell is None else told(f"bell.{bell.look}").format(when=when),
+            picture=picture,
+            picture_error="" if picture is None else clock_error(asked.words, picture.utc_ns, picture.error_ms),
         )
 
     def _day(self, asked: Asked, day: Day) -> str:
@@ -182,19 +208,24 @@ def only(scope: Scope) -> frozenset[str] | None:
     return None if scope.whole_site else scope.posts
 
 
-def look_of(view: PostView) -> str:
-    """One of LOOKS."""
-    return "bad" if not view.post.heard else "warn" if view.now is not None or view.task is not None else "good"
+def look_of(view: PostView, *, alarmed: bool) -> str:
+    """One of LOOKS. `alarmed`: an evidence alarm is open there."""
+    if not view.post.heard:
+        return "bad"
+    return "warn" if alarmed or view.now is not None or view.task is not None else "good"
+
+
+def _is_shown(view: PostView, show: str, *, alarmed: bool) -> bool:
+    """Whether a filter of the list leaves a post in. One that was revoked is nobody's trouble any more, but for
+    evidence alarms that nobody has answered.
+    """
+    if show == "trouble":
+        return alarmed or (look_of(view, alarmed=False) != "good" and not view.post.revoked)
+    return show != "dark" or not (view.post.heard or view.post.revoked)
 
 
 def _is_page(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= PAGE_DIGITS_MAX and int(text) > 0
-
-
-@lru_cache(maxsize=FOLDED_MAX)
-def _text(*words: str) -> str:
-    """What a post is looked for in: kept, for folding takes some microseconds, and a station has tens of thousands."""
-    return fold(" ".join(words))
 
 
 def _look(day: Day) -> str:

@@ -65,10 +65,11 @@ class SearchPages:
         """The form, and what was found; of a question that cannot be understood, which part, and nothing else."""
         query, found, wrong = Query(), None, ""
         try:
-            query = asked_for(asked.query, scope=asked.who.scope, instant=self._pages.instant)
+            query = asked_for(asked.query, scope=asked.who.scope, begins=self._pages.begins, ends=self._pages.ends)
             found = self._finder.find(asked.who.scope, query)
         except Unclear as unclear:
-            wrong = asked.words(unclear.key)
+            never = self._pages.never(asked.words, asked.query.get("from", ""), asked.query.get("to", ""))
+            wrong = never or asked.words(unclear.key)
         except NotYours:
             raise Refused(404) from None
         hits = [] if found is None else [self._hit(asked.words, one) for one in found.incidents]
@@ -83,6 +84,7 @@ class SearchPages:
             choices=_CHOICES,
             posts=self._posts(asked.who.scope),
             wrong=wrong,
+            twice=self._pages.twice(asked.words, query.start_utc_ns, query.end_utc_ns),
             hits=hits,
             found=found,
             searched=_searched(asked.words, query, given),
@@ -126,7 +128,7 @@ class SearchPages:
         if one.is_alert:
             return "/footage?" + urlencode({"alert": one.incident})
         half = round(AROUND_S * NS / 2) + (one.error_ms or 0) * MS
-        start, end = (self._pages.field(one.at_utc_ns + off) for off in (-half, half))
+        start, end = (self._pages.address(one.at_utc_ns + off) for off in (-half, half))
         return "/footage?" + urlencode({f"post.{one.node}": "on", "from": start, "to": end})
 
 

@@ -33,6 +33,18 @@ class Words:
         return frozenset(self._texts)
 
 
+def clock_error(words: Words, utc_ns: int | None, error_ms: int | None) -> str:
+    """How sure a time is that a post told: a wrong clock must not look like a right one.
+
+    `utc_ns` None: it told none that can be; `error_ms` None: nobody vouched for its clock.
+    """
+    if utc_ns is None:
+        return words("time.none")
+    if error_ms is None:
+        return words("time.unsure")
+    return words("time.error", seconds=max(-(-error_ms // 1000), 1))
+
+
 def load() -> dict[str, Words]:
     """Every language that there is a file for."""
     found = {}

@@ -112,20 +112,6 @@ function place(part) {
   return true;
 }
 
-// Evidence alarms, all that are open. What somebody is writing stays.
-function witness(html) {
-  const made = document.createElement("template");
-  made.innerHTML = html; // as above
-  const box = $("evidence");
-  const marks = (cards) => [...cards.children].map((card) => `${card.id} ${card.dataset.changed}`).join();
-  if (marks(box) === marks(made.content)) return;
-  const typed = new Map([...box.querySelectorAll("[name=comment]")].map((field) => [field.id, field.value]));
-  const focused = box.contains(document.activeElement) ? document.activeElement.id : "";
-  box.replaceChildren(...made.content.children);
-  for (const field of box.querySelectorAll("[name=comment]")) field.value = typed.get(field.id) ?? "";
-  if (focused) $(focused)?.focus({ preventScroll: true });
-}
-
 function tick() {
   const now = Date.now() - ahead;
   for (const due of board.querySelectorAll("[data-due]")) {
@@ -151,7 +137,7 @@ function listen() {
   });
   source.addEventListener("evidence", (event) => {
     heard = Date.now();
-    witness(JSON.parse(event.data).html);
+    witness($("evidence"), JSON.parse(event.data).html);
   });
   source.addEventListener("state", (event) => {
     heard = Date.now();
@@ -188,7 +174,7 @@ for (const box of [board, $("evidence")]) box.addEventListener("submit", async (
     if (!(answer.headers.get("content-type") || "").startsWith("application/json")) throw new Error(answer.status);
     const part = await answer.json();
     if (box === board) put(part);
-    else witness(part.html);
+    else witness(box, part.html);
     say(part.said);
     ring();
   } catch {

@@ -3,6 +3,8 @@
 
 const FRAME_S = 0.04;       // until two pictures have told how far apart they are
 const FRAME_S_MAX = 1.5;
+const ANSWER_MS_MAX = 20000; // a survey of many posts may take long; what takes longer does not answer
+const OVER = [403, 404];    // the post, or footage at all, is not for these eyes any more
 const STEPS_MAX = 5;        // a picture that was not drawn in time leaves a long step between its neighbours
 
 const player = document.getElementById("player");
@@ -145,15 +147,39 @@ document.getElementById("forward").addEventListener("click", () => step(1));
 document.getElementById("snapshot").addEventListener("click", keep);
 watch();
 
+function follow(section, text) {
+  const line = section.previousElementSibling;
+  if (line.textContent !== text) line.textContent = text; // else a screen reader would say it again
+  line.hidden = !text;
+}
+
+// It is not for these eyes any more: neither is what they were shown.
+function over(section) {
+  if (post === section.querySelector("[data-post]").dataset.post) {
+    if (hls !== null) hls.destroy();
+    hls = null;
+    post = "";
+    player.hidden = true;
+  }
+  section.replaceChildren();
+  follow(section, player.dataset.over);
+}
+
 // What was asked for is on its way: the post's part of the page comes again until it is there.
 async function refresh(section) {
   const element = section.querySelector("[data-busy]");
+  if (element === null) return; // it is over
   if (element.dataset.busy === "yes" && !section.contains(document.activeElement)) {
-    const answer = await fetch(section.dataset.part, { headers: { "X-Wardpost-Part": "footage" } }).catch(() => null);
-    if (answer !== null && answer.ok) {
+    const asked = { headers: { "X-Wardpost-Part": "footage" }, signal: AbortSignal.timeout(ANSWER_MS_MAX) };
+    const answer = await fetch(section.dataset.part, asked).catch(() => null);
+    if (answer !== null && answer.status === 401) { location.assign("/login"); return; }
+    if (answer !== null && OVER.includes(answer.status)) { over(section); return; }
+    const html = answer !== null && answer.ok ? await answer.text().catch(() => null) : null;
+    follow(section, html === null ? player.dataset.silent : ""); // what stands there stays, and may be old
+    if (html !== null) {
       const typed = section.querySelector("[name=reason]")?.value;
       const open = [...section.querySelectorAll("details")].map((one) => one.open);
-      section.innerHTML = await answer.text();
+      section.innerHTML = html; // from our own templates, which escape whatever nodes and people say
       section.querySelectorAll("details").forEach((one, n) => { one.open = open[n] || false; });
       const reason = section.querySelector("[name=reason]");
       if (reason !== null && typed) { reason.value = typed; }

@@ -26,8 +26,10 @@ function make(tag, attributes, ...children) {
   return made;
 }
 
-function sign(look) {
-  return make("span", { class: `pin ${look}`, "aria-hidden": "true" }, make("span", {}, MARKS[look]));
+const marked = (alarmed) => (alarmed ? " alarmed" : ""); // an evidence alarm is open there
+
+function sign(post) {
+  return make("span", { class: `pin ${post.look}${marked(post.alarmed)}`, "aria-hidden": "true" }, make("span", {}, MARKS[post.look]));
 }
 
 // -- the ground ------------------------------------------------------------------------------------------------------
@@ -95,14 +97,15 @@ function grouped(map) {
 function pin(map, group) {
   const [post] = group.posts;
   if (group.posts.length === 1) {
-    const made = make("a", { class: `pin ${post.look}`, href: `/posts/${post.node}`, draggable: "false", title: `${post.place}: ${post.says}`, "aria-label": `${post.place}: ${post.says}` }, make("span", { "aria-hidden": "true" }, MARKS[post.look]));
+    const made = make("a", { class: `pin ${post.look}${marked(post.alarmed)}`, href: `/posts/${post.node}`, draggable: "false", title: `${post.place}: ${post.says}`, "aria-label": `${post.place}: ${post.says}` }, make("span", { "aria-hidden": "true" }, MARKS[post.look]));
     made.addEventListener("click", (event) => { if (map.dragging && map.dragging.moved()) event.preventDefault(); });
     return made;
   }
   const count = (look) => group.posts.filter((one) => one.look === look).length;
-  const label = say("group", { count: group.posts.length, bad: count("bad"), warn: count("warn") });
+  const alarmed = group.posts.filter((one) => one.alarmed).length;
+  const label = say("group", { count: group.posts.length, bad: count("bad"), warn: count("warn"), alarmed });
   const look = LOOKS.find(count);
-  const made = make("button", { class: `pin group ${look}`, type: "button", title: label, "aria-label": label }, make("span", { "aria-hidden": "true" }, String(group.posts.length)));
+  const made = make("button", { class: `pin group ${look}${marked(alarmed)}`, type: "button", title: label, "aria-label": label }, make("span", { "aria-hidden": "true" }, String(group.posts.length)));
   made.addEventListener("click", (event) => {
     event.stopPropagation(); // a click on the map closes what this one opens
     if (!(map.dragging && map.dragging.moved())) open(map, group.posts);
@@ -116,7 +119,7 @@ function open(map, ones) {
   const zoom = Math.min(map.getBoundsZoom(bounds.pad(0.2)), ZOOM_MOST);
   const apart = map.project(bounds.getNorthEast(), ZOOM_MOST).subtract(map.project(bounds.getSouthWest(), ZOOM_MOST));
   if (zoom > map.getZoom() && Math.max(Math.abs(apart.x), Math.abs(apart.y)) >= NEAR_PX) { map.setView(bounds.getCenter(), zoom); box.focus({ preventScroll: true }); return; }
-  const list = make("ul", {}, ...ones.slice(0, POPUP_MAX).map((post) => make("li", {}, sign(post.look), make("a", { href: `/posts/${post.node}` }, post.place), ` ${post.says}`)));
+  const list = make("ul", {}, ...ones.slice(0, POPUP_MAX).map((post) => make("li", {}, sign(post), make("a", { href: `/posts/${post.node}` }, post.place), ` ${post.says}`)));
   const popup = L.popup({ maxWidth: 320, autoPanPadding: [50, 50] }).setLatLng(ones[0].at).setContent(list).openOn(map);
   popup.getElement().querySelector(".leaflet-popup-close-button").setAttribute("aria-label", box.dataset.close);
   list.querySelector("a").focus({ preventScroll: true });
@@ -149,7 +152,7 @@ function list(map) {
   const told = shown.slice(0, most).map((post) => `${post.node}\n${post.look}\n${post.place}\n${post.says}`).join("\n\n");
   if ($("list").dataset.told !== told) {
     $("list").dataset.told = told;
-    $("list").replaceChildren(...shown.slice(0, most).map((post) => make("li", {}, sign(post.look), make("a", { href: `/posts/${post.node}` }, post.place), make("span", { class: `state ${STATES[post.look]}` }, post.says))));
+    $("list").replaceChildren(...shown.slice(0, most).map((post) => make("li", {}, sign(post), make("a", { href: `/posts/${post.node}` }, post.place), make("span", { class: `state ${STATES[post.look]}` }, post.says))));
   }
   const text = say("shown", { count: shown.length });
   if ($("count").textContent !== text) $("count").textContent = text;
@@ -165,6 +168,7 @@ async function look(map) {
   try {
     const answer = await fetch(`${box.dataset.posts}?known=${version}`);
     if (answer.status === 401) { location.assign("/login"); return; }
+    if (answer.status === 403 || answer.status === 404) { over(); return; }
     if (!answer.ok) throw new Error(answer.status);
     if (answer.status === 200) take(map, await answer.json());
     $("lost").hidden = true;
@@ -172,6 +176,12 @@ async function look(map) {
     $("lost").hidden = false;
   }
   setTimeout(() => soon(map), Number(box.dataset.refresh) * 1000);
+}
+
+// It is not for these eyes any more: what they were shown stays, as what it was, and is not renewed.
+function over() {
+  $("lost").textContent = box.dataset.over;
+  $("lost").hidden = false;
 }
 
 // Not while nobody looks.
@@ -183,7 +193,7 @@ function soon(map) {
 function take(map, news) {
   const first = version === "";
   ({ version, leftout: leftOut } = news);
-  posts = news.posts.map(([node, place, lat, lon, look, says]) => ({ node, place, at: [lat, lon], look, says }));
+  posts = news.posts.map(([node, place, lat, lon, look, says, alarmed]) => ({ node, place, at: [lat, lon], look, says, alarmed }));
   const back = first && remembered();
   if (back) map.setView(...back);
   else if (first && posts.length) map.fitBounds(L.latLngBounds(posts.map((post) => post.at)).pad(0.1), { maxZoom: ZOOM_FIRST_MOST });

@@ -7,6 +7,7 @@ const AGAIN_MS = [1000, 2000, 5000, 10000];
 
 const now = document.getElementById("now");
 const line = document.getElementById("line");
+const evidence = document.getElementById("evidence");
 let step = Number(now.dataset.step);
 let source = null;
 let heard = Date.now();
@@ -59,12 +60,17 @@ function listen() {
   again = 0;
   if (source) source.close();
   heard = Date.now();
-  source = new EventSource(`/board/stream?after=${step}`);
+  source = new EventSource(`/board/stream?after=${step}${evidence.children.length ? "&evidence=1" : ""}`);
   source.onopen = () => { heard = Date.now(); failures = 0; state = ""; show(); };
   source.addEventListener("alert", (event) => {
     heard = Date.now();
     if (event.lastEventId) step = Number(event.lastEventId);
     soon();
+  });
+  source.addEventListener("evidence", (event) => {
+    heard = Date.now();
+    witness(evidence, JSON.parse(event.data).html);
+    for (const field of evidence.querySelectorAll("[name=back]")) field.value = "/school"; // the board's says: to the board
   });
   source.addEventListener("state", (event) => {
     heard = Date.now();
