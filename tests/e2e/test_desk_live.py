@@ -181,16 +181,19 @@ def test_listeners_are_bounded_and_their_places_are_given_back(served: Served) -
     served.ward.person("lan", Role.OPERATOR)
     theirs = [Stream(served, login) for login in ("minh", "minh", "school", "school")]
     assert [one.status for one in theirs] == [200] * 4
+    lan = Stream(served, "lan")
+    assert lan.status == 200 and theirs[0].over.wait(WITHIN_S), "who has none gets one of somebody's two"
+    assert theirs[0].events[-1] == ("crowded", "", {})
     refused = served.client("lan").get("/board/stream")
-    assert refused.status_code == 503 and int(refused.headers["retry-after"]) > 0
-    theirs[0].leave()
+    assert refused.status_code == 503 and int(refused.headers["retry-after"]) > 0, "a second one is nobody's due"
+    theirs[1].leave()
     until_s = time.monotonic() + WITHIN_S
     while served.ward.desk.live.full("lan", ""):
         served.ward.hear(int(time.monotonic() * 1000) % 10**6)  # a word to who has gone tells the server
         assert time.monotonic() < until_s
         time.sleep(0.1)
-    lan, third = Stream(served, "lan"), Stream(served, "school")
-    assert (lan.status, third.status) == (200, 200)
+    second, third = Stream(served, "lan"), Stream(served, "school")
+    assert (second.status, third.status) == (200, 200)
     assert theirs[2].over.wait(WITHIN_S), "one too many of the school ends the school's oldest"
     assert theirs[2].events[-1] == ("crowded", "", {})
 
