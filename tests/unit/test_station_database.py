@@ -11,7 +11,9 @@ import re
 import shutil
 import socket
 import sqlite3
+import struct
 import sys
+import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -496,3 +498,28 @@ def test_a_station_without_its_libraries_says_how_to_get_them(
     assert (
         capsys.readouterr().err == "wardpost: sqlalchemy is missing: a station needs pip install 'wardpost[station]'\n"
     )
+
+
+def test_a_socket_of_the_machine_is_not_asked_for_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver asks where nobody has told it not to, and reads all certificates of the system for each connection."""
+    path = str(tmp_path / ".s.PGSQL.5432")
+    monkeypatch.setattr("ssl.create_default_context", lambda: pytest.fail("40 ms, for each connection"))
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        first: list[bytes] = []
+
+        def answer() -> None:
+            with server.accept()[0] as client:
+                first.append(client.recv(8))
+
+        listener = threading.Thread(target=answer, daemon=True)
+        listener.start()
+        with (
+            pytest.raises(Transient),
+            reading(open_engine(f"postgresql+pg8000://hq@/hq?unix_sock={path}", pooled=False)),
+        ):
+            pass
+        listener.join(10)
+    ((length, code),) = [struct.unpack("!ii", one) for one in first]
+    assert length > 8 and code == 3 << 16, "the start of the protocol itself, version 3.0"

@@ -134,7 +134,10 @@ def _postgresql(url: URL, pool: dict[str, Any], *, read_only: bool, clock: Clock
         "default_transaction_read_only": "on" if read_only else "off",
     }
     args: dict[str, Any] = {"timeout": ANSWER_S_MAX, "application_name": "wardpost", "startup_params": start}
-    if "ca" in asked:
+    if "unix_sock" in bare.query:
+        # Unasked, the driver reads all certificates of the system for each connection, 40 ms, and finds no TLS there.
+        args["ssl_context"] = False
+    elif "ca" in asked:
         try:
             args["ssl_context"] = ssl.create_default_context(cafile=str(asked["ca"]))
         except OSError as error:
