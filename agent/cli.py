@@ -256,6 +256,11 @@ def _people_commands(commands: argparse._SubParsersAction[argparse.ArgumentParse
             one.add_argument("--off", action="store_true", help="nobody there any more")
         if name in ("add", "passwd"):
             one.add_argument("--password-file", type=Path, metavar="F", help="its first line; default: it is asked for")
+    redraw = commands.add_parser(
+        "redraw", help="draw the sample of a weekly inspection again: whether the same comes out"
+    )
+    redraw.add_argument("file", type=Path, metavar="FILE", help="the whole draw, as the page Inspection gives it")
+    redraw.set_defaults(run=_redraw)
     trail = commands.add_parser("trail", help="at a station: the audit log of who viewed and did what on its pages")
     acts = trail.add_subparsers(title="actions", metavar="ACTION", required=True)
     check = acts.add_parser("check", help="whether it is whole, and as it was written")
@@ -306,6 +311,12 @@ def _user(args: argparse.Namespace) -> int:
         case "role":
             return command.set_role(desk, args.login, args.role, posts=args.post, out=print)
     return command.set_disabled(desk, args.login, disabled=args.action == "disable", out=print)
+
+
+def _redraw(args: argparse.Namespace) -> int:
+    from agent.station.inspection.redraw import redraw
+
+    return redraw(args.file, out=print)
 
 
 def _trail(args: argparse.Namespace) -> int:

@@ -194,6 +194,7 @@ TAKES: Mapping[tuple[str, str], Takes] = {
     ("GET", "/openapi.json"): _NOTHING,
     ("GET", "/inspection"): Takes(query={"week": ("2026-W48", "2026-W47", "2023-W46")}),
     ("POST", "/inspection/draw"): _NOTHING,
+    ("GET", "/inspection/draw.json"): Takes(query={"week": ("2026-W48", "2026-W47", "2023-W46")}),
     ("POST", "/inspection/check"): _form(
         week=("2026-W47", "2026-W47", "2026-W46"),
         kind=("post", "footage"),

@@ -337,6 +337,18 @@ def test_every_route_with_every_role_and_with_nobody(ward: FootageWard) -> None:
     assert [line["act"] for line in ward.trail() if line["kind"] == "case"] == ["opened", "held"]
 
 
+def test_a_page_that_shows_the_newest_acts_only_says_so(ward: FootageWard, monkeypatch: pytest.MonkeyPatch) -> None:
+    who = visitor(ward, Role.SUPERVISOR)
+    where = opened(who)
+    for number in range(4):
+        act(who, where, "note", reason=f"note {number}")
+    assert "are shown" not in who.get(where).text
+    monkeypatch.setattr("agent.station.cases.reading.ACTS_SHOWN_MAX", 3)
+    page = who.get(where).text
+    assert "note 0" not in page and "note 3" in page
+    assert re.search(r"Acts ([0-9]+) to ([0-9]+) are shown", page) is not None
+
+
 def test_an_auditor_reads_all_and_changes_nothing(ward: FootageWard) -> None:
     where = opened(visitor(ward, Role.OPERATOR))
     auditor = visitor(ward, Role.AUDITOR)

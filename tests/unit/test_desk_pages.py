@@ -65,6 +65,7 @@ MAY: dict[tuple[str, str], set[Role] | None] = {  # None: anybody
     ("POST", "/schools/contacts/test"): {Role.SUPERVISOR, Role.ADMIN},
     ("GET", "/inspection"): {Role.SUPERVISOR, Role.AUDITOR, Role.ADMIN},
     ("POST", "/inspection/draw"): {Role.SUPERVISOR, Role.AUDITOR},
+    ("GET", "/inspection/draw.json"): {Role.SUPERVISOR, Role.AUDITOR, Role.ADMIN},
     ("POST", "/inspection/check"): {Role.SUPERVISOR, Role.AUDITOR},
     ("GET", "/inspection/report"): {Role.SUPERVISOR, Role.AUDITOR, Role.ADMIN},
     ("GET", "/inspection/report.csv"): {Role.SUPERVISOR, Role.AUDITOR, Role.ADMIN},

@@ -14,7 +14,15 @@ from agent.station import archive_retention_rows as retention
 from agent.station.cases.states import TABLE, Act, State
 from agent.station.db.board import alert
 from agent.station.db.books import command
-from agent.station.db.cases import case_act, case_head, case_item, case_post, inspection_check, inspection_sample
+from agent.station.db.cases import (
+    case_act,
+    case_head,
+    case_item,
+    case_post,
+    inspection_check,
+    inspection_draw,
+    inspection_sample,
+)
 from agent.station.db.engine import reading
 from agent.station.db.people import person
 from agent.station.db.tables import node
@@ -77,6 +85,14 @@ class InspectionReader:
         with reading(self._engine, "read what was drawn") as db:
             body = db.execute(select(inspection_sample.c.body).where(inspection_sample.c.week == week)).scalar()
         return None if body is None else read_back(str(body))
+
+    def whole(self, week: str) -> bytes | None:
+        """The draw of a week with all that it was drawn from, JSON, as its hash on the audit log has it: megabytes.
+        None: nobody has drawn.
+        """
+        with reading(self._engine, "read a draw") as db:
+            body = db.execute(select(inspection_draw.c.body).where(inspection_draw.c.week == week)).scalar()
+        return None if body is None else str(body).encode()
 
     def checks(self, scope: Scope, week: str | None = None) -> tuple[list[Check], bool]:
         """Results, the newest CHECKS_SHOWN_MAX, newest first; of one week. And whether there are more."""

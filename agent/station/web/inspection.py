@@ -96,6 +96,7 @@ class InspectionPages:
         return (
             Route(method="GET", path="/inspection", handler=self.page, may=READING),
             Route(method="POST", path="/inspection/draw", handler=self.draw, may=INSPECTING),
+            Route(method="GET", path="/inspection/draw.json", handler=self.whole, may=READING),
             Route(method="POST", path="/inspection/check", handler=self.check, may=INSPECTING),
             Route(method="GET", path=report, handler=self.report, may=READING),
             Route(method="GET", path=f"{report}.csv", handler=self.csv, may=READING),
@@ -151,6 +152,17 @@ class InspectionPages:
         """This week's sample; once."""
         self._desk.draw(asked.who)
         return RedirectResponse("/inspection", status_code=303)
+
+    def whole(self, asked: Asked) -> Response:
+        """The whole draw of a week, for `wardpost redraw`. It names every post of the site: for who sees all."""
+        week = asked.query.get("week", "")
+        if not WEEK.fullmatch(week):
+            raise Refused(400)
+        body = self._reader.whole(week) if asked.who.scope.whole_site else None
+        if body is None:
+            raise Refused(404)
+        headers = {"Content-Disposition": f'attachment; filename="wardpost-draw-{week}.json"'}
+        return Response(body, media_type="application/json", headers=headers)
 
     def check(self, asked: Asked) -> Response:
         """A result."""
