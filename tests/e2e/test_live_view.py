@@ -232,7 +232,7 @@ def test_a_viewer_who_dies_frees_his_place_and_a_view_ends_by_its_time(post: Pos
             page = Page(hq.live, offer=lan.offer)
             lan.answer(page.until(lambda view: view.sdp, "an answer").sdp)
             until(lambda: len(lan.pictures) >= 5, "pictures")
-            full = Page(hq.live, name="Minh").until(lambda view: view.over, "a refusal")
+            full = Page(hq.live, name="Minh", offer=lan.offer).until(lambda view: view.over, "a refusal")
             assert full.over == "live: 1 watch already, and more may not: Lan"
             page.more()
         # SIGKILL: no goodbye. It is noticed long before the time of the view is over, which would be said instead.
