@@ -151,7 +151,7 @@ class Collector:
         try:
             lock = (self._source / "requirements.lock").read_text(encoding="utf-8")
             roots = set(requirements(tomllib.loads((self._source / "pyproject.toml").read_text(encoding="utf-8"))))
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{self._source} is no checkout of Wardpost ({error}); name one with --source") from None
         pins = needed(parse_lock(lock), roots, python=python)
         try:

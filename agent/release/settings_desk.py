@@ -66,7 +66,7 @@ def parse(text: str) -> Config:
     """Raises ConfigError with every problem, in one line."""
     try:
         tables = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # an integer without end is no TOMLDecodeError
         raise ConfigError(f"not TOML: {error}") from None
     found = config.problems(tables, Config)
     if found:

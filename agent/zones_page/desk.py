@@ -150,7 +150,7 @@ class Desk:
                 raise ConfigError(f"{self._path}: longer than 1 MiB; not a configuration")
             text = data.decode()
             tomllib.loads(text)
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError) as error:  # not UTF-8, not TOML, an integer without end
             raise ConfigError(f"{self._path}: cannot be read any more: {error}") from None
         return text
 

@@ -55,7 +55,7 @@ def _written(text: str, result: str, goal: dict[str, Any]) -> str:
     result = _ends_as(text, result)
     try:
         meant = tomllib.loads(result) == goal
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         meant = False
     if not meant:
         raise Corrupt("the file is written in a way that cannot be edited safely; nothing was changed: edit it by hand")

@@ -277,6 +277,15 @@ def memfd(content: bytes) -> int:
 _FD = -1
 
 
+def test_a_number_without_end_is_one_line(tmp_path: Path) -> None:
+    """Found by the fuzzer: an integer of more than 4,300 digits is a ValueError that is no TOMLDecodeError."""
+    path = tmp_path / "node.toml"
+    path.write_text("a = " + "9" * 5000)
+    with pytest.raises(ConfigError, match="not TOML") as told:
+        config.read_toml(path)
+    assert len(str(told.value)) < 300
+
+
 def test_brackets_nested_without_end_are_one_line(tmp_path: Path) -> None:
     """Found by the fuzzer: the standard library's parser gives up with a RecursionError."""
     path = tmp_path / "node.toml"

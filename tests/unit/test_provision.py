@@ -163,6 +163,7 @@ def test_a_profile_of_ones_own_is_judged_before_anything_is_written(
         ("[node]\nid = 'x'\n", "which provisioning writes"),
         ('[[rules]]\nname = "x"\nkind = "enters"\nzones = ["nowhere"]\n', "nowhere"),
         ("x = [\n", "not TOML"),
+        ("x = " + "9" * 5000, "not TOML"),
     ):
         own.write_text(text)
         assert provision(site, "gate-2", "--profile", str(own)) == 78

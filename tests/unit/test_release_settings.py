@@ -286,6 +286,7 @@ def test_power_cuts_during_a_trial_are_no_crash_loop(post: Post) -> None:
     [
         (1, "é" * 20_481, "larger than 40 KiB"),
         (1, "[node", "not TOML"),
+        (1, "a = " + "9" * 5000, "not TOML"),
         (1, "", "node: missing"),
         (1, {"extra": "[vision]\nsurprise = 1\n"}, "surprise: unknown key"),
         (1, {"node": "other"}, "node.id cannot be changed from afar"),
