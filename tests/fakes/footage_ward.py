@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from agent.station.live.desk import LiveDesk
+from agent.station.live.settings import LiveSettings
 from agent.station.signing import Signer
-from agent.station.web.desk import make_desk
+from agent.station.web.desk import Desk, make_desk
 from tests.fakes.database import Database
 from tests.fakes.desk import Ward
 from tests.fakes.footage_desk import FootageDesk
@@ -28,7 +31,12 @@ class FootageWard(Ward):
 
     def start(self) -> Any:
         self.footage = FootageDesk(self.folder, database=self.database.setting)
-        self.desk = make_desk(
+        self.desk = self.desk_with()
+        return self.desk
+
+    def desk_with(self, **more: Any) -> Desk:
+        """The pages over this archive, with more of what `make_desk` takes."""
+        return make_desk(
             self.settings,
             engine=self.engine,
             folder=self.folder,
@@ -39,5 +47,17 @@ class FootageWard(Ward):
             passwords=self.passwords,
             archive=self.footage.archive,
             signer=Signer(site=self.site, key=str(self.key), days=14.0),
+            **more,
         )
-        return self.desk
+
+    def live_desk(self, settings: LiveSettings, new_id: Callable[[], str]) -> LiveDesk:
+        """What these pages watch posts by, without a server in between."""
+        return LiveDesk(
+            settings,
+            secret="",
+            clock=self.clock,
+            site=self.site,
+            key=str(self.key),
+            new_id=new_id,
+            wake=lambda: None,
+        )

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sqlalchemy import insert
 
 from agent import wire
@@ -21,20 +19,18 @@ from agent.station.db.engine import writing
 from agent.station.db.tables import receipt
 from agent.station.intake import StatusIn
 from agent.station.ledgers import Alarm, Ledgers
-from agent.station.live.desk import LiveDesk
 from agent.station.live.settings import LiveSettings
 from agent.station.outward.settings import FeedSettings, SchoolSettings
 from agent.station.outward.tokens import Tokens
 from agent.station.people.oidc.settings import OidcSettings
 from agent.station.people.roles import Role
-from agent.station.signing import Signer
 from agent.station.store import Batch
-from agent.station.web.desk import make_desk
 from agent.station.web.tiles import PNG
 from tests.fakes.database import Database
-from tests.fakes.desk import JPEG, ORIGIN, Ward, incident
+from tests.fakes.desk import JPEG, ORIGIN, incident
 from tests.fakes.evidence_post import NODE, UTC_0, EvidencePost
 from tests.fakes.footage_desk import POST, FootageDesk
+from tests.fakes.footage_ward import FootageWard
 from tests.fakes.oidc_provider import CLIENT, SECRET, FakeProvider
 from tests.fakes.packets import encoded
 
@@ -50,15 +46,12 @@ SCHOOL_MAIL = "mailto://127.0.0.1:9?from=desk@example.org&mode=insecure\n"
 TILE = PNG + b"a street"
 
 
-class WholeWard(Ward):
+class WholeWard(FootageWard):
     """Headquarters with everything. `footage`: what fills its archive; `provider`: by whom people may log in, too."""
 
     site = NODE.partition("/")[0]
 
     def __init__(self, folder: Path, database: Database) -> None:
-        self.key = folder / "command.pem"
-        private = Ed25519PrivateKey.generate()
-        self.key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         (folder / "mail").write_text(SCHOOL_MAIL)
         (folder / "oidc.secret").write_text(SECRET + "\n")
         (folder / "tiles" / "0" / "0").mkdir(parents=True)
@@ -76,27 +69,8 @@ class WholeWard(Ward):
 
     def start(self) -> Any:
         self.footage = FootageDesk(self.folder, database=self.database.setting)
-        signer = Signer(site=self.site, key=str(self.key), days=14.0)
-        live = LiveDesk(
-            LiveSettings(),
-            secret="",
-            clock=self.clock,
-            site=self.site,
-            key=str(self.key),
-            new_id=lambda: incident(next(self.views)),
-            wake=lambda: None,
-        )
-        self.desk = make_desk(
-            self.settings,
-            engine=self.engine,
-            folder=self.folder,
-            site=self.site,
-            station="hq",
-            clock=self.clock,
-            send_verdict=self._send,
-            passwords=self.passwords,
-            archive=self.footage.archive,
-            signer=signer,
+        live = self.live_desk(LiveSettings(), lambda: incident(next(self.views)))
+        self.desk = self.desk_with(
             feeds=FeedSettings(sender="desk@ward.example", per_minute_max=6000),
             watch=live,
             retention=Policy(days=36_500),

@@ -32,8 +32,7 @@ from agent.station.live.desk import LiveDesk
 from agent.station.live.settings import LiveSettings
 from agent.station.people.roles import Role
 from agent.station.posts.known import Spot
-from agent.station.signing import Signer
-from agent.station.web.desk import make_desk, serve
+from agent.station.web.desk import serve
 from agent.types import NS
 from tests.e2e.brokers import NatsServer, free_port
 from tests.e2e.post import recording
@@ -258,15 +257,7 @@ class Street(FootageWard):
             certificate=str(certificate),
             key=str(key),
         )
-        self.live = LiveDesk(
-            LiveSettings(seconds=GRANT_S),
-            secret="",
-            clock=self.clock,
-            site=self.site,
-            key=str(self.key),
-            new_id=uuid7_maker(self.clock),
-            wake=lambda: None,
-        )
+        self.live = self.live_desk(LiveSettings(seconds=GRANT_S), uuid7_maker(self.clock))
         self.posts = {name: Post(name, self.clock, self.live) for name in POSTS}
         self.cut = False  # the posts are not heard
         self.leap_s = 0.0  # so much time passes at once
@@ -275,19 +266,7 @@ class Street(FootageWard):
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        self.desk = make_desk(
-            self.settings,
-            engine=self.engine,
-            folder=self.folder,
-            site=self.site,
-            station="hq",
-            clock=self.clock,
-            send_verdict=self._send,
-            passwords=self.passwords,
-            archive=self.footage.archive,
-            signer=Signer(site=self.site, key=str(self.key), days=14.0),
-            watch=self.live,
-        )
+        self.desk = self.desk_with(watch=self.live)
         over = threading.Event()
         world = threading.Thread(target=self._go_on, args=(over,))
         server = serve(self.settings, self.desk, close=lambda: None)

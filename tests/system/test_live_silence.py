@@ -18,8 +18,7 @@ from agent.clock import uuid7_maker
 from agent.station.live.desk import LiveDesk
 from agent.station.live.settings import LiveSettings
 from agent.station.people.roles import Role
-from agent.station.signing import Signer
-from agent.station.web.desk import make_desk, serve
+from agent.station.web.desk import serve
 from tests.e2e.brokers import free_port
 from tests.fakes.certificates import self_signed
 from tests.fakes.database import Database, fresh
@@ -56,28 +55,8 @@ class Office(FootageWard):
     @contextmanager
     def open(self) -> Iterator[None]:
         """The program runs; it forgets all views when it ends, as after a restart."""
-        live = LiveDesk(
-            LiveSettings(),
-            secret="",
-            clock=self.clock,
-            site=self.site,
-            key=str(self.key),
-            new_id=uuid7_maker(self.clock),
-            wake=lambda: None,
-        )
-        self.desk = make_desk(
-            self.settings,
-            engine=self.engine,
-            folder=self.folder,
-            site=self.site,
-            station="hq",
-            clock=self.clock,
-            send_verdict=self._send,
-            passwords=self.passwords,
-            archive=self.footage.archive,
-            signer=Signer(site=self.site, key=str(self.key), days=14.0),
-            watch=live,
-        )
+        live = self.live_desk(LiveSettings(), uuid7_maker(self.clock))
+        self.desk = self.desk_with(watch=live)
         over = threading.Event()
         post = threading.Thread(target=self._answer, args=(live, over))
         server = serve(self.settings, self.desk, close=lambda: None)

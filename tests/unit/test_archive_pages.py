@@ -17,8 +17,6 @@ from agent.station.archive_retention import Policy
 from agent.station.archive_retention_making import make_retention
 from agent.station.db.engine import reading
 from agent.station.people.roles import Role
-from agent.station.signing import Signer
-from agent.station.web.desk import make_desk
 from agent.types import NS
 from tests.fakes.database import KINDS, fresh
 from tests.fakes.desk import Visitor
@@ -50,11 +48,7 @@ class ArchiveWard(FootageWard):
 
     def start(self) -> Any:
         super().start()
-        self.desk = make_desk(
-            self.settings, engine=self.engine, folder=self.folder, site=self.site, station="hq", clock=self.clock,
-            send_verdict=self._send, passwords=self.passwords, archive=self.footage.archive,
-            signer=Signer(site=self.site, key=str(self.key), days=14.0), retention=POLICY,
-        )  # fmt: skip
+        self.desk = self.desk_with(retention=POLICY)
         return self.desk
 
     def work(self) -> None:

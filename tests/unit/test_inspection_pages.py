@@ -16,11 +16,8 @@ from sqlalchemy import text
 from agent.station.db.engine import writing
 from agent.station.inspection import views as views_module
 from agent.station.inspection.sample import Candidate
-from agent.station.live.desk import LiveDesk
 from agent.station.live.settings import LiveSettings
 from agent.station.people.roles import Role
-from agent.station.signing import Signer
-from agent.station.web.desk import make_desk
 from agent.station.web.words import load
 from tests.fakes.database import KINDS
 from tests.fakes.desk import Visitor, incident
@@ -117,27 +114,7 @@ class WatchingWard(CaseWard):
     def start(self) -> Any:
         super().start()
         numbers = iter(range(1, 10_000))
-        self.desk = make_desk(
-            self.settings,
-            engine=self.engine,
-            folder=self.folder,
-            site=self.site,
-            station="hq",
-            clock=self.clock,
-            send_verdict=self._send,
-            passwords=self.passwords,
-            archive=self.footage.archive,
-            signer=Signer(site=self.site, key=str(self.key), days=14.0),
-            watch=LiveDesk(
-                LiveSettings(),
-                secret="",
-                clock=self.clock,
-                site=self.site,
-                key=str(self.key),
-                new_id=lambda: incident(next(numbers)),
-                wake=lambda: None,
-            ),
-        )
+        self.desk = self.desk_with(watch=self.live_desk(LiveSettings(), lambda: incident(next(numbers))))
         return self.desk
 
 
